@@ -1,0 +1,1 @@
+"""Makes a Kubernetes cluster a host on the Nosana GPU marketplace."""

@@ -1,0 +1,5 @@
+"""`python -m nosana_operator` is `nosana-operator`."""
+
+from nosana_operator.cli import main
+
+main()
