@@ -1,0 +1,76 @@
+"""What can go wrong with content: the `ContentError` branch of the error tree.
+
+    ContentError
+    ├── InvalidCid           not a CID that this operator can use
+    ├── ContentUnreachable   no gateway answered usefully; unknown, try again
+    ├── ContentNotFound      gateways answered, none has it (yet); try again
+    ├── ContentMismatch      every gateway gave other bytes than the CID stands for
+    ├── ContentMalformed     the bytes match the CID but are not one file
+    ├── ContentTooLarge      more bytes than allowed
+    ├── PinUnavailable       the pinning service did not answer usefully; try again
+    ├── PinRefused           the pinning service refused us (credentials, quota, request)
+    └── PinMismatch          the pinning service named another CID than the bytes have
+
+`retryable` says whether the same call can succeed later without anybody changing anything.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from nosana_operator.errors import NosanaError
+
+
+class ContentError(NosanaError):
+    """IPFS refused, lied or cannot be reached."""
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidCid(ContentError):
+    """The text or bytes are not a CID that this operator can use."""
+
+
+class ContentUnreachable(ContentError):
+    """No gateway gave a usable answer: whether the content exists is unknown.
+
+    `seconds` is how long this attempt took over all gateways.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class ContentNotFound(ContentError):
+    """Every gateway answered and none has the content; it may still be on its way."""
+
+    retryable: ClassVar[bool] = True
+
+
+class ContentMismatch(ContentError):
+    """Every gateway gave bytes that do not hash to the CID."""
+
+
+class ContentMalformed(ContentError):
+    """The bytes belong to the CID, but are a folder or no valid UnixFS file."""
+
+
+class ContentTooLarge(ContentError):
+    """The content is larger, or has more or deeper blocks, than allowed."""
+
+
+class PinUnavailable(ContentError):
+    """The pinning service could not be reached or failed: outcome unknown, pinning again is safe."""
+
+    retryable: ClassVar[bool] = True
+
+
+class PinRefused(ContentError):
+    """The pinning service refused the request: credentials, quota or configuration."""
+
+
+class PinMismatch(ContentError):
+    """The pinning service stored something else than the exact bytes."""
