@@ -1,0 +1,152 @@
+"""Condition types, their reasons, and how a condition changes (Kubernetes API conventions, kstatus)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+Condition = dict[str, Any]
+"""`{type, status, reason, message, lastTransitionTime, observedGeneration}` as it stands in the object."""
+
+
+class JobCondition(StrEnum):
+    """Conditions of a NosanaJob (DESIGN 5)."""
+
+    RUN_VERIFIED = "RunVerified"
+    ACCEPTED = "Accepted"
+    READY = "Ready"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    SETTLED = "Settled"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class MarketCondition(StrEnum):
+    """Conditions of a NosanaMarket."""
+
+    READY = "Ready"
+    MARKET_FOUND = "MarketFound"
+    WALLETS_READY = "WalletsReady"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class JobReason(StrEnum):
+    """Typed reasons on a NosanaJob's conditions."""
+
+    # RunVerified
+    VERIFIED = "Verified"
+    RUN_NOT_FOUND = "RunNotFound"
+    RUN_MISMATCH = "RunMismatch"
+    # Accepted
+    ACCEPTED = "Accepted"
+    WAITING_FOR_RUN = "WaitingForRunVerification"
+    FETCHING_DEFINITION = "FetchingDefinition"
+    DEFINITION_NOT_FOUND = "DefinitionNotFound"
+    DEFINITION_UNREACHABLE = "DefinitionUnreachable"
+    DEFINITION_MISMATCH = "DefinitionContentMismatch"
+    DEFINITION_INVALID = "DefinitionInvalid"
+    GPU_OPS_EXCEED_SLOT = "GpuOpsExceedSlot"
+    SPEC_INVALID = "SpecInvalid"
+    # Ready, Reconciling, Complete, Failed
+    WAITING = "Waiting"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    SUCCEEDED = "Succeeded"
+    EXPIRED = "Expired"
+    OWNER_ENDED = "OwnerEnded"
+    STOPPED = "Stopped"
+    DELETED = "Deleted"
+    RUN_GONE = "RunGone"
+    OP_FAILED = "OpFailed"
+    # Settled
+    SETTLING = "Settling"
+    FINISHED = "Finished"
+    COMPLETED = "Completed"
+    QUIT = "Quit"
+    ENDED_BY_OTHERS = "EndedByOthers"
+    PIN_UNAVAILABLE = "PinUnavailable"
+    CHAIN_UNAVAILABLE = "ChainUnavailable"
+    TRANSACTION_FAILED = "TransactionFailed"
+    WALLET_MISSING = "WalletMissing"
+    ABANDONED = "Abandoned"
+
+
+class MarketReason(StrEnum):
+    """Typed reasons on a NosanaMarket's conditions and wallets."""
+
+    READY = "Ready"
+    STANDING = "Standing"
+    NO_FREE_SLOT = "NoFreeSlot"
+    PAUSED = "Paused"
+    NETWORK_UNKNOWN = "NetworkUnknown"
+    MARKET_NOT_FOUND = "MarketNotFound"
+    MARKET_ADDRESS_INVALID = "MarketAddressInvalid"
+    SPEC_INVALID = "SpecInvalid"
+    CHAIN_UNAVAILABLE = "ChainUnavailable"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105
+    SOL_TOO_LOW = "SolTooLow"
+    STAKE_MISSING = "StakeMissing"
+    STAKE_TOO_LOW = "StakeTooLow"
+    ACCESS_KEY_UNSUPPORTED = "AccessKeyUnsupported"
+    WALLET_SHARED = "WalletSharedWithOtherMarket"
+    TRANSACTION_FAILED = "TransactionFailed"
+    DELETING = "Deleting"
+
+
+def timestamp(moment: datetime) -> str:
+    """`metav1.Time`: RFC 3339, whole seconds, UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro_timestamp(moment: datetime) -> str:
+    """`metav1.MicroTime`: RFC 3339 with six decimals, UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Inverse of both forms above."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def find(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> Mapping[str, Any] | None:
+    """The condition of that type, or None."""
+    return next((c for c in conditions or () if c.get("type") == kind), None)
+
+
+def is_true(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> bool:
+    """Whether the condition of that type exists with status True (Unknown is not True)."""
+    found = find(conditions, kind)
+    return found is not None and found.get("status") == "True"
+
+
+def condition(
+    existing: Iterable[Mapping[str, Any]] | None,
+    kind: str,
+    status: bool | None,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+) -> Condition:
+    """The condition as it should be written now; `status=None` is Unknown.
+
+    `lastTransitionTime` moves only when the status flips, so that an unchanged condition is the same bytes.
+    """
+    text = {True: "True", False: "False", None: "Unknown"}[status]
+    before = find(existing, kind)
+    same = before is not None and before.get("status") == text
+    return {
+        "type": str(kind),
+        "status": text,
+        "reason": str(reason),
+        "message": message,
+        "lastTransitionTime": before["lastTransitionTime"] if before and same else timestamp(now),
+        "observedGeneration": generation,
+    }

@@ -1,0 +1,196 @@
+"""NosanaJob: one Nosana job definition, run by this cluster, for a market's run or privately."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from nosana_operator.api.common import (
+    LIST_BY_TYPE,
+    Address,
+    ApiModel,
+    ConditionModel,
+    DnsLabel,
+    Exposure,
+    Gpu,
+    ObjectName,
+    Resources,
+    StatusModel,
+    Time,
+)
+
+Phase = Literal["Pending", "Starting", "Running", "Stopping", "Settling", "Completed", "Failed", "Stopped"]
+
+
+class KeyRef(ApiModel):
+    """A key of a ConfigMap or Secret in the job's namespace."""
+
+    name: ObjectName
+    key: str = Field(default="definition.json", min_length=1, max_length=253)
+
+
+class DefinitionFrom(ApiModel):
+    """Where the definition is read from; exactly one."""
+
+    ipfs: str | None = Field(
+        default=None, max_length=120, description="CID; what the gateways give is verified against it."
+    )
+    config_map: KeyRef | None = None
+    secret: KeyRef | None = None
+
+
+class MarketRef(ApiModel):
+    """The NosanaMarket that this job came through."""
+
+    namespace: DnsLabel
+    name: ObjectName
+
+
+class Run(ApiModel):
+    """The on-chain run of a market's job. Only the market host writes it; immutable.
+
+    A NosanaJob with it runs only after the market host has verified it against the chain (`RunVerified`).
+    """
+
+    market_ref: MarketRef
+    market: Address
+    job: Address
+    run: Address
+    node: Address = Field(description="The key that holds the run.")
+    project: Address = Field(description="The job's owner.")
+    payer: Address = Field(description="Who paid the job's deposit and gets the rest back.")
+    run_payer: Address = Field(description="Who paid the run account's rent and gets it back.")
+    price: int = Field(ge=0, description="NOS base units (10^-6) per second.")
+    started_at: Time = Field(description="run.time of the chain.")
+
+
+class NosanaJobSpec(ApiModel):
+    """What to run, and with what."""
+
+    definition: dict[str, Any] | None = Field(
+        default=None,
+        description="The Nosana job definition itself.",
+        json_schema_extra={"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    )
+    definition_from: DefinitionFrom | None = None
+    timeout: int | None = Field(
+        default=None,
+        ge=1,
+        description="Seconds from the first container's start until the job ends as expired; unset: none. "
+        "A market's job ends at its run's time-out on chain instead.",
+    )
+    gpu: Gpu = Gpu()
+    resources: Resources = Resources()
+    runtime_class_name: str | None = Field(default=None, max_length=253)
+    exposure: Exposure = Exposure()
+    stop: bool = Field(default=False, description="True stops the job; its result is kept.")
+    run: Run | None = None
+
+
+class OpStatus(StatusModel):
+    """One op as it stands."""
+
+    id: str = Field(max_length=253)
+    index: int
+    stage: str = Field(max_length=253)
+    state: Literal["Waiting", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Stopped"]
+    pod: str | None = None
+    node: str | None = None
+    exit_code: int | None = None
+    restarts: int | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
+    reason: str | None = None
+    message: str | None = Field(default=None, max_length=4096)
+
+
+class Endpoint(StatusModel):
+    """One exposed port."""
+
+    op: str
+    port: int
+    id: str = Field(description="The service id, 44 characters (job-definition.md §4).")
+    url: str | None = None
+    service: str | None = Field(default=None, description="host:port inside the cluster.")
+    state: Literal["Online", "Offline", "Unknown"] = "Unknown"
+
+
+class Timing(StatusModel):
+    """Moments of the job's way, by the operator's clock. Each part is written once."""
+
+    matched: Time | None = None
+    created: Time | None = None
+    accepted: Time | None = None
+    scheduled: Time | None = None
+    pulled: Time | None = None
+    started: Time | None = None
+    ready: Time | None = None
+    ended: Time | None = None
+    settled: Time | None = None
+
+
+class RunStatus(StatusModel):
+    """What the market host last saw of the run on chain; the job controller goes by it."""
+
+    timeout: int | None = Field(default=None, description="The job account's time-out, seconds.")
+    expires_at: Time | None = Field(default=None, description="When the run expires, by our clock.")
+    ended: Literal["OwnerEnded", "RunGone"] | None = Field(
+        default=None, description="The run was closed by somebody else."
+    )
+
+
+class Transaction(StatusModel):
+    """A signed transaction, durable before it was sent. Harmless to send again: the chain takes it once."""
+
+    kind: str = Field(max_length=32)
+    key: str = Field(max_length=44, description="The wallet that signed.")
+    signature: str = Field(max_length=96)
+    raw: str = Field(max_length=2048, description="The signed bytes, base64.")
+    blockhash: str = Field(max_length=44)
+    last_valid_block_height: int
+    signed_at: Time
+    run: str | None = Field(default=None, max_length=44)
+
+
+class Settlement(StatusModel):
+    """How the run is settled on chain."""
+
+    kind: Literal["finish", "complete", "quit"]
+    result_cid: str | None = Field(default=None, alias="resultCID")
+    pinned: bool | None = None
+    transaction: Transaction | None = None
+    failures: int | None = Field(default=None, description="Transactions that the chain refused.")
+    seconds_paid: int | None = None
+    earned: int | None = Field(default=None, description="NOS base units paid to the payout account.")
+    refunded: int | None = Field(default=None, description="NOS base units returned to the payer.")
+
+
+class NosanaJobStatus(StatusModel):
+    """What happened. Two writers with disjoint fields: the job controller and the market host (DESIGN 4)."""
+
+    observed_generation: int | None = None
+    phase: Phase | None = None
+    conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
+    ops: tuple[OpStatus, ...] = Field(
+        default=(),
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["index"]},
+    )
+    endpoints: tuple[Endpoint, ...] = Field(
+        default=(),
+        max_length=512,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
+    )
+    result_secrets: tuple[str, ...] = Field(
+        default=(), max_length=8, description="Secrets that hold the result's bytes, in order."
+    )
+    timing: Timing | None = None
+    # The market host's.
+    run: RunStatus | None = None
+    settlement: Settlement | None = None
+    result_cid: str | None = Field(default=None, alias="resultCID")
+
+    JOB_FIELDS: ClassVar = frozenset(
+        {"observedGeneration", "phase", "conditions", "ops", "endpoints", "resultSecrets", "timing"}
+    )

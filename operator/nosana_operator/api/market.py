@@ -1,0 +1,111 @@
+"""NosanaMarket: a market that this cluster offers slots to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nosana_operator.api.common import (
+    LIST_BY_TYPE,
+    ApiModel,
+    ConditionModel,
+    DnsLabel,
+    Exposure,
+    Gpu,
+    ObjectName,
+    Resources,
+    StatusModel,
+)
+from nosana_operator.api.job import Transaction
+
+
+class SecretRef(ApiModel):
+    """A wallet: a key of a Secret beside the NosanaMarket."""
+
+    name: ObjectName
+    key: str = Field(default="id.json", min_length=1, max_length=253)
+
+
+class Wallet(ApiModel):
+    """One key that stands in the market."""
+
+    secret_ref: SecretRef
+
+
+class Slots(ApiModel):
+    """How many jobs at once, and what each may use besides its GPUs."""
+
+    max: int | None = Field(default=None, ge=0, le=10000, description="Unset: as many as the nodes hold.")
+    reserve: int = Field(default=0, ge=0, le=10000, description="Slots that are never offered.")
+    resources: Resources = Resources()
+
+
+class NosanaMarketSpec(ApiModel):
+    """Which market, with which keys, on which GPUs."""
+
+    # Not checked by a pattern: a wrong address gets a condition that says so, instead of a refused object.
+    address: Annotated[str, Field(min_length=1, max_length=64)]
+    network: DnsLabel = Field(description="Names a network of the operator's settings.")
+    job_namespace: DnsLabel = Field(description="Where its jobs run; never where the wallet Secrets are.")
+    wallets: tuple[Wallet, ...] = Field(min_length=1, max_length=64)
+    gpu: Gpu = Gpu()
+    slots: Slots = Slots()
+    exposure: Exposure = Exposure()
+    runtime_class_name: str | None = Field(default=None, max_length=253)
+    paused: bool = Field(default=False, description="True leaves the queue; running jobs go on.")
+    on_bad_definition: Literal["Finish", "Quit"] = Field(
+        default="Finish",
+        description="A definition that cannot be used: Finish tells the poster why and is paid the seconds; "
+        "Quit publishes nothing and is paid nothing.",
+    )
+
+
+class SlotStatus(StatusModel):
+    """The slots as they are used."""
+
+    total: int = 0
+    free: int = 0
+    standing: int = 0
+    running: int = 0
+
+
+class WalletStatus(StatusModel):
+    """One key as it stands."""
+
+    secret: str
+    address: str | None = None
+    lamports: int | None = None
+    nos: int | None = Field(default=None, description="NOS base units.")
+    xnos: str | None = Field(default=None, description="Weighted stake, base units; a u128, hence text.")
+    state: Literal["Ready", "Standing", "Blocked", "Unknown"] = "Unknown"
+    reason: str | None = None
+    message: str | None = None
+
+
+class QueueStatus(StatusModel):
+    """The market's queue on chain."""
+
+    type: Literal["Job", "Node", "Empty"]
+    length: int
+
+
+class NosanaMarketStatus(StatusModel):
+    """What the market host saw and did."""
+
+    observed_generation: int | None = None
+    conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
+    slots: SlotStatus | None = None
+    wallets: tuple[WalletStatus, ...] = Field(
+        default=(),
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["secret"]},
+    )
+    queue: QueueStatus | None = None
+    price: int | None = Field(default=None, description="NOS base units per second.")
+    transactions: tuple[Transaction, ...] = Field(
+        default=(),
+        max_length=256,
+        description="Work and stop that were signed and whose outcome is not known yet.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["signature"]},
+    )
