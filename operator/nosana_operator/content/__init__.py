@@ -22,6 +22,8 @@ from nosana_operator.content.errors import (
     PinRefused,
     PinUnavailable,
 )
+from nosana_operator.content.fetch import FetchTimeouts, IpfsGateways
+from nosana_operator.content.pin import KuboPinner, PinataPinner, Pinner
 
 __all__ = [
     "NO_RESULT",
@@ -31,10 +33,15 @@ __all__ = [
     "ContentNotFound",
     "ContentTooLarge",
     "ContentUnreachable",
+    "FetchTimeouts",
     "InvalidCid",
+    "IpfsGateways",
+    "KuboPinner",
     "PinMismatch",
     "PinRefused",
     "PinUnavailable",
+    "PinataPinner",
+    "Pinner",
     "UnixFs",
     "block_matches",
     "build_unixfs",

@@ -1,0 +1,213 @@
+"""Fetching a file from IPFS gateways, trusting none of them.
+
+A gateway is asked for the file first; its bytes count only when they hash to the CID. A file that was added
+with other than the default settings hashes differently, so its blocks are then fetched one by one
+(`?format=raw`), each verified, and put together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from multiformats import CID
+
+from nosana_operator.content import dagpb
+from nosana_operator.content.cid import block_matches, cid_of, digest_of, parse_cid
+from nosana_operator.content.errors import (
+    ContentMalformed,
+    ContentMismatch,
+    ContentNotFound,
+    ContentTooLarge,
+    ContentUnreachable,
+    InvalidCid,
+)
+from nosana_operator.content.http import BodyTooLarge, read_body
+
+DEFAULT_SIZE_LIMIT: Final = 1024 * 1024
+MAX_BLOCK: Final = 2 * 1024 * 1024
+"""IPFS moves no larger blocks."""
+MAX_BLOCKS: Final = 512
+MAX_DEPTH: Final = 8
+
+# A compressed answer could unfold to more than the limit before it is counted.
+_HEADERS: Final = {"Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTimeouts:
+    """Seconds: one request, and all requests to one gateway."""
+
+    request: float = 10.0
+    gateway: float = 30.0
+
+
+class _Unreachable(Exception):
+    """This gateway gave no usable answer."""
+
+
+class _NotFound(Exception):
+    """This gateway says that it does not have it."""
+
+
+class _Lied(Exception):
+    """This gateway's bytes do not hash to what was asked for."""
+
+
+class IpfsGateways:
+    """A list of gateways, tried in turn.
+
+    Args:
+        urls: base URLs; `/ipfs/<cid>` is appended.
+        session: the caller's HTTP session; not closed here.
+        timeouts: how long one request and one gateway may take.
+        size_limit: the largest file accepted, in bytes.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        session: aiohttp.ClientSession,
+        timeouts: FetchTimeouts | None = None,
+        size_limit: int = DEFAULT_SIZE_LIMIT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._urls = [url.rstrip("/") for url in urls]
+        self._session = session
+        self._timeouts = timeouts or FetchTimeouts()
+        self._size_limit = size_limit
+        self._clock = clock
+
+    async def fetch(self, cid: str) -> bytes:
+        """The verified bytes of the file `cid`; one pass over the gateways.
+
+        Raises:
+            InvalidCid: `cid` cannot be read.
+            ContentUnreachable: no gateway had it and at least one could not be asked (retryable).
+            ContentNotFound: all answered, at least one said that it has no such content (retryable).
+            ContentTooLarge: larger than the limit (final).
+            ContentMalformed: verified, but a folder or broken (final).
+            ContentMismatch: every gateway gave wrong bytes (final).
+        """
+        root = parse_cid(cid)
+        started = self._clock()
+        unreachable: list[str] = []
+        missing: list[str] = []
+        oversized: list[str] = []
+        for url in self._urls:
+            try:
+                async with asyncio.timeout(self._timeouts.gateway):
+                    return await self._from_gateway(url, root)
+            except TimeoutError:
+                unreachable.append(f"{url}: no answer in {self._timeouts.gateway:g} s")
+            except _Unreachable as reason:
+                unreachable.append(f"{url}: {reason}")
+            except _NotFound:
+                missing.append(url)
+            except BodyTooLarge:
+                oversized.append(url)
+            except _Lied:
+                pass
+        seconds = self._clock() - started
+        if unreachable or not self._urls:
+            raise ContentUnreachable(
+                f"{cid} could not be fetched in {seconds:.1f} s "
+                f"({'; '.join(unreachable) or 'no gateway is set'}); check the gateways and the network.",
+                seconds=seconds,
+            )
+        if missing:
+            raise ContentNotFound(
+                f"{cid} is not on {', '.join(missing)}; pin it, or add a gateway that has it."
+            )
+        if oversized:
+            raise ContentTooLarge(self._too_large(cid))
+        raise ContentMismatch(
+            f"The bytes from {', '.join(self._urls)} are not those that {cid} stands for; "
+            "add a gateway that gives them."
+        )
+
+    async def _from_gateway(self, url: str, root: CID) -> bytes:
+        """The file from one gateway; raises one of the private outcomes, or a final `ContentError`."""
+        try:
+            data = await self._get(f"{url}/ipfs/{root}", self._size_limit)
+        except BodyTooLarge:
+            # Only a verified block can prove the size; the walk ends at the root's own claim.
+            return await self._walk(url, root)
+        verified = (
+            block_matches(root, data)
+            if root.codec.name == "raw"
+            else digest_of(cid_of(data)) == root.raw_digest
+        )
+        return data if verified else await self._walk(url, root)
+
+    async def _walk(self, url: str, root: CID) -> bytes:
+        """Fetch and verify block by block, in the order of the file."""
+        out = bytearray()
+        seen: dict[bytes, bytes] = {}
+        stack: list[tuple[CID, int]] = [(root, 0)]
+        visits = 0
+        while stack:
+            cid, depth = stack.pop()
+            visits += 1
+            if visits > MAX_BLOCKS or depth > MAX_DEPTH:
+                raise ContentTooLarge(
+                    f"{root} has more or deeper blocks than allowed; add it in 256 KiB chunks."
+                )
+            key = bytes(cid)
+            if key not in seen:
+                seen[key] = await self._block(url, cid)
+            part, children = _read_block(root, cid, seen[key], self._size_limit)
+            out += part
+            if len(out) > self._size_limit:
+                raise ContentTooLarge(self._too_large(str(root)))
+            stack.extend((child, depth + 1) for child in reversed(children))
+        return bytes(out)
+
+    async def _block(self, url: str, cid: CID) -> bytes:
+        block = await self._get(f"{url}/ipfs/{cid}?format=raw", MAX_BLOCK)
+        if not block_matches(cid, block):
+            raise _Lied
+        return block
+
+    async def _get(self, url: str, limit: int) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=self._timeouts.request)
+        try:
+            async with self._session.get(url, timeout=timeout, headers=_HEADERS, max_redirects=5) as response:
+                if response.status in (404, 410):
+                    raise _NotFound
+                if response.status != 200:
+                    raise _Unreachable(f"HTTP {response.status}")
+                return await read_body(response, limit)
+        except TimeoutError as error:
+            raise _Unreachable(f"no answer in {self._timeouts.request:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Unreachable(str(error) or type(error).__name__) from error
+
+    def _too_large(self, cid: str) -> str:
+        return f"{cid} is larger than {self._size_limit // 1024} KiB; make the file smaller."
+
+
+def _read_block(root: CID, cid: CID, block: bytes, limit: int) -> tuple[bytes, list[CID]]:
+    """A verified block's own file bytes, and its children."""
+    if cid.codec.name == "raw":
+        return block, []
+    try:
+        node = dagpb.decode(block)
+    except dagpb.MalformedNode as error:
+        raise ContentMalformed(f"{root} is not a file: {error}; add a plain file.") from error
+    if node.record.type not in (dagpb.UNIXFS_FILE, dagpb.UNIXFS_RAW):
+        kind = "a folder" if node.record.type == dagpb.UNIXFS_DIRECTORY else "no plain file"
+        raise ContentMalformed(f"{root} is {kind}; pin the file itself.")
+    if node.record.filesize > limit:
+        raise ContentTooLarge(
+            f"{root} is {node.record.filesize} bytes, the limit is {limit}; make it smaller."
+        )
+    try:
+        return node.record.data, [parse_cid(link.cid) for link in node.links]
+    except InvalidCid as error:
+        raise ContentMalformed(f"{root} links to a block that cannot be read: {error}") from error

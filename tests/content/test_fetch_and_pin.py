@@ -1,0 +1,291 @@
+"""Gateways and pinning services that work, fail and lie, as real HTTP servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from nosana_operator.content import (
+    ContentMalformed,
+    ContentMismatch,
+    ContentNotFound,
+    ContentTooLarge,
+    ContentUnreachable,
+    FetchTimeouts,
+    IpfsGateways,
+    KuboPinner,
+    PinataPinner,
+    PinMismatch,
+    PinRefused,
+    PinUnavailable,
+    build_unixfs,
+    cid_from_digest,
+    cid_of,
+    parse_cid,
+)
+from nosana_operator.content.dagpb import Link, encode_inner, encode_leaf
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[[Handler], Awaitable[str]]
+TEXT = b'{"ops": []}'
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    servers: list[TestServer] = []
+
+    async def start(handler: Handler) -> str:
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/{tail:.*}", handler)
+        server = TestServer(app)
+        await server.start_server()
+        servers.append(server)
+        return str(server.make_url("")).rstrip("/")
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+def blocks_only(blocks: dict[str, bytes], whole: bytes | None = None) -> Handler:
+    """A gateway with raw blocks; the plain answer is `whole` (an honest gateway assembles the file)."""
+
+    async def handle(request: web.Request) -> web.Response:
+        cid = request.path.removeprefix("/ipfs/")
+        if request.query.get("format") == "raw":
+            return web.Response(body=blocks[cid]) if cid in blocks else web.Response(status=404)
+        return web.Response(body=whole) if whole is not None else web.Response(status=404)
+
+    return handle
+
+
+def answer(status: int, body: bytes = b"") -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(status=status, body=body)
+
+    return handle
+
+
+def tree(*leaves: bytes, raw: bool = False) -> tuple[str, dict[str, bytes]]:
+    """A file with the given leaves, as DAG-PB (CIDv0) or raw (CIDv1) blocks."""
+    blocks, children = {}, []
+    for leaf in leaves:
+        block = leaf if raw else encode_leaf(leaf)
+        digest = hashlib.sha256(block).digest()
+        binary = (b"\x01\x55" if raw else b"") + b"\x12\x20" + digest
+        blocks[str(parse_cid(binary))] = block
+        children.append((Link(binary, len(block)), len(leaf)))
+    root = encode_inner(children)
+    cid = cid_from_digest(hashlib.sha256(root).digest())
+    return cid, {**blocks, cid: root}
+
+
+async def test_the_exact_bytes_are_taken_from_the_first_gateway(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    url = await serve(blocks_only({}, TEXT))
+    assert await IpfsGateways([url + "/"], session).fetch(cid_of(TEXT)) == TEXT
+
+
+async def test_a_broken_missing_or_lying_gateway_is_passed_over(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    urls = [
+        "http://127.0.0.1:9",
+        await serve(answer(500)),
+        await serve(answer(404)),
+        await serve(answer(200, b"something else")),
+        await serve(blocks_only({}, TEXT)),
+    ]
+    assert await IpfsGateways(urls, session).fetch(cid_of(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["dag-pb leaves", "raw leaves"])
+async def test_other_chunking_is_verified_block_by_block(
+    session: aiohttp.ClientSession, serve: Serve, raw: bool
+) -> None:
+    cid, blocks = tree(b"one ", b"two ", b"one ", b"three", raw=raw)
+    whole = b"one two one three"
+    assert cid != cid_of(whole)
+    url = await serve(blocks_only(blocks, whole))
+    assert await IpfsGateways([url], session).fetch(cid) == whole
+
+
+async def test_several_chunks_of_the_default_layout(session: aiohttp.ClientSession, serve: Serve) -> None:
+    data = bytes(range(256)) * 2500
+    file = build_unixfs(data)
+    url = await serve(blocks_only(file.blocks, b"the plain answer is wrong"))
+    assert await IpfsGateways([url], session).fetch(file.root) == data
+
+
+async def test_one_forged_block_makes_the_whole_answer_a_lie(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    cid, blocks = tree(b"one ", b"two ")
+    leaf = next(name for name in blocks if name != cid)
+    url = await serve(blocks_only({**blocks, leaf: encode_leaf(b"evil")}, b"evil two "))
+    with pytest.raises(ContentMismatch):
+        await IpfsGateways([url], session).fetch(cid)
+
+
+async def test_all_lying_is_final(session: aiohttp.ClientSession, serve: Serve) -> None:
+    urls = [await serve(answer(200, b"x")), await serve(answer(200, b"y"))]
+    with pytest.raises(ContentMismatch) as raised:
+        await IpfsGateways(urls, session).fetch(cid_of(TEXT))
+    assert raised.value.retryable is False
+
+
+@pytest.mark.parametrize(
+    ("others", "kind"),
+    [((404, 200), ContentNotFound), ((404, 500), ContentUnreachable), ((429,), ContentUnreachable)],
+    ids=str,
+)
+async def test_what_is_unknown_stays_retryable(
+    session: aiohttp.ClientSession,
+    serve: Serve,
+    others: tuple[int, ...],
+    kind: type[ContentNotFound | ContentUnreachable],
+) -> None:
+    urls = [await serve(answer(status, b"not it")) for status in others]
+    with pytest.raises(kind) as raised:
+        await IpfsGateways(urls, session).fetch(cid_of(TEXT))
+    assert raised.value.retryable is True
+
+
+async def test_a_silent_gateway_is_left_in_time(session: aiohttp.ClientSession, serve: Serve) -> None:
+    stop = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await stop.wait()
+        return web.Response()
+
+    url = await serve(hang)
+    gateways = IpfsGateways([url], session, FetchTimeouts(request=0.05, gateway=0.2))
+    with pytest.raises(ContentUnreachable, match=r"no answer in 0\.05 s") as raised:
+        await gateways.fetch(cid_of(TEXT))
+    assert 0.04 < raised.value.seconds < 5
+    stop.set()
+
+
+async def test_no_gateway_set(session: aiohttp.ClientSession) -> None:
+    with pytest.raises(ContentUnreachable, match="no gateway is set"):
+        await IpfsGateways([], session).fetch(cid_of(TEXT))
+
+
+async def test_the_size_limit_is_proved_by_the_root_block(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    data = b"x" * 3000
+    file = build_unixfs(data)
+    url = await serve(blocks_only(file.blocks, data))
+    with pytest.raises(ContentTooLarge, match="3000 bytes"):
+        await IpfsGateways([url], session, size_limit=2999).fetch(file.root)
+    assert await IpfsGateways([url], session, size_limit=3000).fetch(file.root) == data
+
+
+async def test_a_small_tree_that_unfolds_to_a_large_file_is_stopped(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    cid, blocks = tree(*[b"x" * 1000] * 170)
+    for _ in range(3):
+        inner = blocks[cid]
+        link = Link(b"\x12\x20" + hashlib.sha256(inner).digest(), len(inner))
+        root = encode_inner([(link, 0)] * 170)  # claims to be empty
+        cid = cid_from_digest(hashlib.sha256(root).digest())
+        blocks[cid] = root
+    url = await serve(blocks_only(blocks))
+    gateways = IpfsGateways([await serve(blocks_only(blocks, b"?")), url], session)
+    with pytest.raises(ContentTooLarge):
+        await gateways.fetch(cid)
+
+
+async def test_a_folder_is_no_definition(session: aiohttp.ClientSession, serve: Serve) -> None:
+    folder = bytes.fromhex("0a020801")
+    cid = cid_from_digest(hashlib.sha256(folder).digest())
+    url = await serve(blocks_only({cid: folder}, b"<html>index</html>"))
+    with pytest.raises(ContentMalformed, match="a folder"):
+        await IpfsGateways([url], session).fetch(cid)
+
+
+async def test_kubo_gets_the_exact_bytes(session: aiohttp.ClientSession, serve: Serve) -> None:
+    seen: dict[str, object] = {}
+
+    async def add(request: web.Request) -> web.Response:
+        form = await request.post()
+        field = form["file"]
+        assert isinstance(field, web.FileField)
+        seen.update(path=request.path, query=dict(request.query), body=field.file.read())
+        line = json.dumps({"Name": "r", "Hash": cid_of(TEXT), "Size": "19"})
+        return web.Response(text=f'{{"Name":"r","Bytes":11}}\n{line}\n', content_type="application/json")
+
+    url = await serve(add)
+    assert await KuboPinner(url, session).pin(TEXT, "result.json") == cid_of(TEXT)
+    assert seen["path"] == "/api/v0/add"
+    assert seen["body"] == TEXT
+    assert seen["query"] == {
+        "cid-version": "0",
+        "raw-leaves": "false",
+        "chunker": "size-262144",
+        "pin": "true",
+        "quieter": "true",
+    }
+
+
+async def test_pinata_gets_a_file_and_the_token(session: aiohttp.ClientSession, serve: Serve) -> None:
+    seen: dict[str, object] = {}
+
+    async def pin(request: web.Request) -> web.Response:
+        form = await request.post()
+        field = form["file"]
+        assert isinstance(field, web.FileField)
+        seen.update(
+            path=request.path,
+            token=request.headers["Authorization"],
+            body=field.file.read(),
+            options=json.loads(str(form["pinataOptions"])),
+        )
+        return web.json_response(
+            {"IpfsHash": cid_of(TEXT), "PinSize": 19, "Timestamp": "2026-01-01T00:00:00Z"}
+        )
+
+    url = await serve(pin)
+    assert await PinataPinner(url, session, "secret-token").pin(TEXT, "result.json") == cid_of(TEXT)
+    assert seen == {
+        "path": "/pinning/pinFileToIPFS",
+        "token": "Bearer secret-token",
+        "body": TEXT,
+        "options": {"cidVersion": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"),
+    [
+        (answer(200, json.dumps({"IpfsHash": cid_of(b"re-encoded")}).encode()), PinMismatch),
+        (answer(200, b"<html>"), PinUnavailable),
+        (answer(200, b"x" * 100_000), PinUnavailable),
+        (answer(401), PinRefused),
+        (answer(400), PinRefused),
+        (answer(429), PinUnavailable),
+        (answer(503), PinUnavailable),
+    ],
+)
+async def test_a_pin_that_did_not_happen_says_so(
+    session: aiohttp.ClientSession, serve: Serve, handler: Handler, kind: type[PinRefused | PinUnavailable]
+) -> None:
+    with pytest.raises(kind) as raised:
+        await PinataPinner(await serve(handler), session, "secret-token").pin(TEXT, "r")
+    assert "secret-token" not in str(raised.value)
