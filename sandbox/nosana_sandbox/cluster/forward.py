@@ -84,9 +84,7 @@ def listen_in_namespace(namespace: Path, host: str, port: int) -> socket.socket:
     return listener
 
 
-async def connect_in_namespace(
-    namespace: Path, host: str, port: int, timeout: float = 10.0
-) -> socket.socket:
+async def connect_in_namespace(namespace: Path, host: str, port: int, timeout: float = 10.0) -> socket.socket:
     """Connect to `host:port` as seen from inside `namespace`; the socket is non-blocking.
 
     `host` is an IPv4 address (names are not looked up inside); hand the socket to

@@ -1,0 +1,207 @@
+"""The cluster's programs, built once from Go modules into a cache folder that the versions name.
+
+Kubernetes' programs are not to be had as plain files everywhere, but their Go modules are; `sandbox/gobuild`
+holds one small module for each project, with every dependency's hash in its go.sum.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nosana_sandbox.cluster.errors import BuildError
+
+Report = Callable[[str], None]
+"""Takes one line for a person: what is being done, and why it takes as long as it does."""
+
+GO_MODULES: Final = Path(__file__).parents[2] / "gobuild"
+KUBERNETES_VERSION: Final = "1.35.4"
+ETCD_VERSION: Final = "3.6.8"
+COREDNS_VERSION: Final = "1.14.7"
+
+GO_NEEDED: Final = (1, 25)
+"""What go.mod of Kubernetes 1.35 asks for."""
+
+PROGRESS_EVERY: Final = 15.0
+"""Seconds between two lines about a build that is still running."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One Go module of ours and what is built from it.
+
+    `outputs` maps the file to its Go package; `version_flags` are `-X` settings without which a program calls
+    itself v0.0.0 and clients that read the version misbehave.
+    """
+
+    module: str
+    outputs: Mapping[str, str]
+    version_flags: tuple[str, ...] = ()
+
+
+_COMPONENT: Final = "k8s.io/component-base/version"
+_KUBERNETES_MAJOR, _KUBERNETES_MINOR, _ = KUBERNETES_VERSION.split(".")
+
+PROGRAMS: Final = (
+    Program(
+        "kubernetes",
+        {
+            name: f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+                "kubectl",
+            )
+        },
+        (
+            f"{_COMPONENT}.gitVersion=v{KUBERNETES_VERSION}",
+            f"{_COMPONENT}.gitMajor={_KUBERNETES_MAJOR}",
+            f"{_COMPONENT}.gitMinor={_KUBERNETES_MINOR}",
+            f"{_COMPONENT}.gitTreeState=clean",
+        ),
+    ),
+    Program("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    Program("coredns", {"coredns": "."}),
+)
+
+
+def cache_folder() -> Path:
+    """Where built programs are kept between sandboxes: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
+    chosen = os.environ.get("NOSANA_SANDBOX_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "nosana-sandbox"
+
+
+def cache_key() -> str:
+    """Name of the folder for today's versions; its last part changes with every file that the build reads."""
+    digest = hashlib.sha256()
+    for program in PROGRAMS:
+        digest.update(repr((program.module, sorted(program.outputs.items()), program.version_flags)).encode())
+        for file in sorted((GO_MODULES / program.module).iterdir()):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    versions = f"k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-coredns-{COREDNS_VERSION}"
+    return f"{versions}-{digest.hexdigest()[:8]}"
+
+
+def ensure_programs(report: Report) -> Path:
+    """Return the folder that holds the built programs; build what the cache lacks.
+
+    Safe under concurrent runs (the second waits for the first) and against being killed: a program appears
+    under its name only when it is whole. Raises `BuildError`.
+    """
+    folder = cache_folder() / cache_key() / "bin"
+    if not _missing(folder):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(folder.parent / "lock", report):
+        lacking = [program for program in PROGRAMS if any(o in _missing(folder) for o in program.outputs)]
+        if lacking:
+            go = _find_go()
+            report(
+                "building the cluster's programs from source, because this machine has not built these versions "
+                "yet; about 5 to 10 minutes on 2 cores, once"
+            )
+            for program in lacking:
+                _build(go, program, folder, report)
+    return folder
+
+
+def _missing(folder: Path) -> set[str]:
+    return {o for program in PROGRAMS for o in program.outputs if not (folder / o).is_file()}
+
+
+@contextmanager
+def _only_one(lock: Path, report: Report) -> Iterator[None]:
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting, because another run is building the cluster's programs")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _find_go() -> str:
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    wanted = ".".join(map(str, GO_NEEDED))
+    if go is None:
+        raise BuildError(
+            f"the cluster's programs are built from Go modules and no `go` was found; install Go {wanted} or newer"
+        )
+    said = subprocess.run(
+        [go, "env", "GOVERSION"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    match = re.match(r"go(\d+)\.(\d+)", said)
+    # From 1.21 on, `go` fetches the tool chain that a go.mod asks for by itself.
+    if match is None or (int(match[1]), int(match[2])) < (1, 21):
+        raise BuildError(f"{go} is {said or 'of an unknown version'}; install Go {wanted} or newer")
+    return go
+
+
+def _build(go: str, program: Program, folder: Path, report: Report) -> None:
+    """Build one module's programs next to `folder`, then move them in."""
+    source = GO_MODULES / program.module
+    flags = " ".join(["-s", "-w", *(f"-X {flag}" for flag in program.version_flags)])
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    report(f"building {', '.join(program.outputs)}")
+    with tempfile.TemporaryDirectory(prefix="build-", dir=folder.parent) as work:
+        log = Path(work) / "log"
+        started = time.monotonic()
+        # Several packages at once only with a folder as target; the file is then named as the package is.
+        target = work if len(program.outputs) > 1 else str(Path(work) / next(iter(program.outputs)))
+        command = [
+            go,
+            "build",
+            "-v",
+            "-mod=readonly",
+            "-buildvcs=false",
+            "-trimpath",
+            "-ldflags",
+            flags,
+            "-o",
+        ]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, target, *program.outputs.values()],
+                cwd=source,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                while (code := _wait(process)) is None:
+                    # `go build -v` prints a line per package: compiled, or about to be.
+                    packages = log.read_bytes().count(b"\n")
+                    report(f"  {packages} packages compiled after {time.monotonic() - started:.0f} s")
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if code != 0:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise BuildError(
+                f"`go build` of {', '.join(program.outputs)} in {source} failed; see what it said, and check that "
+                f"Go's module proxy can be reached and that the disk has 5 GiB free:\n{tail}"
+            )
+        for name in program.outputs:
+            (Path(work) / name).rename(folder / name)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(PROGRESS_EVERY)
+    except subprocess.TimeoutExpired:
+        return None
