@@ -1,0 +1,37 @@
+"""Kubernetes: client, object cache, events, credentials. The one room that imports `kubernetes`.
+
+Objects are plain dicts as the API server sends them; kinds are named by their `kind` string.
+"""
+
+from __future__ import annotations
+
+from nosana_operator.kube.cache import ObjectCache
+from nosana_operator.kube.client import KubeClient, Snapshot
+from nosana_operator.kube.credentials import Credentials, load_credentials
+from nosana_operator.kube.errors import (
+    CredentialsError,
+    KubeConflict,
+    KubeError,
+    KubeNotFound,
+    KubeRefused,
+    KubeUnavailable,
+)
+from nosana_operator.kube.events import EventRecorder
+from nosana_operator.kube.kinds import CORE_KINDS, Resource
+
+__all__ = [
+    "CORE_KINDS",
+    "Credentials",
+    "CredentialsError",
+    "EventRecorder",
+    "KubeClient",
+    "KubeConflict",
+    "KubeError",
+    "KubeNotFound",
+    "KubeRefused",
+    "KubeUnavailable",
+    "ObjectCache",
+    "Resource",
+    "Snapshot",
+    "load_credentials",
+]

@@ -1,0 +1,157 @@
+"""What is known of the cluster: the newest seen body of each watched object.
+
+Fed by watch events and by the replies to our own writes, so that a decision is never made on something older
+than what this process did itself. Bodies are shared, not copied: whoever reads them leaves them unchanged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Body = dict[str, Any]
+Bodies = list[Body]
+Key = tuple[str | None, str]
+"""(namespace, name); the namespace is None for cluster-scoped kinds."""
+
+_TOMBSTONE_SECONDS = 600.0
+
+
+class ObjectCache:
+    """Objects of the given kinds by (namespace, name), with indexes over label values.
+
+    `indexes` names per kind the labels to index; `trim` per kind makes a smaller body of what is kept
+    (`kube/trim.py`). A kind that is not held cannot be asked for (KeyError); putting one is ignored.
+    """
+
+    def __init__(
+        self,
+        kinds: Iterable[str],
+        *,
+        indexes: Mapping[str, Iterable[str]] | None = None,
+        trim: Mapping[str, Callable[[Body], Body]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._objects: dict[str, dict[Key, Body]] = {kind: {} for kind in kinds}
+        self._indexes: dict[str, dict[str, dict[str, dict[Key, Body]]]] = {
+            kind: {label: {} for label in labels} for kind, labels in (indexes or {}).items()
+        }
+        self._trim = dict(trim or {})
+        self._clock = clock
+        # A uid is never used again, so its tombstone stops late replies and late events for good;
+        # it only has to outlive them.
+        self._tombstones: OrderedDict[str, float] = OrderedDict()
+
+    def put(self, body: Body) -> bool:
+        """Keep `body` unless something newer is known of it. True when it is news."""
+        kind = body["kind"]
+        objects = self._objects.get(kind)
+        if objects is None:
+            return False
+        metadata = body["metadata"]
+        if metadata["uid"] in self._tombstones:
+            return False
+        key = key_of(body)
+        known = objects.get(key)
+        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
+            if not _is_newer(metadata["resourceVersion"], known["metadata"]["resourceVersion"]):
+                return False
+        elif known is not None:
+            # Another object under the name. Names are reused only after deletion, so of the two the
+            # younger lives; a late event of the deleted one must not bring it back.
+            if not _is_newer(metadata["resourceVersion"], known["metadata"]["resourceVersion"]):
+                return False
+            self._bury(known["metadata"]["uid"])
+        trim = self._trim.get(kind)
+        kept = trim(body) if trim is not None else body
+        objects[key] = kept
+        self._reindex(kind, key, known, kept)
+        return True
+
+    def forget(self, kind: str, body: Body) -> bool:
+        """The object was deleted. True when it was known under its name until now."""
+        uid = body["metadata"]["uid"]
+        self._bury(uid)
+        key = key_of(body)
+        objects = self._objects[kind]
+        known = objects.get(key)
+        if known is None or known["metadata"]["uid"] != uid:
+            return False
+        del objects[key]
+        self._reindex(kind, key, known, None)
+        return True
+
+    def retain(self, kind: str, uids: Iterable[str], *, as_of: str) -> Bodies:
+        """Forget what a complete listing at resource version `as_of` does not hold; returns what went.
+
+        A watch that broke and listed anew reports no deletions; this finds them.
+        """
+        alive = set(uids)
+        gone = [
+            body
+            for body in self._objects[kind].values()
+            if body["metadata"]["uid"] not in alive
+            and not _is_newer(body["metadata"]["resourceVersion"], as_of)
+        ]
+        for body in gone:
+            self.forget(kind, body)
+        return gone
+
+    def get(self, kind: str, namespace: str | None, name: str) -> Body | None:
+        """The newest known body, or None."""
+        return self._objects[kind].get((namespace, name))
+
+    def list(self, kind: str, namespace: str | None = None) -> Bodies:
+        """All known objects of a kind, of one namespace when one is named."""
+        objects = self._objects[kind].values()
+        if namespace is None:
+            return list(objects)
+        return [body for body in objects if body["metadata"].get("namespace") == namespace]
+
+    def by_index(self, kind: str, label: str, value: str) -> Bodies:
+        """All known objects of a kind that carry `label: value`; the label must be an index of the kind."""
+        return list(self._indexes[kind][label].get(value, {}).values())
+
+    def count(self, kind: str) -> int:
+        """How many objects of a kind are known."""
+        return len(self._objects[kind])
+
+    def _reindex(self, kind: str, key: Key, old: Body | None, new: Body | None) -> None:
+        for label, index in self._indexes.get(kind, {}).items():
+            if old is not None and (value := _label(old, label)) is not None:
+                entries = index[value]
+                entries.pop(key, None)
+                if not entries:
+                    del index[value]
+            if new is not None and (value := _label(new, label)) is not None:
+                index.setdefault(value, {})[key] = new
+
+    def _bury(self, uid: str) -> None:
+        now = self._clock()
+        self._tombstones[uid] = now
+        self._tombstones.move_to_end(uid)
+        while self._tombstones and now - next(iter(self._tombstones.values())) > _TOMBSTONE_SECONDS:
+            self._tombstones.popitem(last=False)
+
+
+def key_of(body: Body) -> Key:
+    """(namespace, name) of an object."""
+    metadata = body["metadata"]
+    return metadata.get("namespace"), metadata["name"]
+
+
+def _label(body: Body, label: str) -> str | None:
+    value = (body["metadata"].get("labels") or {}).get(label)
+    return None if value is None else str(value)
+
+
+def _is_newer(version: str, than: str) -> bool:
+    """Resource versions of one kind compare as integers (promised since Kubernetes 1.35, true before).
+
+    One that is not a number (another implementation of the API) is taken for newer when it differs.
+    """
+    if not (version.isdigit() and than.isdigit()):
+        return version != than
+    return int(version) > int(than)
