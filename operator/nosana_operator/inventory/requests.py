@@ -1,0 +1,64 @@
+"""What a pod takes from its node, counted as the scheduler counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from nosana_operator.api.quantity import parse_quantity
+
+Amounts = dict[str, Fraction]
+"""Resource name → amount: cores of `cpu`, bytes of `memory` and `ephemeral-storage`, devices."""
+
+PODS = "pods"
+
+
+def amounts(quantities: Mapping[str, str | int | float] | None) -> Amounts:
+    """A Kubernetes resource list as exact numbers."""
+    return {name: parse_quantity(str(text)) for name, text in (quantities or {}).items()}
+
+
+def holds_node(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod still takes anything from a node: bound, and not at its end."""
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return bool(pod.get("spec", {}).get("nodeName")) and not ended
+
+
+def requests(pod: Mapping[str, Any]) -> Amounts:
+    """The pod's effective requests, one of `pods` included.
+
+    Per resource the larger of: all app containers and sidecars together; any init container with the sidecars
+    started before it. Requests of the pod as a whole win over that sum; overhead comes on top.
+    """
+    spec = pod.get("spec", {})
+    running = _sum(_requests(container) for container in spec.get("containers", ()))
+    sidecars: Amounts = {}
+    peak: Amounts = {}
+    for container in spec.get("initContainers", ()):
+        if container.get("restartPolicy") == "Always":
+            sidecars = _sum((sidecars, _requests(container)))
+            peak = _largest(peak, sidecars)
+        else:
+            peak = _largest(peak, _sum((sidecars, _requests(container))))
+    total = _largest(_sum((running, sidecars)), peak)
+    total.update(_requests(spec))
+    total = _sum((total, amounts(spec.get("overhead"))))
+    total[PODS] = Fraction(1)
+    return total
+
+
+def _requests(owner: Mapping[str, Any]) -> Amounts:
+    return amounts((owner.get("resources") or {}).get("requests"))
+
+
+def _sum(parts: Iterable[Amounts]) -> Amounts:
+    out: Amounts = {}
+    for part in parts:
+        for name, amount in part.items():
+            out[name] = out.get(name, Fraction(0)) + amount
+    return out
+
+
+def _largest(left: Amounts, right: Amounts) -> Amounts:
+    return {name: max(left.get(name, Fraction(0)), right.get(name, Fraction(0))) for name in left | right}
