@@ -1,0 +1,40 @@
+"""What can be wrong with a job definition: problems with a place, and the error that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nosana_operator.errors import NosanaError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, or will surprise, at one place of a definition.
+
+    `path` is a JSON path (`ops[0].args.expose[1].port`; `$` is the whole document), `message` says what was
+    found and what is allowed, `hint` what to do about a common mistake (empty when there is none to give).
+    Values of fields that may hold a secret are never quoted.
+    """
+
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message} ({self.hint})" if self.hint else f"{self.path}: {self.message}"
+
+
+class DefinitionError(NosanaError):
+    """The job definition is unusable; `problems` (never empty) tells every reason that was found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        if not problems:
+            raise ValueError("a DefinitionError needs at least one problem")
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        more = f"; and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
+        super().__init__(f"the job definition is unusable: {self.problems[0]}{more}")
+
+
+class LiteralError(DefinitionError):
+    """A literal or marker in an op's arguments cannot be replaced, so this op fails; other ops go on."""

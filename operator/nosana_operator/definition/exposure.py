@@ -1,0 +1,104 @@
+"""Which ports a job shows to the world, and the public names they get (§1.7, §4; node-behaviour.md §10.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from nosana_operator.definition.model import Definition, ExposedPort, ExposeItem, HealthCheck, RunArgs
+
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_LAST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port an op exposes: a TCP port number and what has to pass before it counts as online."""
+
+    number: int
+    health_checks: tuple[HealthCheck, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A port with the id that is its public host name's first label (base58, case matters in the id only)."""
+
+    id: str
+    op_index: int
+    op_id: str
+    port: Port
+
+
+def exposed_ports(args: RunArgs) -> tuple[Port, ...]:
+    """The concrete ports of an op, in the order written, each once.
+
+    All accepted shapes count, also the single object that Nosana's own node overlooks. Literals and markers
+    give nothing until they are replaced; numbers that are no TCP port give nothing at all (`advice` says so).
+    """
+    ports: dict[int, Port] = {}
+    for item in expose_items(args):
+        checks: tuple[HealthCheck, ...] = ()
+        number: object = item
+        if isinstance(item, ExposedPort):
+            number, checks = item.port, tuple(item.health_checks or ())
+        if is_tcp_port(number):
+            ports.setdefault(number, Port(number, checks))
+    return tuple(ports.values())
+
+
+def expose_items(args: RunArgs) -> Iterator[ExposeItem]:
+    """The items of `expose`, whether it is a list or a single one."""
+    if isinstance(args.expose, list):
+        yield from args.expose
+    elif args.expose is not None:
+        yield args.expose
+
+
+def services(definition: Definition, job: str) -> tuple[Service, ...]:
+    """The public services of a job by its address (or uid); private ops have random ids and are left out."""
+    return tuple(
+        Service(service_id(index, port.number, job), index, op.id, port)
+        for index, op in enumerate(definition.ops)
+        if isinstance(op.args, RunArgs) and not op.args.private
+        for port in exposed_ports(op.args)
+    )
+
+
+def service_id(op_index: int, port: int | str, job: str) -> str:
+    """The id of one port of one job: 44 characters. `op_index` counts all ops, volumes included."""
+    return create_hash(f"{op_index}:{port}:{job}")
+
+
+def private_service_id(entropy: bytes) -> str:
+    """The id of a private port: 45 characters from random bytes that the caller keeps (node: 45 of them)."""
+    return create_hash(entropy.hex(), 45)
+
+
+def deployment_hash(deployment_id: str, project: str) -> str:
+    """The key that all replicas of a deployment share: 45 characters. `project` is the job's owner."""
+    return create_hash(f"{deployment_id}:{project}", 45)
+
+
+def deployment_service_id(op_id: str, key: str) -> str:
+    """The load-balanced id of an op over all replicas and ports; `key` is the `deployment_hash`."""
+    return create_hash(f"{op_id}:0:{key}")
+
+
+def create_hash(text: str, length: int = 44) -> str:
+    """The first `length` characters of base58(SHA-512(UTF-8 of `text`))."""
+    digest = hashlib.sha512(text.encode()).digest()
+    # Base58 writes each leading zero byte as its digit for zero.
+    zeros = len(digest) - len(digest.lstrip(b"\0"))
+    number = int.from_bytes(digest, "big")
+    digits = ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = _ALPHABET[digit] + digits
+    return (_ALPHABET[0] * zeros + digits)[:length]
+
+
+def is_tcp_port(value: object) -> TypeGuard[int]:
+    """Whether `value` is a whole number from 1 to 65535."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LAST_PORT

@@ -1,0 +1,93 @@
+"""The doors of this room: text or plain data in, a checked `Definition` or every problem out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from nosana_operator.definition import messages
+from nosana_operator.definition.advice import advice
+from nosana_operator.definition.errors import DefinitionError, Problem
+from nosana_operator.definition.load import Syntax, inspect, load
+from nosana_operator.definition.model import Definition
+from nosana_operator.definition.paths import ROOT
+from nosana_operator.definition.rules import broken_rules
+
+# A hostile document can be wrong in a hundred thousand places; a person reads the first few.
+MAX_PROBLEMS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on a definition. `definition` is there exactly when there is no error."""
+
+    definition: Definition | None
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether Nosana's rules accept it; warnings do not count."""
+        return not self.errors
+
+
+def validate(value: object) -> Report:
+    """Check plain JSON data against the language; never raises for what `value` holds."""
+    try:
+        return _report(value, inspect(value))
+    except DefinitionError as error:
+        return Report(None, error.problems)
+
+
+def check(text: str | bytes, *, source: str = "", syntax: Syntax = Syntax.AUTO) -> Report:
+    """Read and check a document (see `load`); a document that cannot be read is an error in the report."""
+    try:
+        loaded = load(text, source=source, syntax=syntax)
+    except DefinitionError as error:
+        return Report(None, error.problems)
+    return _report(loaded.value, loaded.warnings)
+
+
+def parse(document: str | bytes | object, *, syntax: Syntax = Syntax.AUTO) -> Definition:
+    """Give the checked definition of a text (JSON or YAML) or of plain JSON data.
+
+    Raises DefinitionError with every problem when it is unusable by Nosana's rules. Whether its ops can be
+    put in an order is the business of `plan`.
+    """
+    if isinstance(document, str | bytes):
+        value = load(document, syntax=syntax).value
+    else:
+        inspect(document)
+        value = document
+    return _checked(value)
+
+
+def _report(value: object, warnings: list[Problem] | tuple[Problem, ...]) -> Report:
+    try:
+        definition = _checked(value)
+    except DefinitionError as error:
+        return Report(None, error.problems, tuple(warnings[:MAX_PROBLEMS]))
+    return Report(definition, (), (*warnings, *advice(definition))[:MAX_PROBLEMS])
+
+
+def _checked(value: Any) -> Definition:
+    if not isinstance(value, dict):
+        found = {list: "a list", str: "a string", type(None): "nothing"}.get(type(value), "a bare value")
+        raise DefinitionError(
+            [
+                Problem(
+                    ROOT, f"a definition must be an object, found {found}", 'start with {"version": "0.1", …}'
+                )
+            ]
+        )
+    try:
+        definition = Definition.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)
+        raise DefinitionError(messages.problems(details[: 4 * MAX_PROBLEMS], value)[:MAX_PROBLEMS]) from None
+    broken = list(broken_rules(definition))
+    if broken:
+        raise DefinitionError(broken[:MAX_PROBLEMS])
+    return definition
