@@ -1,0 +1,144 @@
+"""A job's result at rest: the exact FlowState bytes, compressed, in Secrets that the NosanaJob owns.
+
+The market host pins these very bytes (DESIGN 4), so they are fixed once: part 0 is the commit mark. It is
+created last, names how many parts there are and carries the digest of the whole; where it exists the result
+exists and is never made anew. Parts behind a missing part 0 are left-overs of an interrupted attempt.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from nosana_operator.api.names import API_VERSION, GROUP, JOB_KIND, LABEL_JOB, LABEL_JOB_UID
+from nosana_operator.errors import NosanaError
+
+RESULT_TYPE: Final = f"{GROUP}/result"
+"""`type` of the Secrets."""
+RESULT_KEY: Final = "flowstate.json.gz"
+ANNOTATION_PARTS: Final = f"{GROUP}/result-parts"
+ANNOTATION_SHA256: Final = f"{GROUP}/result-sha256"
+"""SHA-256 of the uncompressed bytes, hex."""
+
+MAX_PART: Final = 900 * 1024
+"""Bytes of one part before base64: the API server takes objects of about 1.5 MiB, Secrets of 1 MiB."""
+MAX_COMPRESSED: Final = 4 * 1024 * 1024
+MAX_RAW: Final = 48 * 1024 * 1024
+
+Body = dict[str, Any]
+
+
+class ResultError(NosanaError):
+    """A result cannot be stored or cannot be read back."""
+
+
+class ResultTooLarge(ResultError):
+    """The FlowState does not fit; it has to be made smaller first."""
+
+
+def pack_result(raw: bytes) -> tuple[bytes, ...]:
+    """FlowState bytes → compressed parts, the same for the same bytes. Raises ResultTooLarge."""
+    if len(raw) > MAX_RAW:
+        raise ResultTooLarge(f"a result has {len(raw)} bytes, at most {MAX_RAW} can be kept; drop log lines")
+    packed = gzip.compress(raw, compresslevel=6, mtime=0)
+    if len(packed) > MAX_COMPRESSED:
+        raise ResultTooLarge(
+            f"a compressed result has {len(packed)} bytes, at most {MAX_COMPRESSED} can be kept; drop log lines"
+        )
+    return tuple(packed[at : at + MAX_PART] for at in range(0, len(packed), MAX_PART))
+
+
+def result_secret_name(job: str, part: int) -> str:
+    """The name of one part."""
+    return f"{job}-result-{part}"
+
+
+def result_secrets(job: Mapping[str, Any], raw: bytes) -> tuple[Body, ...]:
+    """The Secrets of a NosanaJob's result, part 0 first. Raises ResultTooLarge."""
+    meta = job["metadata"]
+    parts = pack_result(raw)
+    digest = hashlib.sha256(raw).hexdigest()
+    return tuple(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": RESULT_TYPE,
+            "metadata": {
+                "name": result_secret_name(meta["name"], part),
+                "namespace": meta["namespace"],
+                "labels": {LABEL_JOB: meta["name"], LABEL_JOB_UID: meta["uid"]},
+                "annotations": {ANNOTATION_PARTS: str(len(parts)), ANNOTATION_SHA256: digest},
+                "ownerReferences": [
+                    {
+                        "apiVersion": API_VERSION,
+                        "kind": JOB_KIND,
+                        "name": meta["name"],
+                        "uid": meta["uid"],
+                        "controller": True,
+                        "blockOwnerDeletion": True,
+                    }
+                ],
+            },
+            "data": {RESULT_KEY: base64.b64encode(data).decode()},
+        }
+        for part, data in enumerate(parts)
+    )
+
+
+def result_names(first: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of all parts, as part 0 tells. Raises ResultError when it is no part 0 of a result."""
+    name = str(first["metadata"]["name"])
+    try:
+        parts = int((first["metadata"].get("annotations") or {})[ANNOTATION_PARTS])
+    except (KeyError, ValueError):
+        parts = 0
+    if not name.endswith("-0") or not 1 <= parts <= MAX_COMPRESSED // MAX_PART + 1:
+        raise ResultError(f"Secret {name} does not hold the first part of a result; it was changed by others")
+    return tuple(f"{name.removesuffix('0')}{part}" for part in range(parts))
+
+
+def read_result(secrets: Sequence[Mapping[str, Any]]) -> bytes:
+    """The exact FlowState bytes of a result's Secrets, in the order of `status.resultSecrets`.
+
+    Raises ResultError when parts are missing or were changed: what does not match its digest is not a result.
+    """
+    if not secrets:
+        raise ResultError("the job has no result yet")
+    names = result_names(secrets[0])
+    if tuple(secret["metadata"]["name"] for secret in secrets) != names:
+        raise ResultError(f"the result has {len(names)} parts: {', '.join(names)}; not all are here in order")
+    try:
+        packed = b"".join(base64.b64decode(secret["data"][RESULT_KEY], validate=True) for secret in secrets)
+        unpacker = zlib.decompressobj(wbits=31)
+        raw = unpacker.decompress(packed, MAX_RAW)
+    except (KeyError, TypeError, binascii.Error, zlib.error) as error:
+        raise ResultError(f"the result in Secret {names[0]} cannot be read: {error}") from error
+    wanted = (secrets[0]["metadata"].get("annotations") or {}).get(ANNOTATION_SHA256)
+    if not unpacker.eof or hashlib.sha256(raw).hexdigest() != wanted:
+        raise ResultError(
+            f"the result in Secret {names[0]} does not match its digest; it was changed by others"
+        )
+    return raw
+
+
+__all__ = [
+    "ANNOTATION_PARTS",
+    "ANNOTATION_SHA256",
+    "MAX_COMPRESSED",
+    "MAX_PART",
+    "MAX_RAW",
+    "RESULT_KEY",
+    "RESULT_TYPE",
+    "ResultError",
+    "ResultTooLarge",
+    "pack_result",
+    "read_result",
+    "result_names",
+    "result_secret_name",
+    "result_secrets",
+]
