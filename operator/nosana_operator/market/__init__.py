@@ -1,0 +1,10 @@
+"""The market host: stands in queues, makes a NosanaJob of each run, and settles it (DESIGN 2)."""
+
+from __future__ import annotations
+
+from nosana_operator.market.host import MarketHost
+from nosana_operator.market.ports import Edges
+from nosana_operator.market.runs import RunKeeper
+from nosana_operator.market.wallets import Wallets
+
+__all__ = ["Edges", "MarketHost", "RunKeeper", "Wallets"]

@@ -1,0 +1,395 @@
+"""What to do about one NosanaMarket now: a pure function from what was gathered to what is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nosana_operator.api import (
+    MarketReason,
+    NosanaMarketSpec,
+    SlotStatus,
+    Transaction,
+    WalletStatus,
+)
+from nosana_operator.market.facts import (
+    GONE,
+    UNKNOWN,
+    Absent,
+    Fate,
+    Funds,
+    JobFacts,
+    Known,
+    MarketFacts,
+    Outcome,
+    RunFacts,
+)
+
+SOL_RESERVE = 5_000_000
+"""Lamports (0.005 SOL) below which a key does not stand: fees, rent of a run (node-behaviour.md 3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalletView:
+    """One key of the market as gathered."""
+
+    secret: str
+    address: str | None
+    problem: tuple[str, str] | None
+    """Reason and message when the Secret gives no key."""
+    funds: Funds | Absent
+    runs: Known[tuple[RunFacts, ...]]
+    """All runs that the key holds, of whatever market."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTransaction:
+    """A `work` or `stop` that was signed, and what became of it.
+
+    `seen`: runs and queue were read after its confirmation, so its effect is in this view.
+    """
+
+    transaction: Transaction
+    outcome: Outcome
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """Everything that the decision reads."""
+
+    namespace: str
+    spec: NosanaMarketSpec
+    deleting: bool
+    network_known: bool
+    networks: tuple[str, ...]
+    address_problem: str | None
+    market: Known[MarketFacts]
+    wallets: tuple[WalletView, ...]
+    jobs: dict[str, Known[JobFacts]]
+    """The job accounts of the wallets' runs."""
+    known_runs: frozenset[str]
+    """Runs that have a NosanaJob of this market already."""
+    unsettled: frozenset[str]
+    """Runs whose NosanaJob is not settled yet."""
+    pending: tuple[PendingTransaction, ...]
+    total: int
+    """Slots that the nodes hold for this market, its own jobs' included."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateJob:
+    """A run without a NosanaJob: make it at once; the paid clock runs."""
+
+    run: RunFacts
+    job: JobFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Stand in the queue, or take the job at its head."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Leave the queue."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Send the durable bytes of a pending transaction again."""
+
+    transaction: Transaction
+
+
+Effect = CreateJob | Work | Stop | Resend
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition's value."""
+
+    status: bool | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarketDecision:
+    """What the NosanaMarket is to say, and what is to be done."""
+
+    ready: Verdict
+    found: Verdict
+    wallets_ready: Verdict
+    slots: SlotStatus
+    wallets: tuple[WalletStatus, ...]
+    kept: tuple[Transaction, ...]
+    """Pending transactions that stay in the status."""
+    failed: tuple[tuple[Transaction, str], ...]
+    """Those that ended with an error, with the chain's words: told in an Event."""
+    effects: tuple[Effect, ...]
+    released: bool = False
+    """Deleted, queues left, runs settled: the finalizer may go."""
+
+
+def decide(view: MarketView) -> MarketDecision:
+    """The one decision of a NosanaMarket."""
+    found = _found(view)
+    kept, failed, resends = _transactions(view)
+    market = view.market if isinstance(view.market, MarketFacts) else None
+    wallets = tuple(_wallet(view, wallet, market) for wallet in view.wallets)
+    creations = _creations(view, market)
+    slots = _slots(view, market, kept)
+    effects: list[Effect] = [*creations, *resends]
+    leaving = view.deleting or view.spec.paused
+    # A key whose last transaction is not accounted for yet gets no other.
+    seen = {p.transaction.signature for p in view.pending if p.seen}
+    busy = {t.key for t in kept if t.signature not in seen}
+    if market is not None and found.status:
+        standing = [w.address for w in view.wallets if w.address in market.standing and w.address not in busy]
+        if leaving:
+            effects += [Stop(address) for address in standing if address]
+        else:
+            effects += _changes(view, slots, wallets, standing, busy)
+    return MarketDecision(
+        ready=_ready(view, found, wallets, slots, market),
+        found=found,
+        wallets_ready=_wallets_ready(wallets),
+        slots=slots,
+        wallets=wallets,
+        kept=kept,
+        failed=failed,
+        effects=tuple(effects),
+        released=view.deleting and _empty(view, market, kept),
+    )
+
+
+def _found(view: MarketView) -> Verdict:
+    if not view.network_known:
+        have = ", ".join(view.networks) or "none"
+        return Verdict(
+            False,
+            MarketReason.NETWORK_UNKNOWN,
+            f"spec.network {view.spec.network!r} is not in the operator's settings (it has: {have})",
+        )
+    if view.spec.job_namespace == view.namespace:
+        return Verdict(
+            False,
+            MarketReason.SPEC_INVALID,
+            "spec.jobNamespace is the namespace of the wallet Secrets; jobs have to run in another one",
+        )
+    if view.address_problem is not None:
+        return Verdict(
+            False,
+            MarketReason.MARKET_ADDRESS_INVALID,
+            f"spec.address is no Solana address: {view.address_problem}; correct it",
+        )
+    if view.market is UNKNOWN:
+        return Verdict(None, MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet; asked again")
+    if view.market is GONE:
+        return Verdict(
+            False,
+            MarketReason.MARKET_NOT_FOUND,
+            f"there is no market at {view.spec.address} on network {view.spec.network}; correct spec.address",
+        )
+    return Verdict(True, MarketReason.READY, "the market is on chain")
+
+
+def _transactions(
+    view: MarketView,
+) -> tuple[tuple[Transaction, ...], tuple[tuple[Transaction, str], ...], list[Resend]]:
+    kept: list[Transaction] = []
+    failed: list[tuple[Transaction, str]] = []
+    resends: list[Resend] = []
+    for pending in view.pending:
+        fate = pending.outcome.fate
+        if fate is Fate.EXPIRED:
+            continue
+        if fate is Fate.FAILED:
+            failed.append((pending.transaction, pending.outcome.error))
+            continue
+        if fate is Fate.FINALIZED and pending.seen:
+            continue
+        kept.append(pending.transaction)
+        if fate is Fate.PENDING:
+            resends.append(Resend(pending.transaction))
+    return tuple(kept), tuple(failed), resends
+
+
+def _open_works(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> int:
+    """`work`s that may still give a run or a standing that the view does not count yet."""
+    runs = {run.address for run in _own_runs(view)}
+    standing = market.standing if market else frozenset()
+    settled = {p.transaction.signature for p in view.pending if p.seen}
+    return sum(
+        1
+        for t in kept
+        if t.kind == "work" and t.run not in runs and t.key not in standing and t.signature not in settled
+    )
+
+
+def _own_runs(view: MarketView) -> list[RunFacts]:
+    """The runs of this market: those whose job account says so; unknown ones count, to be safe."""
+    out = []
+    for wallet in view.wallets:
+        if isinstance(wallet.runs, Absent):
+            continue
+        for run in wallet.runs:
+            job = view.jobs.get(run.job, UNKNOWN)
+            if job is UNKNOWN or (isinstance(job, JobFacts) and job.market == view.spec.address):
+                out.append(run)
+    return out
+
+
+def _creations(view: MarketView, market: MarketFacts | None) -> list[CreateJob]:
+    if market is None:
+        return []
+    out = []
+    for run in _own_runs(view):
+        job = view.jobs.get(run.job, UNKNOWN)
+        if isinstance(job, JobFacts) and run.address not in view.known_runs:
+            out.append(CreateJob(run, job))
+    return out
+
+
+def _slots(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> SlotStatus:
+    spec = view.spec.slots
+    total = view.total if spec.max is None else min(view.total, spec.max)
+    running = len({run.address for run in _own_runs(view)} | view.unsettled)
+    mine = {w.address for w in view.wallets}
+    standing = len(market.standing & mine) if market else 0
+    taken = running + standing + _open_works(view, market, kept)
+    return SlotStatus(
+        total=total, free=max(0, total - spec.reserve - taken), standing=standing, running=running
+    )
+
+
+def _changes(
+    view: MarketView,
+    slots: SlotStatus,
+    wallets: tuple[WalletStatus, ...],
+    standing: list[str],
+    busy: set[str],
+) -> list[Effect]:
+    capacity = slots.total - view.spec.slots.reserve
+    over = slots.running + slots.standing - capacity
+    if over > 0:
+        return [Stop(address) for address in standing[:over]]
+    willing = [
+        wallet.address
+        for wallet in wallets
+        if wallet.state == "Ready" and wallet.address and wallet.address not in busy
+    ]
+    return [Work(address) for address in willing[: slots.free]]
+
+
+def _wallet(view: MarketView, wallet: WalletView, market: MarketFacts | None) -> WalletStatus:
+    funds = wallet.funds if isinstance(wallet.funds, Funds) else None
+    base = WalletStatus(
+        secret=wallet.secret,
+        address=wallet.address,
+        lamports=funds.lamports if funds else None,
+        nos=funds.nos if funds else None,
+        xnos=str(funds.xnos) if funds and funds.xnos is not None else None,
+    )
+
+    def is_(
+        state: Literal["Ready", "Standing", "Blocked", "Unknown"], reason: str, message: str
+    ) -> WalletStatus:
+        return base.model_copy(update={"state": state, "reason": str(reason), "message": message})
+
+    if wallet.problem is not None:
+        return is_("Blocked", *wallet.problem)
+    if market is None or wallet.runs is UNKNOWN or funds is None:
+        return is_("Unknown", MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet")
+    if wallet.address in market.standing:
+        return is_("Standing", MarketReason.STANDING, "stands in the market's queue")
+    if market.node_access_key is not None:
+        return is_(
+            "Blocked",
+            MarketReason.ACCESS_KEY_UNSUPPORTED,
+            f"the market wants an access key of collection {market.node_access_key}, which this version "
+            "cannot present; choose an open market",
+        )
+    if funds.lamports < SOL_RESERVE:
+        return is_(
+            "Blocked",
+            MarketReason.SOL_TOO_LOW,
+            f"has {funds.lamports / 1e9:.6f} SOL; send it at least {SOL_RESERVE / 1e9} SOL for fees and rent",
+        )
+    if funds.xnos is None:
+        return is_(
+            "Blocked",
+            MarketReason.STAKE_MISSING,
+            "has no stake account; stake NOS with this key (an amount of 0 is enough for a market "
+            "without a minimum)",
+        )
+    if funds.xnos < market.xnos_minimum:
+        return is_(
+            "Blocked",
+            MarketReason.STAKE_TOO_LOW,
+            f"has {funds.xnos / 1e6:.6f} xNOS staked, the market wants {market.xnos_minimum / 1e6:.6f}; "
+            "top up the stake or extend its duration",
+        )
+    return is_("Ready", MarketReason.READY, "may stand")
+
+
+def _wallets_ready(wallets: tuple[WalletStatus, ...]) -> Verdict:
+    blocked = [w for w in wallets if w.state == "Blocked"]
+    if blocked:
+        first = blocked[0]
+        more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
+        who = first.address or first.secret
+        return Verdict(False, first.reason or "", f"wallet {who}: {first.message}{more}")
+    if any(w.state == "Unknown" for w in wallets):
+        return Verdict(None, MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet; asked again")
+    return Verdict(True, MarketReason.READY, "every wallet may stand")
+
+
+def _ready(
+    view: MarketView,
+    found: Verdict,
+    wallets: tuple[WalletStatus, ...],
+    slots: SlotStatus,
+    market: MarketFacts | None,
+) -> Verdict:
+    if view.deleting:
+        return Verdict(False, MarketReason.DELETING, "leaves the queue and settles its runs before it goes")
+    if found.status is not True:
+        return found
+    usable = [w for w in wallets if w.state in ("Ready", "Standing")]
+    if not usable:
+        blocked = _wallets_ready(wallets)
+        return Verdict(blocked.status, blocked.reason, blocked.message)
+    if view.spec.paused:
+        return Verdict(True, MarketReason.PAUSED, "paused: out of the queue; running jobs go on")
+    if slots.total == 0:
+        return Verdict(
+            False,
+            MarketReason.NO_FREE_SLOT,
+            f"no node has room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name}; "
+            "check spec.gpu, spec.slots and the nodes",
+        )
+    if slots.standing:
+        return Verdict(True, MarketReason.STANDING, f"{slots.standing} of {slots.total} slots offered")
+    if slots.free == 0:
+        return Verdict(True, MarketReason.NO_FREE_SLOT, f"all {slots.total} slots are taken")
+    return Verdict(True, MarketReason.READY, f"{slots.free} of {slots.total} slots free")
+
+
+def _empty(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> bool:
+    """Nothing on chain or in the cluster still needs this NosanaMarket; unknown is not nothing."""
+    if kept or view.unsettled:
+        return False
+    if not view.network_known or view.address_problem is not None or view.market is GONE:
+        return True
+    if market is None:
+        return False
+    mine = {w.address for w in view.wallets}
+    if any(w.runs is UNKNOWN for w in view.wallets if w.address):
+        return False
+    return not (market.standing & mine) and not _own_runs(view)

@@ -1,0 +1,141 @@
+"""What the market host knows of the chain, as plain values: addresses are base58 text, amounts base units.
+
+Three-valued everywhere: a fact that could not be read is `UNKNOWN`, which is neither there nor gone
+(DESIGN 4). The edge (`chain/`) fills these; the decisions read nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+class Absent(Enum):
+    """The two ways in which an account is not here."""
+
+    GONE = "gone"
+    """The chain answered: no such account."""
+    UNKNOWN = "unknown"
+    """Nobody answered, or not yet."""
+
+
+GONE: Final = Absent.GONE
+UNKNOWN: Final = Absent.UNKNOWN
+
+
+Known: TypeAlias = T | Absent
+"""An account, or why there is none."""
+
+QUEUED: Final = 0
+DONE: Final = 2
+STOPPED: Final = 3
+NO_RESULT: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A RunAccount (onchain.md §2)."""
+
+    address: str
+    job: str
+    node: str
+    payer: str
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A JobAccount (onchain.md §2). `state` is 0 queued (also while it runs), 2 done, 3 stopped."""
+
+    address: str
+    ipfs_job: bytes
+    ipfs_result: bytes
+    market: str
+    node: str
+    payer: str
+    project: str
+    price: int
+    state: int
+    time_start: int
+    time_end: int
+    timeout: int
+
+    @property
+    def seconds_paid(self) -> int:
+        """What the program paid for: price * min(end - start, timeout)."""
+        return max(0, min(self.time_end - self.time_start, self.timeout))
+
+
+@dataclass(frozen=True, slots=True)
+class MarketFacts:
+    """A MarketAccount."""
+
+    address: str
+    price: int
+    node_access_key: str | None
+    """None: an open market."""
+    xnos_minimum: int
+    queue_type: Literal["Job", "Node", "Empty"]
+    queue: tuple[str, ...]
+
+    @property
+    def standing(self) -> frozenset[str]:
+        """The keys that stand in the queue."""
+        return frozenset(self.queue) if self.queue_type == "Node" else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """What one wallet has."""
+
+    lamports: int
+    nos: int
+    nos_account: bool
+    xnos: int | None
+    """None: there is no stake account."""
+
+
+class Fate(Enum):
+    """What became of a signed transaction, as far as the signature alone tells."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    FINALIZED = "finalized"
+    FAILED = "failed"
+    """Landed with an error, at finalized: it cannot have an effect any more."""
+    FAILING = "failing"
+    """Landed with an error, not yet finalized: a fork might still undo that."""
+    EXPIRED = "expired"
+    """The finalized block height is past its last valid one and no block holds it: it cannot land."""
+    UNKNOWN = "unknown"
+    """Nobody answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A transaction's fate, and for a failed one the chain's words."""
+
+    fate: Fate
+    error: str = ""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it can have no effect any more, so that another may be signed in its place."""
+        return self.fate in (Fate.FAILED, Fate.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed transaction, before it is durable. `raw` is base64 of the wire bytes."""
+
+    kind: str
+    key: str
+    signature: str
+    raw: str
+    blockhash: str
+    last_valid_block_height: int
+    run: str | None = None
+    """For `work`: the address of the run account it makes when jobs wait."""

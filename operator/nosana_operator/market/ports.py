@@ -1,0 +1,189 @@
+"""What the market host needs of the world, one small Protocol an edge. `runtime` plugs the real ones in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from nosana_operator.market.facts import Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts, Signed
+
+Body = dict[str, Any]
+
+
+class Kube(Protocol):
+    """The Kubernetes API; errors are the outcomes of `nosana_operator.errors`."""
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        """Raises NotFound."""
+
+    async def create(self, body: Body) -> Body:
+        """Raises Conflict when it exists."""
+
+    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
+        """Server-side apply; with a `metadata.resourceVersion` a compare-and-swap (Conflict)."""
+
+    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
+        """Merge patch; a `metadata.resourceVersion` in it makes it a compare-and-swap."""
+
+    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
+        """Not found is fine."""
+
+
+class Cache(Protocol):
+    """The watched objects. Replies of own writes are put in, so that a decision never acts twice."""
+
+    def get(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Any] | None:
+        """The object, or None."""
+
+    def list(self, kind: str, namespace: str | None = None) -> list[Mapping[str, Any]]:
+        """All objects of the kind."""
+
+    def put(self, body: Body) -> object:
+        """Take a reply of our own write."""
+
+
+class Wallet(Protocol):
+    """A signing key. Its text never shows the secret."""
+
+    @property
+    def address(self) -> str:
+        """The public key."""
+
+
+class Chain(Protocol):
+    """One network's Solana.
+
+    `watched_*` answer from the watcher at confirmed (cheap, possibly seconds old); `read_*` ask the chain
+    now. Silence raises Unavailable.
+    """
+
+    def watch(self, *, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
+        """Replace the set of accounts that are watched."""
+
+    def watched_runs(self, key: str) -> Known[tuple[RunFacts, ...]]:
+        """The runs that a key holds."""
+
+    def watched_job(self, address: str) -> Known[JobFacts]:
+        """A job account."""
+
+    def watched_market(self, address: str) -> Known[MarketFacts]:
+        """A market account."""
+
+    async def refresh_runs(self, key: str) -> tuple[RunFacts, ...]:
+        """Read the key's runs at confirmed now, into the watcher too."""
+
+    async def refresh_market(self, address: str) -> MarketFacts | None:
+        """Read a market at confirmed now, into the watcher too."""
+
+    async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
+        """None: the chain says there is none."""
+
+    async def read_job(self, address: str, *, finalized: bool = False) -> JobFacts | None:
+        """None: the chain says there is none."""
+
+    async def read_funds(self, address: str) -> Funds:
+        """Balances and stake of a wallet."""
+
+    async def sign_work(self, wallet: Wallet, market: MarketFacts) -> Signed:
+        """A `work` transaction; makes the key's NOS account first when it is missing."""
+
+    async def sign_stop(self, wallet: Wallet, market: str) -> Signed:
+        """A `stop` transaction of the key itself."""
+
+    async def sign_finish(self, wallet: Wallet, run: RunFacts, job: JobFacts, result: bytes) -> Signed:
+        """A `finish` transaction; makes the NOS accounts idempotently first. `result` has 32 bytes."""
+
+    async def sign_complete(self, wallet: Wallet, job: JobFacts, result: bytes) -> Signed:
+        """A `complete` transaction."""
+
+    async def sign_quit(self, wallet: Wallet, run: RunFacts) -> Signed:
+        """A `quit` transaction."""
+
+    async def send(self, raw: str, *, first: bool) -> None:
+        """Send signed bytes (base64); the first time with preflight. Raises Refused with the chain's words
+        when the preflight says no; that proves nothing about an earlier send of the same bytes.
+        """
+
+    async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
+        """The transaction's fate; never raises for silence (Fate.UNKNOWN)."""
+
+    def our_time(self, chain_time: float) -> datetime:
+        """A moment of the chain's clock by ours (the measured offset applied)."""
+
+    def problem_with(self, address: str) -> str | None:
+        """Why the text is no address, or None."""
+
+
+class Networks(Protocol):
+    """The operator's settings, as far as networks go."""
+
+    def names(self) -> list[str]:
+        """The networks that are set up."""
+
+    def chain(self, network: str) -> Chain | None:
+        """None: no such network in the settings."""
+
+    def pinner(self, network: str) -> Pinner | None:
+        """None: no such network."""
+
+
+class Pinner(Protocol):
+    """Puts results on IPFS."""
+
+    def cid_of(self, data: bytes) -> str:
+        """The CIDv0 that these exact bytes get."""
+
+    def digest_of(self, cid: str) -> bytes:
+        """The 32 bytes that stand on chain for a CIDv0."""
+
+    def cid_from_digest(self, digest: bytes) -> str:
+        """Inverse of `digest_of`."""
+
+    async def pin(self, data: bytes, *, name: str) -> None:
+        """Pin these exact bytes under their own CID. Raises Unavailable or Refused."""
+
+
+class WalletReader(Protocol):
+    """Makes a wallet of a Secret's bytes."""
+
+    def __call__(self, data: bytes) -> Wallet:
+        """Raises Refused with a sentence that never holds the bytes."""
+
+
+class Events(Protocol):
+    """The recorder of Events."""
+
+    def event(self, regarding: Mapping[str, Any], *, type: str, reason: str, action: str, note: str) -> None:
+        """Fire and forget."""
+
+
+class Metrics(Protocol):
+    """Figures the market host gives away."""
+
+    def finish_sent(self, market: str, seconds: float) -> None:
+        """Last container seen terminated → settlement sent."""
+
+    def settled(self, market: str, kind: str, earned: int, refunded: int, seconds: int) -> None:
+        """A run is settled at finalized."""
+
+
+class Clock(Protocol):
+    """Our clock."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """All of them together, as the loops get them."""
+
+    kube: Kube
+    cache: Cache
+    networks: Networks
+    read_wallet: WalletReader
+    events: Events
+    metrics: Metrics
+    clock: Clock

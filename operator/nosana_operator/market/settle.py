@@ -1,0 +1,175 @@
+"""How an ended job is settled on chain: pure decisions over intents and accounts (DESIGN 4, 5).
+
+The outcome of a transaction is read from accounts, never from a reply. Another one is signed only when the
+last one can have no effect any more. `finish` closes the run exactly once, so it can be paid exactly once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nosana_operator.api import JobReason
+from nosana_operator.market.facts import (
+    DONE,
+    GONE,
+    NO_RESULT,
+    QUEUED,
+    STOPPED,
+    UNKNOWN,
+    Fate,
+    JobFacts,
+    Known,
+    Outcome,
+    RunFacts,
+)
+
+Kind = Literal["finish", "complete", "quit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Run and job at one commitment."""
+
+    run: Known[RunFacts] = UNKNOWN
+    job: Known[JobFacts] = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the decision reads."""
+
+    key: str
+    confirmed: Accounts
+    finalized: Accounts
+    """UNKNOWN where nothing called for reading it."""
+    intent: Kind | None
+    outcome: Outcome
+    """Of the intent's transaction."""
+    digest: bytes | None
+    """The result's 32 bytes, None when nothing is to be published (quit)."""
+    give_up_unpaid: bool = False
+    """The definition is unusable and the NosanaMarket says Quit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Sign this kind now, make it durable, send it."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Send the durable bytes again: harmless, the chain takes them once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Nothing to do but to look again."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFinalized:
+    """What is to be decided needs the accounts at finalized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """At finalized: nothing more will come of this run."""
+
+    reason: str
+    message: str
+    paid: JobFacts | None = None
+    """The job account that tells the amounts, when the run was paid to us."""
+
+
+Step = Sign | Resend | Look | ReadFinalized | Settled
+
+
+def _effect(kind: Kind, key: str, digest: bytes | None, at: Accounts) -> Settled | None:
+    """Whether the accounts show that this kind of transaction has had its effect."""
+    run, job = at.run, at.job
+    if run is UNKNOWN or job is UNKNOWN or isinstance(run, RunFacts):
+        return None
+    if kind == "quit":
+        if job is GONE or (isinstance(job, JobFacts) and job.state == STOPPED):
+            return Settled(JobReason.QUIT, "the run was given back; nothing was paid")
+        return None
+    if isinstance(job, JobFacts) and job.state == DONE and job.node == key and job.ipfs_result == digest:
+        if kind == "finish":
+            return Settled(JobReason.FINISHED, "finished on chain; the host is paid", paid=job)
+        return Settled(JobReason.COMPLETED, "result posted; the owner's end had paid the host", paid=job)
+    return None
+
+
+def _by_others(key: str, at: Accounts) -> Settled:
+    """The run is gone and nothing of ours did it."""
+    job = at.job
+    if isinstance(job, JobFacts) and job.state == DONE and job.node == key:
+        return Settled(JobReason.COMPLETED, "the job was done and its result posted before", paid=job)
+    if job is GONE:
+        said = "the job account is closed"
+    elif isinstance(job, JobFacts) and job.state == QUEUED:
+        said = "the run was closed without a settlement (quit_admin, or a fork took it back)"
+    else:
+        said = "the job was ended by others"
+    return Settled(JobReason.ENDED_BY_OTHERS, f"{said}; there is nothing to settle")
+
+
+def _wanted(now: Situation, at: Accounts) -> Kind | None:
+    """The transaction that the accounts call for; None: no transaction can do anything."""
+    if isinstance(at.run, RunFacts):
+        return "quit" if now.give_up_unpaid else "finish"
+    job = at.job
+    if (
+        isinstance(job, JobFacts)
+        and job.state == DONE
+        and job.node == now.key
+        and job.ipfs_result == NO_RESULT
+    ):
+        return None if now.digest is None else "complete"
+    return None
+
+
+def next_step(now: Situation) -> Step:
+    """The one thing to do next for a job that has ended."""
+    confirmed, finalized = now.confirmed, now.finalized
+    unread = finalized.run is UNKNOWN or finalized.job is UNKNOWN
+    if now.intent is not None:
+        if not unread and (done := _effect(now.intent, now.key, now.digest, finalized)):
+            return done
+        if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE:
+            # It succeeded, but the job account has moved on since (cleaned, or finished again by a claim).
+            return Settled(
+                JobReason.FINISHED, f"{now.intent} is finalized; the job account has changed since"
+            )
+        if not now.outcome.dead:
+            if unread and (
+                now.outcome.fate is Fate.FINALIZED or _effect(now.intent, now.key, now.digest, confirmed)
+            ):
+                return ReadFinalized()
+            if now.outcome.fate is Fate.PENDING:
+                return Resend()
+            if now.outcome.fate is Fate.UNKNOWN:
+                return Look(
+                    JobReason.CHAIN_UNAVAILABLE, "the chain does not answer; the outcome is looked up"
+                )
+            return Look(JobReason.SETTLING, f"{now.intent} is {now.outcome.fate.value}; waiting for finality")
+        # The transaction is dead at finalized; only the accounts at finalized may say what comes next.
+        if unread:
+            return ReadFinalized()
+    if confirmed.run is UNKNOWN or confirmed.job is UNKNOWN:
+        return Look(JobReason.CHAIN_UNAVAILABLE, "the chain does not answer; run and job are looked up again")
+    kind = _wanted(now, confirmed)
+    if kind is not None:
+        return Sign(kind)
+    if unread:
+        return ReadFinalized()
+    if _wanted(now, finalized) is not None or isinstance(finalized.run, RunFacts):
+        # Confirmed and finalized disagree: finality will tell.
+        return Look(JobReason.SETTLING, "waiting for the chain to finalize")
+    return _by_others(now.key, finalized)
