@@ -31,3 +31,31 @@ check: setup ## Lint, types, import contracts
 requirements: ## Pin the dependencies again (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 --group dev pyproject.toml -o requirements/dev.txt
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements/operator.txt
+
+.PHONY: sandbox
+sandbox: setup ## Start the sandbox and leave it up (GPUS=4 NODES=2)
+	$(BIN)/nosana-sandbox up --gpus $(or $(GPUS),4) --nodes $(or $(NODES),2)
+
+.PHONY: sandbox-down
+sandbox-down: setup ## Stop the sandbox and remove all of it
+	$(BIN)/nosana-sandbox down
+
+.PHONY: demo
+demo: setup ## Jobs all the way: posted, run, settled (JOBS="a.json b.json", KEEP=1)
+	$(BIN)/python -m nosana_sandbox.demo $(if $(KEEP),--keep) $(JOBS)
+
+.PHONY: test
+test: setup ## Every ring: unit, contract, cluster (needs Linux and root for the last)
+	$(BIN)/pytest -m "not soak"
+
+.PHONY: soak
+soak: setup ## The full numbers: 100 jobs with the operator killed at random moments, and more
+	$(BIN)/pytest -m soak -s
+
+.PHONY: bench
+bench: setup ## Measure; figures go to benchmarks/out/NAME.json, goal and figure side by side
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: clean
+clean: ## Remove what make made here (the sandbox's build cache stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out dist
