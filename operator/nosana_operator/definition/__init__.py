@@ -22,6 +22,8 @@ from nosana_operator.definition.exposure import (
     service_id,
     services,
 )
+from nosana_operator.definition.interpolate import interpolate
+from nosana_operator.definition.literals import Context, OpFacts, ResultValue
 from nosana_operator.definition.load import Loaded, Syntax, load
 from nosana_operator.definition.model import (
     Definition,
@@ -57,6 +59,7 @@ from nosana_operator.definition.stages import (
 from nosana_operator.definition.validate import Report, check, parse, validate
 
 __all__ = [
+    "Context",
     "Decision",
     "Definition",
     "DefinitionError",
@@ -71,6 +74,7 @@ __all__ = [
     "Loaded",
     "OllamaResource",
     "OnFailureRestart",
+    "OpFacts",
     "OpProgress",
     "Operation",
     "Plan",
@@ -80,6 +84,7 @@ __all__ = [
     "Report",
     "Resource",
     "ResultPattern",
+    "ResultValue",
     "RunArgs",
     "S3BucketResource",
     "S3BucketsResource",
@@ -95,6 +100,7 @@ __all__ = [
     "deployment_hash",
     "deployment_service_id",
     "exposed_ports",
+    "interpolate",
     "load",
     "next_ops",
     "parse",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
 
 
@@ -28,13 +29,22 @@ class Problem:
 class DefinitionError(NosanaError):
     """The job definition is unusable; `problems` (never empty) tells every reason that was found."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], *, consequence: str = "the job definition is unusable"
+    ) -> None:
         if not problems:
             raise ValueError("a DefinitionError needs at least one problem")
         self.problems: tuple[Problem, ...] = tuple(problems)
         more = f"; and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
-        super().__init__(f"the job definition is unusable: {self.problems[0]}{more}")
+        super().__init__(f"{consequence}: {self.problems[0]}{more}")
 
 
 class LiteralError(DefinitionError):
-    """A literal or marker in an op's arguments cannot be replaced, so this op fails; other ops go on."""
+    """Literals or markers in one op's arguments cannot be replaced: this op fails, the others go on.
+
+    Paths of its problems start at the op (`args.cmd[1]`).
+    """
+
+    def __init__(self, op_id: str, problems: Sequence[Problem]) -> None:
+        super().__init__(problems, consequence=f"op {quoted(op_id)} cannot start")
+        self.op_id = op_id

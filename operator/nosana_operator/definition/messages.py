@@ -67,7 +67,7 @@ _UNKNOWN_KEY_HINTS: Mapping[tuple[str, str], str] = {
     ("OllamaResource", "allowWrite"): "only S3 resources can be mounted writable",
     ("VolumeMount", "readonly"): "volumes are always mounted writable",
     ("OnFailureRestart", "max_retries"): "the number of restarts is `restart_tries`",
-    ("Definition", "version_number"): "the version is given in `version`",
+    ("Definition", "resources"): "resources belong in the args of an op",
 }
 
 _MISSING_HINTS: Mapping[tuple[str, str], str] = {
@@ -94,11 +94,13 @@ _MISSING_HINTS: Mapping[tuple[str, str], str] = {
 }
 
 
-def problems(errors: Sequence[ErrorDetails], value: Any) -> list[Problem]:
-    """Translate pydantic's errors about `value` (plain JSON data), one problem per place, in its order."""
+def problems(
+    errors: Sequence[ErrorDetails], value: Any, *, root: type[BaseModel] = model.Definition
+) -> list[Problem]:
+    """Translate pydantic's errors about `value` (plain data for `root`), one problem per place, in order."""
     found: dict[str, Problem] = {}
     for error in errors:
-        problem = _meta_problem(error["loc"]) or _problem(error, value)
+        problem = _meta_problem(error["loc"]) or _problem(error, value, root)
         found.setdefault(problem.path, problem)
     return list(found.values())
 
@@ -114,8 +116,8 @@ def _meta_problem(loc: Loc) -> Problem | None:
     )
 
 
-def _problem(error: ErrorDetails, value: Any) -> Problem:
-    parts, owner = _follow(error["loc"], value)
+def _problem(error: ErrorDetails, value: Any, root: type[BaseModel]) -> Problem:
+    parts, owner = _follow(error["loc"], value, root)
     path = json_path(parts)
     name = str(parts[-1]) if parts else ""
     kind, found = error["type"], error["input"]
@@ -149,6 +151,8 @@ def _allowed(error: ErrorDetails) -> str:
         case "literal_error":
             expected = str(ctx["expected"]).replace("'", '"')
             return expected if " or " not in expected else f"one of {expected}"
+        case "string_pattern_mismatch" if error["loc"][-1] == model.SPREAD:
+            return "a whole literal such as %%ops.OP.results.NAME%%"
         case "string_pattern_mismatch":
             return "a port number or a whole literal such as %%global.variables.NAME%%"
         case "too_short":
@@ -195,6 +199,8 @@ def _value_hint(found: Any, parts: Loc, value: Any, kind: str) -> str:
         return "a literal cannot stand for a resource; use a __spread__ marker"
     if before == "resources" and isinstance(found, dict):
         return f"found type {_describe(found.get('type'), ())}; types are case sensitive"
+    if last == "policy" and isinstance(found, str):
+        return "any other policy has no count: write its name alone, not an object"
     if last == "expected_status":
         return "take the quotes away"
     return ""
@@ -227,7 +233,7 @@ def _missing(path: str, name: str, owner: type[BaseModel] | None, parts: Loc, va
 
 
 def _op_type(parts: Loc, value: Any) -> Any:
-    return value["ops"][parts[1]].get("type")
+    return value["ops"][parts[1]].get("type") if parts[0] == "ops" else None
 
 
 def _unknown_key(path: str, name: str, owner: type[BaseModel] | None) -> Problem:
@@ -238,7 +244,7 @@ def _unknown_key(path: str, name: str, owner: type[BaseModel] | None) -> Problem
         close = difflib.get_close_matches(name[:80].lower(), [key.lower() for key in allowed], n=1)
         named = next((key for key in allowed if close and key.lower() == close[0]), None)
         hint = f"did you mean {named}?" if named else ""
-    return Problem(path, f"unknown key; allowed here: {listed}", hint)
+    return Problem(path, f"unknown key {quoted(name)}; allowed here: {listed}", hint)
 
 
 @cache
@@ -247,11 +253,11 @@ def _fields(owner: type[BaseModel]) -> dict[str, Any]:
     return {info.alias or name: info.annotation for name, info in owner.model_fields.items()}
 
 
-def _follow(loc: Loc, value: Any) -> tuple[list[str | int], type[BaseModel] | None]:
+def _follow(loc: Loc, value: Any, root: type[BaseModel]) -> tuple[list[str | int], type[BaseModel] | None]:
     """Strip the tags of unions from pydantic's location, and find the model that owns its last key."""
     parts: list[str | int] = []
-    owner: type[BaseModel] | None = model.Definition
-    annotation: Any = model.Definition
+    owner: type[BaseModel] | None = root
+    annotation: Any = root
     at = value
     last_owner = owner
     for part in loc:

@@ -454,7 +454,14 @@ class Global(_Closed):
     )
 
 
-_Scalar = str | Number
+def _scalar(value: Any) -> str | None:
+    return "<text>" if isinstance(value, str) else "<number>" if _is_number(value) else None
+
+
+_Scalar = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[Number, Tag("<number>")],
+    _union(_scalar, "a string or a number"),
+]
 MetaValue = _Scalar | list[_Scalar] | dict[str, _Scalar | list[_Scalar]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nosana_operator.definition.errors import Problem
 from nosana_operator.definition.model import Definition, ExposedPort, RunArgs
@@ -27,28 +27,29 @@ def broken_rules(definition: Definition) -> Iterator[Problem]:
                 "rename one",
             )
         if isinstance(op.args, RunArgs):
-            yield from _doubled_ports(index, op.args)
+            yield from doubled_ports(("ops", index, "args"), op.args)
         for name, result in (op.results or {}).items():
             if not isinstance(result, str) and len(set(result.log_type)) != len(result.log_type):
                 place = json_path(["ops", index, "results", name, "logType"])
                 yield Problem(place, "the same log type is listed more than once", "list each one once")
 
 
-def _doubled_ports(index: int, args: RunArgs) -> Iterator[Problem]:
+def doubled_ports(place: Sequence[str | int], args: RunArgs) -> Iterator[Problem]:
+    """Ports that one op exposes more than once; `place` is where `args` stands."""
     if not isinstance(args.expose, list):
         return
     seen: set[int | float] = set()
     for position, item in enumerate(args.expose):
-        place: list[str | int] = ["ops", index, "args", "expose", position]
+        here: list[str | int] = [*place, "expose", position]
         if isinstance(item, ExposedPort):
             port = item.port
-            place.append("port")
+            here.append("port")
         elif isinstance(item, int | float):
             port = item
         else:
             continue
         if port in seen:
             yield Problem(
-                json_path(place), f"port {port} is exposed more than once by this op", "list each port once"
+                json_path(here), f"port {port} is exposed more than once by this op", "list each port once"
             )
         seen.add(port)

@@ -1,0 +1,157 @@
+"""An op's arguments as they are run: literals replaced, markers expanded, all checked again (§2.2–§2.4).
+
+Called once, just before the op starts; the caller records the outcome, so that a restart gives the same pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from nosana_operator.definition import markers, messages
+from nosana_operator.definition.errors import LiteralError, Problem
+from nosana_operator.definition.exposure import expose_items
+from nosana_operator.definition.literals import Context, UnresolvedLiteralError, as_text, replace
+from nosana_operator.definition.load import MAX_BYTES
+from nosana_operator.definition.model import Operation, RunArgs, Spread, VolumeArgs
+from nosana_operator.definition.paths import json_path
+from nosana_operator.definition.rules import doubled_ports
+
+
+def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:
+    """The arguments of `op` (of the same kind as before) with every literal and marker replaced.
+
+    Raises LiteralError, naming each argument that has no value or no longer fits its type.
+    """
+    raw = op.args.model_dump(by_alias=True, exclude_unset=True)
+    filled = interpolate_args(raw, context, op_id=op.id)
+    try:
+        args = type(op.args).model_validate(filled)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise LiteralError(op.id, messages.problems(details, filled, root=type(op.args))) from None
+    left = list(_left_over(args)) if isinstance(args, RunArgs) else []
+    if left:
+        raise LiteralError(op.id, left)
+    return args
+
+
+def interpolate_args(args: Mapping[str, Any], context: Context, *, op_id: str = "") -> dict[str, Any]:
+    """Replace literals and expand markers in plain arguments, without checking what comes out.
+
+    Raises LiteralError with the problem of every argument that cannot be replaced.
+    """
+    fill = _Fill(context)
+    filled = {key: fill.argument(key, value) for key, value in args.items()}
+    if fill.problems:
+        raise LiteralError(op_id, fill.problems)
+    return markers.without_empty(filled)
+
+
+def _left_over(args: RunArgs) -> Iterator[Problem]:
+    """What a definition may hold before its literals are replaced, but not after."""
+    if any(isinstance(item, str | Spread) for item in expose_items(args)):
+        yield Problem(
+            "expose", "must be a port number once its literal is replaced", "the literal's value is no port"
+        )
+    if any(isinstance(item, str | Spread) for item in args.resources or ()):
+        yield Problem(
+            "resources",
+            "must be resources once its markers are replaced",
+            "capture a JSON array of resources",
+        )
+    yield from doubled_ports((), args)
+
+
+class _Fill:
+    """One walk over an op's arguments; collects problems instead of stopping at the first."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._left = MAX_BYTES
+        self._place: list[str | int] = []
+        self.problems: list[Problem] = []
+
+    def argument(self, key: str, value: Any) -> Any:
+        self._place = [key]
+        if key == "expose":
+            return self._expose(value)
+        filled = self._value(value)
+        if key == "env" and isinstance(filled, dict):
+            return {name: markers.env_text(item) for name, item in filled.items()}
+        return filled
+
+    def _expose(self, value: Any) -> Any:
+        """Captured ports are text, but a port is a number; one literal may give several."""
+        items = self._value([value] if isinstance(value, str) else value)
+        if not isinstance(items, list):
+            return items
+        ports = [int(item) if isinstance(item, str) and _is_port_text(item) else item for item in items]
+        return ports[0] if isinstance(value, str) and len(ports) == 1 else ports
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return as_text(self._replaced(value))
+        if isinstance(value, list):
+            return list(self._items(value))
+        if isinstance(value, dict):
+            return self._object(value)
+        return value
+
+    def _items(self, values: list[Any]) -> Iterator[Any]:
+        for position, value in enumerate(values):
+            self._place.append(position)
+            if isinstance(value, str):
+                replaced = self._replaced(value)
+                yield from [replaced] if isinstance(replaced, str) else [item or "" for item in replaced]
+            elif markers.is_splice(value):
+                yield from self._spliced(value)
+            else:
+                yield self._value(value)
+            self._place.pop()
+
+    def _spliced(self, marker: dict[str, Any]) -> list[Any]:
+        raw = {key: self._replaced(item) if isinstance(item, str) else item for key, item in marker.items()}
+        try:
+            return markers.spliced(raw)
+        except markers.MarkerError as error:
+            self._problem(Problem("", str(error), "its literal has to give JSON text"))
+            return []
+
+    def _object(self, values: dict[str, Any]) -> dict[str, Any]:
+        filled: dict[str, Any] = {}
+        for key, value in values.items():
+            self._place.append(key)
+            if key in markers.MARKER_KEYS and isinstance(value, str):
+                filled[key] = self._replaced(value)
+            else:
+                filled[key] = self._value(value)
+            self._place.pop()
+        try:
+            return markers.merged(filled)
+        except markers.MarkerError as error:
+            self._problem(Problem("", str(error), "its literal has to give JSON text"))
+            return {}
+
+    def _replaced(self, text: str) -> Any:
+        try:
+            value = replace(text, self._context)
+        except UnresolvedLiteralError as error:
+            self._problem(error.problem)
+            return text
+        self._left -= sum(map(len, (value,) if isinstance(value, str) else (item or "" for item in value)))
+        if self._left < 0:
+            self._problem(
+                Problem("", f"the arguments grow beyond {MAX_BYTES} characters", "capture less in `results`")
+            )
+            return ""
+        return value
+
+    def _problem(self, problem: Problem) -> None:
+        self.problems.append(Problem(json_path(["args", *self._place]), problem.message, problem.hint))
+
+
+def _is_port_text(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
