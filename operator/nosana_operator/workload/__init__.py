@@ -1,0 +1,42 @@
+"""Definition + job → Kubernetes objects, as plain data. Pure: the same job always gives the same objects."""
+
+from __future__ import annotations
+
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.errors import ArgsError
+from nosana_operator.workload.metadata import Body, op_name, pod_name
+from nosana_operator.workload.network import (
+    build_ingresses,
+    build_services,
+    endpoints,
+    host_name,
+    op_endpoints,
+    service_name,
+)
+from nosana_operator.workload.objects import literal_context, objects, op_objects, run_args
+from nosana_operator.workload.pod import CONTAINER, GRACE_SECONDS, build_pod
+from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported
+
+__all__ = [
+    "CONTAINER",
+    "GRACE_SECONDS",
+    "ArgsError",
+    "Body",
+    "GpuDemand",
+    "JobContext",
+    "build_ingresses",
+    "build_pod",
+    "build_services",
+    "endpoints",
+    "gpu_demand",
+    "host_name",
+    "literal_context",
+    "objects",
+    "op_endpoints",
+    "op_name",
+    "op_objects",
+    "pod_name",
+    "run_args",
+    "service_name",
+    "unsupported",
+]

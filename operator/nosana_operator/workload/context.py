@@ -1,0 +1,62 @@
+"""What every builder knows of the job it builds for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nosana_operator.api import Exposure, NosanaJobSpec
+from nosana_operator.definition import Definition, Operation, RunArgs
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """A NosanaJob and its definition, frozen: the same context always gives the same objects."""
+
+    name: str
+    namespace: str
+    uid: str
+    spec: NosanaJobSpec
+    definition: Definition
+    cluster: str
+    """The cluster's name from the settings: the host of a private job."""
+    default_exposure: Exposure = field(default_factory=Exposure)
+    """From the settings; each field that the job's own exposure leaves out."""
+
+    @property
+    def job_address(self) -> str:
+        """`global.job` and NOSANA_ID: the job account of a run; a private job's uid (DESIGN 5)."""
+        return self.spec.run.job if self.spec.run else self.uid
+
+    @property
+    def host(self) -> str:
+        """`global.host`: the key that holds the run; the cluster's name for a private job."""
+        return self.spec.run.node if self.spec.run else self.cluster
+
+    @property
+    def project(self) -> str:
+        """`global.project`: the job's owner on chain; the namespace of a private job."""
+        return self.spec.run.project if self.spec.run else self.namespace
+
+    @property
+    def domain(self) -> str | None:
+        """Below which exposed ports get their hosts; None when they are reachable in the cluster only."""
+        return self.spec.exposure.domain or self.default_exposure.domain
+
+    @property
+    def ingress_class_name(self) -> str | None:
+        """The class of the Ingresses; None leaves it to the cluster's default."""
+        return self.spec.exposure.ingress_class_name or self.default_exposure.ingress_class_name
+
+    def op(self, index: int) -> Operation:
+        """The op at that place of `ops`."""
+        return self.definition.ops[index]
+
+    def uses_gpu(self, args: RunArgs) -> bool:
+        """Whether an op gets the GPUs; it cannot refuse those of `global.gpu` (node-behaviour.md §8.1)."""
+        defaults = self.definition.global_
+        return bool(args.gpu) or bool(defaults and defaults.gpu)
+
+    def runs_beside(self, index: int) -> int:
+        """How many containers the stage of that op runs at once, this one included."""
+        group = self.op(index).group
+        return sum(1 for op in self.definition.ops if op.group == group and isinstance(op.args, RunArgs))

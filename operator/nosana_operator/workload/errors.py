@@ -1,0 +1,16 @@
+"""Errors of the builders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nosana_operator.definition import DefinitionError, Problem
+from nosana_operator.definition.paths import quoted
+
+
+class ArgsError(DefinitionError):
+    """An op's arguments, literals replaced, are nothing that a container can be made of: this op fails."""
+
+    def __init__(self, op_id: str, problems: Sequence[Problem]) -> None:
+        super().__init__(problems, consequence=f"op {quoted(op_id)} cannot start")
+        self.op_id = op_id

@@ -1,0 +1,70 @@
+"""Names, labels and owners of a job's children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nosana_operator.api import (
+    API_VERSION,
+    JOB_KIND,
+    LABEL_CHAIN_JOB,
+    LABEL_JOB,
+    LABEL_JOB_UID,
+    LABEL_MARKET,
+    LABEL_OP,
+    LABEL_RUN,
+)
+from nosana_operator.workload.context import JobContext
+
+Body = dict[str, Any]
+"""A Kubernetes object as plain data."""
+
+
+def op_name(ctx: JobContext, op_index: int) -> str:
+    """`<job>-<opIndex>`: the op's first pod, its Ingress, and its host name for the job's other ops."""
+    return f"{ctx.name}-{op_index}"
+
+
+def pod_name(ctx: JobContext, op_index: int, attempt: int = 0) -> str:
+    """The same op and attempt always give the same name, so a pod cannot be made twice."""
+    return op_name(ctx, op_index) + (f"-r{attempt}" if attempt else "")
+
+
+def job_labels(ctx: JobContext) -> dict[str, str]:
+    """Labels of every child: whose it is, and for a market's job the full addresses."""
+    labels = {
+        "app.kubernetes.io/name": "nosana-job",
+        "app.kubernetes.io/instance": ctx.name,
+        "app.kubernetes.io/managed-by": "nosana-operator",
+        LABEL_JOB: ctx.name,
+        LABEL_JOB_UID: ctx.uid,
+    }
+    if ctx.spec.run:
+        labels[LABEL_MARKET] = ctx.spec.run.market
+        labels[LABEL_CHAIN_JOB] = ctx.spec.run.job
+        labels[LABEL_RUN] = ctx.spec.run.run
+    return labels
+
+
+def op_selector(ctx: JobContext, op_index: int) -> dict[str, str]:
+    """Selects the pods of one op. By uid: a job made again under the same name is another job."""
+    return {LABEL_JOB_UID: ctx.uid, LABEL_OP: str(op_index)}
+
+
+def child(ctx: JobContext, name: str, op_index: int) -> Body:
+    """Metadata of a child of one op."""
+    return {
+        "name": name,
+        "namespace": ctx.namespace,
+        "labels": job_labels(ctx) | {LABEL_OP: str(op_index)},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": JOB_KIND,
+                "name": ctx.name,
+                "uid": ctx.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }

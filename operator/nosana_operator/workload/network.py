@@ -1,0 +1,107 @@
+"""Exposed ports → Services, Ingresses and endpoints; host names by which a job's ops find each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nosana_operator.api import Endpoint
+from nosana_operator.definition import Definition, Port, RunArgs, exposed_ports, service_id
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.literals import literals
+from nosana_operator.workload.metadata import Body, child, op_name, op_selector
+
+
+def host_name(service: str, domain: str) -> str:
+    """The public host of a service id: in lower case, as an Ingress wants it (DNS does not care)."""
+    return f"{service.lower()}.{domain}"
+
+
+def service_name(service: str) -> str:
+    """The Service of a service id. An id may start with a digit, the name of a Service may not."""
+    return f"ep-{service.lower()}"
+
+
+def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Endpoint]:
+    """What an op's exposed ports are reached by; their state is not known from here.
+
+    The URL is `http://`: nothing here makes certificates, and an Ingress controller that has some redirects.
+    """
+    found = []
+    for port in ports:
+        identity = service_id(op_index, port.number, ctx.job_address)
+        found.append(
+            Endpoint(
+                op=ctx.op(op_index).id,
+                port=port.number,
+                id=identity,
+                url=f"http://{host_name(identity, ctx.domain)}" if ctx.domain else None,
+                service=f"{service_name(identity)}.{ctx.namespace}.svc:{port.number}",
+            )
+        )
+    return found
+
+
+def endpoints(ctx: JobContext) -> list[Endpoint]:
+    """The endpoints of all ops whose ports are written as numbers; the rest is known when the op starts."""
+    return [
+        endpoint
+        for index, op in enumerate(ctx.definition.ops)
+        if isinstance(op.args, RunArgs)
+        for endpoint in op_endpoints(ctx, index, exposed_ports(op.args))
+    ]
+
+
+def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:
+    """A Service for each exposed port, named after its id; and the op's host name where an op asks for it.
+
+    Wanted before the op's pod, so that its address exists when its first client comes.
+    """
+    selector = op_selector(ctx, op_index)
+    bodies: list[Body] = []
+    if ctx.op(op_index).id in _hosts_asked_for(ctx.definition):
+        # Headless, so that every port of the op answers, as it does on Nosana's container network.
+        spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
+        bodies.append(_service(ctx, op_name(ctx, op_index), op_index, spec))
+    for port in ports:
+        name = service_name(service_id(op_index, port.number, ctx.job_address))
+        listed = [{"port": port.number, "targetPort": port.number, "protocol": "TCP"}]
+        bodies.append(
+            _service(ctx, name, op_index, {"type": "ClusterIP", "selector": selector, "ports": listed})
+        )
+    return bodies
+
+
+def build_ingresses(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:
+    """One Ingress with a rule for each exposed port of the op; none without a domain, or without ports."""
+    if not ctx.domain or not ports:
+        return []
+    rules = []
+    for port in ports:
+        identity = service_id(op_index, port.number, ctx.job_address)
+        backend = {"service": {"name": service_name(identity), "port": {"number": port.number}}}
+        paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
+        rules.append({"host": host_name(identity, ctx.domain), "http": {"paths": paths}})
+    name = ctx.ingress_class_name
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": child(ctx, op_name(ctx, op_index), op_index),
+            "spec": {**({"ingressClassName": name} if name else {}), "rules": rules},
+        }
+    ]
+
+
+def _service(ctx: JobContext, name: str, op_index: int, spec: Body) -> Body:
+    metadata = child(ctx, name, op_index)
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _hosts_asked_for(definition: Definition) -> frozenset[str]:
+    """Ids of the ops whose host name some op's arguments hold."""
+    return frozenset(
+        literal.name
+        for op in definition.ops
+        for _, literal in literals(op)
+        if literal.scope == "ops" and literal.path == "host"
+    )

@@ -1,0 +1,73 @@
+"""A whole job: the values its literals stand for, and all objects that it becomes."""
+
+from __future__ import annotations
+
+from nosana_operator.definition import RunArgs, exposed_ports, interpolate, service_id
+from nosana_operator.definition.literals import Context, OpFacts
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.metadata import Body, op_name
+from nosana_operator.workload.network import build_ingresses, build_services, host_name
+from nosana_operator.workload.pod import build_pod
+
+
+def literal_context(ctx: JobContext) -> Context:
+    """What the literals of this job stand for, as far as it is known before anything runs."""
+    variables = ctx.definition.global_.variables if ctx.definition.global_ else None
+    return Context(
+        job=ctx.job_address,
+        host=ctx.host,
+        project=ctx.project,
+        frps_address=ctx.domain or "",
+        variables=variables or {},
+        ops={
+            op.id: OpFacts(host=op_name(ctx, index), endpoints=_public_hosts(ctx, index))
+            for index, op in enumerate(ctx.definition.ops)
+        },
+    )
+
+
+def run_args(ctx: JobContext, op_index: int) -> RunArgs:
+    """The arguments of a `container/run` op with its literals replaced.
+
+    The same job gives the same arguments at any time: nothing in here changes while a job runs.
+    Raises LiteralError when a literal has no value; TypeError for an op that runs no container.
+    """
+    args = interpolate(ctx.op(op_index), literal_context(ctx))
+    if not isinstance(args, RunArgs):
+        raise TypeError(f"ops[{op_index}] runs no container")
+    return args
+
+
+def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
+    """The objects of one op in the order in which they are made: Services, Ingress, pod.
+
+    Raises LiteralError or ArgsError (both DefinitionError) when the op can never start.
+    """
+    args = run_args(ctx, op_index)
+    ports = exposed_ports(args)
+    return [
+        *build_services(ctx, op_index, ports),
+        *build_ingresses(ctx, op_index, ports),
+        build_pod(ctx, op_index, args, attempt=attempt),
+    ]
+
+
+def objects(ctx: JobContext) -> list[Body]:
+    """All objects of a job, op by op in the definition's order. Raises as `op_objects`."""
+    return [
+        body
+        for index, op in enumerate(ctx.definition.ops)
+        if isinstance(op.args, RunArgs)
+        for body in op_objects(ctx, index)
+    ]
+
+
+def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:
+    """Port as text → public host, of the ports that are written as numbers; none without a domain."""
+    args = ctx.op(op_index).args
+    if not ctx.domain or not isinstance(args, RunArgs):
+        return {}
+    return {
+        str(port.number): host_name(service_id(op_index, port.number, ctx.job_address), ctx.domain)
+        for port in exposed_ports(args)
+    }

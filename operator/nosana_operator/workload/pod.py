@@ -1,0 +1,128 @@
+"""One op → one pod."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Final
+
+from nosana_operator.api import ANNOTATION_OP_ID, FINALIZER_OP, Toleration
+from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration
+from nosana_operator.api.quantity import cores, parse_quantity, size
+from nosana_operator.definition import RunArgs, exposed_ports
+from nosana_operator.workload.container import args_problems, command, environment, work_dir
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.errors import ArgsError
+from nosana_operator.workload.metadata import Body, child, pod_name
+
+CONTAINER: Final = "op"
+"""The name of an op's container: where its exit code and log are read."""
+GRACE_SECONDS: Final = 10
+"""Between SIGTERM and SIGKILL; the grace of Docker and Podman, which ops are written for."""
+_SHARED_MEMORY: Final = parse_quantity("4Gi")
+
+# The operator decides what becomes of an op on a node that went silent, not the node controller's timer.
+_UNTIL_TOLD: Final = tuple(
+    Toleration(key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute")
+    for state in ("not-ready", "unreachable")
+)
+
+
+def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0) -> Body:
+    """The pod of one op; `args` are the op's own with all literals replaced.
+
+    Raises ArgsError when no container can be made of them.
+    """
+    problems = list(args_problems(ctx, op_index, args))
+    if problems:
+        raise ArgsError(ctx.op(op_index).id, problems)
+    metadata = child(ctx, pod_name(ctx, op_index, attempt), op_index)
+    metadata["annotations"] = {ANNOTATION_OP_ID: ctx.op(op_index).id}
+    metadata["finalizers"] = [FINALIZER_OP]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            **({"runtimeClassName": ctx.spec.runtime_class_name} if ctx.spec.runtime_class_name else {}),
+            **_placement(ctx, gpu=ctx.uses_gpu(args)),
+            "containers": [_container(ctx, op_index, args)],
+            "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}}],
+        },
+    }
+
+
+def _container(ctx: JobContext, op_index: int, args: RunArgs) -> Body:
+    folder = work_dir(ctx, args)
+    ports = [{"containerPort": port.number, "protocol": "TCP"} for port in exposed_ports(args)]
+    resources = _resources(ctx, op_index, gpu=ctx.uses_gpu(args))
+    return {
+        "name": CONTAINER,
+        "image": args.image,
+        "imagePullPolicy": "IfNotPresent",
+        **command(ctx, args),
+        **({"workingDir": folder} if folder else {}),
+        "env": environment(ctx, args),
+        **({"ports": ports} if ports else {}),
+        **({"resources": resources} if resources else {}),
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the op's own
+    }
+
+
+def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[str, str]]:
+    """Limits and requests of one op.
+
+    The job's resources are shared by the ops of a stage: each may use all of them when the others are idle
+    (limit), and is sure of an equal part (request), so that the stage never asks for more than the slot.
+    """
+    limits: dict[str, str] = {}
+    requests: dict[str, str] = {}
+    beside = ctx.runs_beside(op_index)
+    for name, quantity, write in (
+        ("cpu", ctx.spec.resources.cpu, cores),
+        ("memory", ctx.spec.resources.memory, size),
+        ("ephemeral-storage", ctx.spec.resources.ephemeral_storage, size),
+    ):
+        amount = parse_quantity(quantity) if quantity else Fraction(0)
+        if amount > 0:
+            limits[name] = write(amount)
+            requests[name] = write(amount / beside)
+    if gpu:
+        limits[ctx.spec.gpu.resource_name] = requests[ctx.spec.gpu.resource_name] = str(ctx.spec.gpu.count)
+    return {"limits": limits, "requests": requests} if limits else {}
+
+
+def _shared_memory(ctx: JobContext) -> str:
+    """Size of /dev/shm: as on Nosana's nodes, but never more than the memory it counts against."""
+    memory = parse_quantity(ctx.spec.resources.memory) if ctx.spec.resources.memory else Fraction(0)
+    return size(min(_SHARED_MEMORY, memory) if memory > 0 else _SHARED_MEMORY)
+
+
+def _placement(ctx: JobContext, *, gpu: bool) -> dict[str, Any]:
+    """Node selector, affinity and tolerations.
+
+    The admin's selector and tolerations hold for all ops of a job, so that it stays on the nodes given to it;
+    product and memory are about GPUs and hold for ops that have some. The taint of GPU nodes is tolerated by
+    those, and by ops that the selector binds to such nodes.
+    """
+    wanted = ctx.spec.gpu
+    selector = dict(wanted.node_selector)
+    tolerations = [*_UNTIL_TOLD, *wanted.tolerations]
+    fields: dict[str, Any] = {}
+    if gpu or wanted.node_selector:
+        tolerations.append(gpu_toleration(wanted))
+    if gpu and wanted.product is not None:
+        selector[LABEL_GPU_PRODUCT] = wanted.product
+    if selector:
+        fields["nodeSelector"] = selector
+    if gpu and wanted.min_memory_mi_b is not None:
+        above = {"key": LABEL_GPU_MEMORY, "operator": "Gt", "values": [str(wanted.min_memory_mi_b - 1)]}
+        terms = {"nodeSelectorTerms": [{"matchExpressions": [above]}]}
+        fields["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    fields["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations]
+    return fields

@@ -1,0 +1,149 @@
+"""What a valid definition may ask for and this version does not serve: refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from nosana_operator.definition import ExposedPort, Operation, Problem, RunArgs, VolumeArgs
+from nosana_operator.definition.exposure import expose_items
+from nosana_operator.definition.model import REMOVE_IF_EMPTY
+from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.workload.container import args_problems
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.literals import Place, literals
+
+_LATER: Final = "not served by this version yet"
+_UNKNOWN_VALUES: Final = frozenset({"results", "container_ip", "deployment_endpoint"})
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDemand:
+    """GPUs that the greediest stage of a definition needs at once, against those of the job's slot."""
+
+    stage: str
+    ops: tuple[str, ...]
+    needed: int
+    slot: int
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether the definition cannot run in the slot."""
+        return self.needed > self.slot
+
+    @property
+    def message(self) -> str:
+        """One sentence for a person, with the remedy."""
+        named = ", ".join(map(quoted, self.ops))
+        return (
+            f"stage {quoted(self.stage)} needs {self.needed} GPUs at once for {named}, but the job's slot "
+            f"has {self.slot}; give each op with gpu a stage of its own (execution.group)"
+        )
+
+
+def gpu_demand(ctx: JobContext) -> GpuDemand | None:
+    """The stage with the most GPU ops; None when no op asks for a GPU.
+
+    Each GPU op gets `gpu.count`, a slot has as many, and the ops of a stage run at once: `depends_on` waits
+    for an op to be ready, not for its end.
+    """
+    stages: dict[str, list[str]] = {}
+    for op in ctx.definition.ops:
+        if isinstance(op.args, RunArgs) and ctx.uses_gpu(op.args):
+            stages.setdefault(op.group, []).append(op.id)
+    if not stages:
+        return None
+    stage, ops = max(stages.items(), key=lambda item: len(item[1]))
+    return GpuDemand(stage, tuple(ops), len(ops) * ctx.spec.gpu.count, ctx.spec.gpu.count)
+
+
+def unsupported(ctx: JobContext) -> list[Problem]:
+    """Everything in the job's definition that cannot be served as its author meant it.
+
+    Fields that Nosana's own nodes ignore too (`meta`, `global.image`, the type of a port) are not told here.
+    Health checks are accepted though nobody runs them yet: the endpoint's state stays Unknown.
+    """
+    return list(dict.fromkeys(_unsupported(ctx)))
+
+
+def _unsupported(ctx: JobContext) -> Iterator[Problem]:
+    if ctx.definition.logistics is not None:
+        yield Problem(
+            "logistics", f"confidential jobs are {_LATER}", "post the definition itself, without logistics"
+        )
+    for index, op in enumerate(ctx.definition.ops):
+        place: Place = ("ops", index)
+        if op.results:
+            yield Problem(
+                json_path((*place, "results")),
+                f"capturing values from the log is {_LATER}",
+                "take results out; the whole log is in the job's result",
+            )
+        if isinstance(op.args, VolumeArgs):
+            yield Problem(json_path((*place, "type")), f"volumes are {_LATER}", "take the op out")
+        else:
+            yield from _unsupported_args((*place, "args"), op.args)
+            yield from args_problems(ctx, index, op.args)
+        yield from _unsupported_literals(ctx, place, op)
+
+
+def _unsupported_args(place: Place, args: RunArgs) -> Iterator[Problem]:
+    if any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
+        yield Problem(
+            json_path((*place, "resources")),
+            f"fetching resources is {_LATER}",
+            "fetch the files in the op's own command, or use an image that holds them",
+        )
+    if args.volumes:
+        yield Problem(json_path((*place, "volumes")), f"volumes are {_LATER}", "take them out")
+    if args.authentication is not None and args.authentication.docker is not None:
+        yield Problem(
+            json_path((*place, "authentication")), f"private registries are {_LATER}", "use a public image"
+        )
+    if args.restart_policy not in (None, "no"):
+        yield Problem(
+            json_path((*place, "restart_policy")), f"restarting an op is {_LATER}", "take it out, or write no"
+        )
+    if args.aliases:
+        yield Problem(
+            json_path((*place, "aliases")),
+            f"more names for an op are {_LATER}",
+            "let the other op use %%ops.<id>.host%%",
+        )
+    if args.trusted_execution_env:
+        yield Problem(
+            json_path((*place, "trusted_execution_env")),
+            f"trusted execution is {_LATER}",
+            "take it out when the op may run without",
+        )
+    ports = [item for item in expose_items(args) if isinstance(item, ExposedPort)]
+    if args.private and args.expose not in (None, []):
+        yield Problem(
+            json_path((*place, "private")),
+            f"hidden host names are {_LATER}",
+            "take private out; the name then follows from the job's address",
+        )
+    for port in ports:
+        if any(check.restart_on_failure for check in port.health_checks or ()):
+            yield Problem(
+                json_path((*place, "expose")),
+                f"restart_on_failure of port {port.port} is {_LATER}",
+                "take it out; an unhealthy op keeps running",
+            )
+
+
+def _unsupported_literals(ctx: JobContext, place: Place, op: Operation) -> Iterator[Problem]:
+    for where, literal in literals(op):
+        at, text = json_path((*place, *where)), quoted(literal.text, 120)
+        kind = literal.path.partition(".")[0]
+        if literal.scope == "ops" and literal.variable is None and kind in _UNKNOWN_VALUES:
+            yield Problem(at, f"the literal {text} is {_LATER}", "write the value itself")
+        elif ctx.domain is None and (
+            (literal.scope == "ops" and kind == "endpoint") or literal.name == "frps_address"
+        ):
+            yield Problem(
+                at,
+                f"the literal {text} needs a domain for exposed ports, and there is none",
+                "set spec.exposure.domain, or exposure.domain in the operator's settings",
+            )
