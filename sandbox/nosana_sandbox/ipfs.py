@@ -1,0 +1,301 @@
+"""IPFS on one machine: a gateway, Kubo's and Pinata's ways of pinning, and faults on demand.
+
+Blocks are real and so are their CIDs (`nosana_operator.content`): what is pinned here has the CID that any
+IPFS node would give it, and a file that is asked for in another way is still put together from its blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from aiohttp import BodyPartReader, hdrs, web
+
+from nosana_operator.content import ContentError, build_unixfs, dagpb, parse_cid
+from nosana_operator.content.dagpb import MalformedNode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from multiformats import CID
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_UPLOAD: Final = 64 * 1024 * 1024
+_RAW: Final = "application/vnd.ipld.raw"
+_FOREVER: Final = "public, max-age=29030400, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A file that was asked to be kept."""
+
+    cid: str
+    name: str
+    size: int
+    """Bytes of the file's blocks, all together."""
+    at: datetime
+
+
+@dataclass(slots=True)
+class IpfsStore:
+    """Blocks and pins in memory, with the faults that tests ask for.
+
+    `unreachable` befalls every request while it is set: an HTTP status instead of the answer, `"cut"` for a
+    connection that ends without any, `"hang"` for an answer that never comes.
+    """
+
+    pins: dict[str, Pin] = field(default_factory=dict)
+    unreachable: int | Literal["cut", "hang"] | None = None
+    _blocks: dict[str, bytes] = field(default_factory=dict)
+    _corrupt: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, data: bytes, name: str = "") -> Pin:
+        """Keep a file as `ipfs add` does by default (CIDv0, 256 KiB chunks); safe to repeat."""
+        built = build_unixfs(data)
+        self._blocks.update(built.blocks)
+        size = sum(len(block) for block in built.blocks.values())
+        pin = self.pins.get(built.root) or Pin(built.root, name, size, datetime.now(UTC))
+        self.pins[built.root] = pin
+        return pin
+
+    def add_block(self, data: bytes) -> str:
+        """Keep one raw block; its CIDv1."""
+        digest = hashlib.sha256(data).digest()
+        cid = str(_canonical(parse_cid(b"\x01\x55\x12\x20" + digest)))
+        self._blocks[cid] = data
+        return cid
+
+    def block(self, cid: str) -> bytes | None:
+        """One block, or None if it is not here."""
+        if cid in self._corrupt:
+            return self._corrupt[cid]
+        return self._blocks.get(str(_canonical(parse_cid(cid))))
+
+    def file(self, cid: str) -> bytes | None:
+        """A file's bytes, or None if a block of it is not here.
+
+        Raises:
+            InvalidCid: not a CID that can be read.
+            MalformedNode: the blocks are no UnixFS file.
+        """
+        if cid in self._corrupt:
+            return self._corrupt[cid]
+        return self._assemble(parse_cid(cid))
+
+    def forget(self, cid: str) -> None:
+        """Lose a file: its pin and its root block."""
+        self.pins.pop(cid, None)
+        self._blocks.pop(cid, None)
+        self._corrupt.pop(cid, None)
+
+    def corrupt(self, cid: str, data: bytes) -> None:
+        """From now on answer requests for `cid` with other bytes than it stands for."""
+        self._corrupt[cid] = data
+
+    def _assemble(self, cid: CID) -> bytes | None:
+        block = self._blocks.get(str(_canonical(cid)))
+        if block is None or cid.codec.name == "raw":
+            return block
+        node = dagpb.decode(block)
+        if node.record.type not in (dagpb.UNIXFS_FILE, dagpb.UNIXFS_RAW):
+            raise MalformedNode("not a file")
+        parts = [node.record.data]
+        for link in node.links:
+            part = self._assemble(parse_cid(link.cid))
+            if part is None:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+
+def ipfs_app(store: IpfsStore, token: str | None = None) -> web.Application:
+    """The gateway (`/ipfs/CID`), Kubo's `/api/v0` and Pinata's `/pinning`, over one store.
+
+    Args:
+        store: where blocks live; tests reach into it for faults.
+        token: the bearer token that `/pinning` asks for; None takes any, but not none at all.
+    """
+    service = _Service(store, token)
+    app = web.Application(client_max_size=MAX_UPLOAD, middlewares=[service.faults])
+    app.router.add_get("/ipfs/{cid}", service.get)
+    app.router.add_post("/api/v0/add", service.kubo_add)
+    app.router.add_post("/api/v0/pin/ls", service.kubo_pins)
+    app.router.add_post("/api/v0/version", service.kubo_version)
+    app.router.add_post("/pinning/pinJSONToIPFS", service.pinata_json)
+    app.router.add_post("/pinning/pinFileToIPFS", service.pinata_file)
+    app.router.add_get("/data/testAuthentication", service.pinata_authentication)
+    return app
+
+
+class _Service:
+    def __init__(self, store: IpfsStore, token: str | None) -> None:
+        self._store = store
+        self._token = token
+
+    @web.middleware
+    async def faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        fault = self._store.unreachable
+        if fault is None:
+            return await handler(request)
+        if fault == "hang":
+            await asyncio.Event().wait()
+        if not isinstance(fault, int):
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError
+        return web.Response(status=fault, text="the sandbox's IPFS was told to fail\n")
+
+    # Gateway
+
+    async def get(self, request: web.Request) -> web.Response:
+        """The file, or with `?format=raw` (or the Accept header) the block itself."""
+        text = request.match_info["cid"]
+        wanted = request.query.get("format") or (
+            "raw" if _RAW in request.headers.get(hdrs.ACCEPT, "") else "file"
+        )
+        if wanted not in ("file", "raw"):
+            return web.Response(status=400, text=f"format {wanted!r} is not served here; raw is\n")
+        try:
+            body = self._store.block(text) if wanted == "raw" else self._store.file(text)
+        except ContentError as error:
+            return web.Response(status=400, text=f"invalid path: {error}\n")
+        except MalformedNode as error:
+            return web.Response(status=501, text=f"{text} cannot be served as a file: {error}\n")
+        if body is None:
+            return web.Response(status=404, text=f"failed to resolve /ipfs/{text}: not pinned here\n")
+        headers = {hdrs.CACHE_CONTROL: _FOREVER, hdrs.ETAG: f'"{text}"', "X-Ipfs-Path": f"/ipfs/{text}"}
+        kind = _RAW if wanted == "raw" else _sniff(body)
+        return web.Response(body=body, content_type=kind, headers=headers)
+
+    # Kubo
+
+    async def kubo_add(self, request: web.Request) -> web.Response:
+        """Each file of the form is one line of JSON; only Kubo's defaults for CIDv0 are known here."""
+        query = request.query
+        if query.get("cid-version", "0") != "0" or query.get("raw-leaves", "false") == "true":
+            return _kubo_error("only cid-version=0 without raw leaves is stored here")
+        if query.get("chunker", "size-262144") != "size-262144":
+            return _kubo_error("only chunker=size-262144 is known here")
+        if query.get("wrap-with-directory") == "true":
+            return _kubo_error("directories are not stored here")
+        lines = []
+        async for name, data in _files(request):
+            pin = self._store.add(data, name)
+            lines.append(json.dumps({"Name": name or pin.cid, "Hash": pin.cid, "Size": str(pin.size)}) + "\n")
+        if not lines:
+            return _kubo_error("file argument 'path' is required", status=400)
+        return web.Response(text="".join(lines), content_type="application/json")
+
+    async def kubo_pins(self, request: web.Request) -> web.Response:
+        """All pins, or the one that `arg` names."""
+        asked = request.query.get("arg")
+        if asked is not None and asked not in self._store.pins:
+            return _kubo_error(f"path '{asked}' is not pinned")
+        listed = [asked] if asked is not None else list(self._store.pins)
+        return web.json_response({"Keys": {cid: {"Type": "recursive", "Name": ""} for cid in listed}})
+
+    async def kubo_version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"Version": "0.0.0", "Commit": "nosana-sandbox", "Repo": "0"})
+
+    # Pinata
+
+    async def pinata_json(self, request: web.Request) -> web.Response:
+        """Either `{"pinataContent": …}` with options beside it, or the object to be pinned itself."""
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            return _pinata_error(400, "INVALID_REQUEST_BODY", "the body is not JSON")
+        if not isinstance(body, dict):
+            return _pinata_error(400, "INVALID_REQUEST_BODY", "the body is not a JSON object")
+        content = body.get("pinataContent", body)
+        # Compact, as JSON.stringify writes it: a client that hashes its own encoding gets the same CID.
+        data = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        return self._pinned(data, _pinata_name(body.get("pinataMetadata")))
+
+    async def pinata_file(self, request: web.Request) -> web.Response:
+        """A form with the file and, beside it, options and metadata as JSON texts."""
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        fields = {name: (filename, data) async for name, filename, data in _parts(request)}
+        if "file" not in fields:
+            return _pinata_error(400, "INVALID_REQUEST_BODY", "the form has no field named file")
+        filename, data = fields["file"]
+        options = _json_object(fields.get("pinataOptions", ("", b"{}"))[1])
+        if options.get("cidVersion", 0) != 0:
+            return _pinata_error(400, "INVALID_REQUEST_BODY", "only cidVersion 0 is stored here")
+        metadata = _json_object(fields.get("pinataMetadata", ("", b"{}"))[1])
+        return self._pinned(data, _pinata_name(metadata) or filename)
+
+    async def pinata_authentication(self, request: web.Request) -> web.Response:
+        """Tells whether the credentials are good."""
+        return self._refuse(request) or web.json_response({"message": "Congratulations!"})
+
+    def _refuse(self, request: web.Request) -> web.Response | None:
+        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() == "bearer" and given and self._token in (None, given):
+            return None
+        return _pinata_error(401, "INVALID_CREDENTIALS", "Invalid/expired credentials")
+
+    def _pinned(self, data: bytes, name: str) -> web.Response:
+        known = set(self._store.pins)
+        pin = self._store.add(data, name)
+        answer: dict[str, Any] = {
+            "IpfsHash": pin.cid,
+            "PinSize": pin.size,
+            "Timestamp": pin.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if pin.cid in known:
+            answer["isDuplicate"] = True
+        return web.json_response(answer)
+
+
+async def _parts(request: web.Request) -> AsyncIterator[tuple[str, str, bytes]]:
+    """Field name, file name and content of each part of a form."""
+    if not request.content_type.startswith("multipart/"):
+        return
+    async for part in await request.multipart():
+        if isinstance(part, BodyPartReader):
+            yield part.name or "", part.filename or "", bytes(await part.read(decode=True))
+
+
+async def _files(request: web.Request) -> AsyncIterator[tuple[str, bytes]]:
+    async for _name, filename, data in _parts(request):
+        yield filename, data
+
+
+def _canonical(cid: CID) -> CID:
+    """A DAG-PB block is the same under its CIDv0 and its CIDv1; it is kept under the former."""
+    return cid.set(base="base58btc", version=0) if cid.codec.name == "dag-pb" else cid.set(base="base32")
+
+
+def _sniff(body: bytes) -> str:
+    return "application/json" if body[:1] in (b"{", b"[") else "application/octet-stream"
+
+
+def _json_object(text: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _pinata_name(metadata: object) -> str:
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+
+def _pinata_error(status: int, reason: str, details: str) -> web.Response:
+    return web.json_response({"error": {"reason": reason, "details": details}}, status=status)
+
+
+def _kubo_error(message: str, status: int = 500) -> web.Response:
+    return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=status)
