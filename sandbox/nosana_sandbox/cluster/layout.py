@@ -1,0 +1,165 @@
+"""Names, addresses and paths of one sandbox cluster, all derived from its state folder, name and shape.
+
+Nothing here touches the machine: taking a cluster down needs only what can be derived again after a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from nosana_sandbox.cluster.errors import ClusterError
+
+API_PORT: Final = 6443
+"""The API server's port inside the namespace, on every address of it."""
+ETCD_PORT: Final = 2379
+DNS_PORT: Final = 1053
+"""CoreDNS inside the namespace; pods reach it as 10.96.0.10:53."""
+DNS_READY_PORT: Final = 8181
+
+POD_RANGE: Final = "10.88.0.0/16"
+SERVICE_RANGE: Final = "10.96.0.0/16"
+API_SERVICE_IP: Final = "10.96.0.1"
+DNS_SERVICE_IP: Final = "10.96.0.10"
+CLUSTER_DOMAIN: Final = "cluster.local"
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+MOST_NODES: Final = 16
+"""Each node is a containerd and a kubelet of about 130 MiB; more than this is a mistake on one machine."""
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?")
+_LONGEST_STATE: Final = 50
+"""Characters: the longest Unix socket below the state folder has to stay under the kernel's 108."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: `index` counts from 1, `gpus` is its share of the cluster's."""
+
+    index: int
+    gpus: int
+    folder: Path
+    cgroup: str
+
+    @property
+    def name(self) -> str:
+        """Name of the Node object."""
+        return f"node-{self.index}"
+
+    @property
+    def address(self) -> str:
+        """The node's InternalIP: its bridge inside the namespace."""
+        return f"10.88.{self.index}.1"
+
+    @property
+    def subnet(self) -> str:
+        """Where the node's pods get their addresses."""
+        return f"10.88.{self.index}.0/24"
+
+    @property
+    def bridge(self) -> str:
+        """The bridge's name inside the namespace."""
+        return f"cni{self.index}"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Where `ctr` and the kubelet reach this node's containerd."""
+        return self.folder / "containerd.sock"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One cluster. Raises `ClusterError` when the name, the folder or the shape cannot work."""
+
+    state: Path
+    name: str
+    gpus: int
+    node_count: int
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ClusterError(
+                f"the sandbox's name {self.name!r} cannot be used; take at most 31 lower-case letters, digits "
+                "and dashes, with a letter or digit at both ends"
+            )
+        if len(str(self.state)) > _LONGEST_STATE or not self.state.is_absolute():
+            raise ClusterError(
+                f"the state folder {self.state} cannot be used; take an absolute path of at most "
+                f"{_LONGEST_STATE} characters, because Unix sockets live below it"
+            )
+        if not 1 <= self.node_count <= MOST_NODES:
+            raise ClusterError(f"a sandbox cluster has 1 to {MOST_NODES} nodes, not {self.node_count}")
+        if self.gpus < 0:
+            raise ClusterError(f"a sandbox cluster has 0 or more GPUs, not {self.gpus}")
+
+    @cached_property
+    def slug(self) -> str:
+        """Names the network namespace, the cgroups and the lock: unique for name and state folder together."""
+        return f"nosana-{self.name}-{hashlib.sha256(str(self.state).encode()).hexdigest()[:6]}"
+
+    @property
+    def folder(self) -> Path:
+        """Everything that the cluster writes; gone after `down`."""
+        return self.state / "cluster"
+
+    @property
+    def logs(self) -> Path:
+        """One file per program."""
+        return self.folder / "logs"
+
+    @property
+    def pki(self) -> Path:
+        """Keys and certificates."""
+        return self.folder / "pki"
+
+    @property
+    def namespace(self) -> Path:
+        """The network namespace's file, as `ip netns` keeps it."""
+        return Path("/run/netns") / self.slug
+
+    @property
+    def lock(self) -> Path:
+        """Held while the cluster is brought up or taken down."""
+        return Path("/run/lock") / f"{self.slug}.lock"
+
+    @property
+    def record(self) -> Path:
+        """Written last by `up`: present means that the cluster was complete once."""
+        return self.folder / "cluster.json"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Admin's way in from this machine."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def inside_kubeconfig(self) -> Path:
+        """Admin's way in for programs that run inside the namespace."""
+        return self.folder / "kubeconfig-inside"
+
+    @property
+    def system_cgroup(self) -> str:
+        """Holds the control plane, the kubelets, containerd and its shims."""
+        return f"{self.slug}/system"
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes, GPUs spread as evenly as can be."""
+        return tuple(
+            Node(index, gpus, self.folder / f"node{index}", f"{self.slug}/node{index}")
+            for index, gpus in enumerate(spread(self.gpus, self.node_count), start=1)
+        )
+
+
+def spread(gpus: int, nodes: int) -> tuple[int, ...]:
+    """Share `gpus` among `nodes`; the first nodes get what does not divide.
+
+    >>> spread(5, 2)
+    (3, 2)
+    """
+    each, left = divmod(gpus, nodes)
+    return tuple(each + (1 if index < left else 0) for index in range(nodes))

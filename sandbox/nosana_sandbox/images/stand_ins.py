@@ -1,0 +1,222 @@
+"""Stand-ins: what a small image does in place of the real one whose name it has.
+
+A stand-in has the programs that its callers start, each a shell script with one of the behaviours below.
+`CATALOGUE` holds those that are wanted in a particular shape; for any other image that a job definition names
+`stand_ins_for` makes one that fits how the definition uses it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from nosana_sandbox.images.archive import File, Image, layer, script
+from nosana_sandbox.images.references import full_name
+from nosana_sandbox.images.rootfs import PATH
+
+PAGES: Final = ("", "lab", "tree")
+"""Paths at which a server shows its page; others are not found."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A stand-in for `image` (as a definition writes it); `programs` maps absolute paths to shell scripts."""
+
+    image: str
+    programs: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+
+    def build(self, base: bytes) -> Image:
+        """Return the image on top of the layer `base` that all of them share."""
+        files: dict[str, File] = {path.lstrip("/"): script(text) for path, text in self.programs.items()}
+        if files:
+            page = _page(self.image).encode()
+            files |= {str(PurePosixPath("srv", path, "index.html")): File(page) for path in PAGES}
+        return Image(
+            full_name(self.image),
+            (base, layer(files)) if files else (base,),
+            self.entrypoint,
+            self.cmd,
+            {"PATH": PATH},
+        )
+
+
+def serves(port: int) -> str:
+    """Return a program that answers HTTP on `port`, or on the port that its arguments name, until it is told to end."""
+    return f"""\
+#!/bin/sh
+# Takes any arguments, as the real program's command line has; of them only the port counts.
+port={port}
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --port=* | --listen-port=*) port=${{1#*=}} ;;
+    --port | --listen-port) port=$2 ;;
+  esac
+  shift
+done
+httpd -f -p "$port" -h /srv &
+server=$!
+# As the first process it would else not hear the signal.
+trap 'kill $server; echo "told to end"; exit 0' TERM INT
+echo "answering on port $port"
+wait $server
+"""
+
+
+def prints(text: str) -> str:
+    """Return a program that prints `text` and its arguments, and ends well."""
+    return f'#!/bin/sh\necho {shlex.quote(text)} "$@"\n'
+
+
+def fails(code: int) -> str:
+    """Return a program that complains and ends with exit code `code`."""
+    return f'#!/bin/sh\necho "failing as asked, with exit code {code}" >&2\nexit {code}\n'
+
+
+def sleeps(seconds: int) -> str:
+    """Return a program that does nothing for that long, and ends early when it is told to."""
+    return f"""\
+#!/bin/sh
+sleep {seconds} &
+sleeper=$!
+trap 'kill $sleeper; echo "told to end"; exit 0' TERM INT
+echo "sleeping for {seconds} s"
+wait $sleeper
+"""
+
+
+CATALOGUE: Final = (
+    StandIn("ubuntu", cmd=("/bin/bash",)),
+    StandIn("busybox", cmd=("/bin/sh",)),
+    StandIn(
+        "docker.io/nosana/tensorflow-jupyter:2.0.0",
+        {"/usr/local/bin/jupyter": serves(8888)},
+        cmd=("jupyter", "lab"),
+    ),
+    StandIn("nginx", {"/usr/sbin/nginx": serves(80)}, cmd=("nginx", "-g", "daemon off;")),
+    StandIn("sandbox.invalid/server:1", {"/usr/local/bin/serve": serves(8080)}, entrypoint=("serve",)),
+    StandIn("sandbox.invalid/printer:1", {"/usr/local/bin/print": prints("hello")}, entrypoint=("print",)),
+    StandIn("sandbox.invalid/failing:1", {"/usr/local/bin/fail": fails(3)}, entrypoint=("fail",)),
+    StandIn("sandbox.invalid/sleeper:1", {"/usr/local/bin/sleeper": sleeps(3600)}, entrypoint=("sleeper",)),
+)
+"""Loaded into every cluster. `ubuntu` and `busybox` are a shell and its programs, and really run what they are given."""
+
+
+def stand_ins_for(definitions: Iterable[Mapping[str, Any]]) -> tuple[StandIn, ...]:
+    """Return a stand-in for each image that the job definitions (as parsed from JSON) name, one per image.
+
+    Images of the catalogue keep their shape. Names that hold a literal (`%%…%%`) are known only while the job
+    runs and are left out, and so is what is no container operation: validating is not done here.
+    """
+    shaped = {full_name(stand_in.image): stand_in for stand_in in CATALOGUE}
+    found: dict[str, StandIn] = {}
+    for arguments in _container_arguments(definitions):
+        image = arguments["image"]
+        name = full_name(image)
+        made = shaped.get(name) or _fitting(image, arguments)
+        before = found.get(name)
+        # One image in several operations has what each of them starts.
+        found[name] = made if before is None else _both(before, made)
+    return tuple(found.values())
+
+
+def _container_arguments(definitions: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    for definition in definitions:
+        operations = definition.get("ops")
+        for operation in operations if isinstance(operations, list) else []:
+            arguments = operation.get("args") if isinstance(operation, Mapping) else None
+            image = arguments.get("image") if isinstance(arguments, Mapping) else None
+            if isinstance(image, str) and image and "%%" not in image:
+                yield arguments
+
+
+def _both(one: StandIn, other: StandIn) -> StandIn:
+    return StandIn(
+        one.image,
+        {**other.programs, **one.programs},
+        one.entrypoint or other.entrypoint,
+        one.cmd or other.cmd,
+    )
+
+
+def _fitting(image: str, arguments: Mapping[str, Any]) -> StandIn:
+    """Make a stand-in that can be started the way these arguments start it."""
+    ports = exposed_ports(arguments.get("expose"))
+    behaviour = serves(ports[0]) if ports else prints(f"stand-in for {image}:")
+    own = "/usr/local/bin/stand-in"
+    programs = {own: behaviour}
+    entrypoint, cmd = _words(arguments.get("entrypoint")), arguments.get("cmd")
+    started = [*entrypoint, *_words(cmd)] if entrypoint or not isinstance(cmd, str) else ["sh", "-c", cmd]
+    for name in started_programs(started):
+        programs[name if name.startswith("/") else f"/usr/local/bin/{name}"] = behaviour
+    # What begins with a dash, or nothing at all, is given to a program that the image itself starts.
+    starts_itself = not started or started[0].startswith("-")
+    return StandIn(image, programs, entrypoint=(own,) if starts_itself else ())
+
+
+def exposed_ports(expose: Any) -> list[int]:
+    """Return the port numbers in a definition's `expose`, in order; what is none is passed over."""
+    entries = expose if isinstance(expose, list) else [expose]
+    values = [entry.get("port") if isinstance(entry, Mapping) else entry for entry in entries]
+    return [int(value) for value in values if str(value).isdigit() and 0 < int(value) < 65536]
+
+
+_SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
+_COMMAND: Final = re.compile(r"(?:^|&&|\|\||[;|\n(]|\b(?:do|then|else)\s)\s*([A-Za-z_./][\w./+-]*)")
+_KEYWORDS: Final = frozenset(
+    "if then else elif fi for while until do done case esac in exit cd export set source trap exec eval read "
+    "return shift test true false wait . :".split()
+)
+
+
+def started_programs(words: list[str]) -> list[str]:
+    """Return the names of programs that a command line starts and that the shared root does not have.
+
+    For a shell's `-c` text these are the words where a command can stand: a guess, good enough for what job
+    definitions hold.
+    """
+    if not words:
+        return []
+    if words[0] in _SHELLS:
+        found = _COMMAND.findall(words[2]) if len(words) > 2 and words[1] == "-c" else words[1:2]
+    else:
+        found = words[:1]
+    return [
+        name
+        for name in dict.fromkeys(found)
+        if re.fullmatch(r"[A-Za-z_/][\w./+-]*", name)
+        and name not in _SHELLS
+        and name not in _KEYWORDS
+        and PurePosixPath(name).name not in _SHARED
+    ]
+
+
+_SHARED: Final = frozenset(
+    "awk basename bash cat chmod chown cp cut date dd df dirname du echo env expr find free grep head hostname id "
+    "kill ln ls md5sum mkdir mktemp mv nc nohup nproc nslookup printf ps pwd rm rmdir sed seq sh sha256sum sleep "
+    "sort stat sync tail tar tee test timeout touch tr true uname uniq wc which whoami xargs yes zcat".split()
+)
+"""Programs of BusyBox that must stay what they are."""
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
+
+
+def _page(image: str) -> str:
+    name = html.escape(image)
+    return (
+        "<!doctype html>\n"
+        f"<title>{name} (stand-in)</title>\n"
+        f"<h1>{name}</h1>\n"
+        f"<p>This page is served by the sandbox's stand-in for <code>{name}</code>: a small web server that has the "
+        "image's name, so that a job can be tried without it.</p>\n"
+    )
