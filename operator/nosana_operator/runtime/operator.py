@@ -1,0 +1,334 @@
+"""The operator as a process: what runs, in which order it starts and stops, and how it ends.
+
+SIGTERM leaves the chain and the pods as they are: all that is needed to go on is in the Kubernetes API, and
+the next process goes on. When a part that has to run for ever ends, the process ends with an error, so that
+it is restarted, instead of living on without that part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from nosana_operator.api import GROUP, JOB_KIND, LABEL_JOB, LABEL_JOB_UID, MARKET_KIND, PLURALS, VERSION
+from nosana_operator.kube import (
+    CORE_KINDS,
+    Credentials,
+    EventRecorder,
+    KubeClient,
+    ObjectCache,
+    Resource,
+    trim,
+)
+from nosana_operator.runtime.errors import BackgroundFailed
+from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
+from nosana_operator.runtime.metrics import OperatorMetrics
+from nosana_operator.runtime.queue import WorkQueue
+from nosana_operator.runtime.routing import CapacityWatch, ObjectKey, job_key, market_key
+from nosana_operator.runtime.settings import Settings
+from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
+from nosana_operator.runtime.web import WebServer
+
+log = logging.getLogger(__name__)
+
+DOMAIN_KINDS = {kind: Resource(kind, GROUP, VERSION, plural) for kind, plural in PLURALS.items()}
+KINDS = {**CORE_KINDS, **DOMAIN_KINDS}
+"""Every kind that the operator speaks of."""
+
+REPORTING_CONTROLLER = f"{GROUP}/operator"
+
+_DRAIN_SECONDS = 10.0
+"""How long a reconciliation at hand may take to end by itself; crash-safe as it is, it need not."""
+_FLUSH_SECONDS = 2.0
+_CAPACITY_DEBOUNCE = 0.3
+"""Seconds in which changes of capacity are gathered before the markets look: pods come and go in bursts."""
+
+Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What the loops are built from."""
+
+    settings: Settings
+    kube: KubeClient
+    cache: ObjectCache
+    events: EventRecorder
+    metrics: OperatorMetrics
+    http: aiohttp.ClientSession
+    """For everything that is not the Kubernetes API: chain, IPFS."""
+    enqueue_job: Callable[[ObjectKey], None]
+    enqueue_market: Callable[[ObjectKey], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """The two loops, and what has to run beside them for ever."""
+
+    reconcile_job: Reconcile
+    reconcile_market: Reconcile
+    background: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()
+    close: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    """Called at the end, in order."""
+
+
+def job_pods_whole(body: dict[str, Any]) -> dict[str, Any]:
+    """Cached pods: ours as they are, less bookkeeping; of others only what they take from their node."""
+    if LABEL_JOB in (body["metadata"].get("labels") or {}):
+        return trim.without_bookkeeping(body)
+    return trim.pod_footprint(body)
+
+
+class Operator:
+    """One run of the operator against one cluster.
+
+    `build` makes the loops out of the edges; it is called once, before anything is watched.
+    """
+
+    def __init__(self, settings: Settings, credentials: Credentials, build: Callable[[Edges], Loops]) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._build = build
+        self._stop = asyncio.Event()
+        self._missing: str | None = "not looked for yet"
+        self.metrics = OperatorMetrics()
+        self.web_port: int | None = None
+        """The port of metrics and health once it is served."""
+        self.ready = asyncio.Event()
+        """Set once the cache is filled and the loops run."""
+
+    def stop(self) -> None:
+        """Ask for an orderly end (what SIGTERM does)."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until `stop()` or a signal. Raises what made it end otherwise: StartError, BackgroundFailed."""
+        settings, metrics = self._settings, self.metrics
+        api = ApiHealth()
+        cache = ObjectCache(
+            ("Pod", "Node", JOB_KIND, MARKET_KIND),
+            indexes={"Pod": (LABEL_JOB_UID,)},
+            trim={
+                "Pod": job_pods_whole,
+                "Node": trim.node,
+                JOB_KIND: trim.without_bookkeeping,
+                MARKET_KIND: trim.without_bookkeeping,
+            },
+        )
+
+        def observe(verb: str, kind: str, code: str, seconds: float) -> None:
+            metrics.kubernetes_request(verb, kind, code, seconds)
+            api.observe(verb, kind, code, seconds)
+
+        jobs: WorkQueue[ObjectKey] = WorkQueue("jobs", observer=metrics.queue("jobs", JOB_KIND))
+        markets: WorkQueue[ObjectKey] = WorkQueue("markets", observer=metrics.queue("markets", MARKET_KIND))
+        for queue in (jobs, markets):
+            metrics.watch_queue(
+                queue.name, lambda queue=queue: queue.depth, lambda queue=queue: queue.longest_running
+            )
+        metrics.expose_objects(lambda: cache.list(JOB_KIND), lambda: cache.list(MARKET_KIND))
+
+        async with contextlib.AsyncExitStack() as stack:
+            session = await stack.enter_async_context(self._credentials.open_session())
+            http = await stack.enter_async_context(
+                aiohttp.ClientSession(headers={"User-Agent": "nosana-operator"})
+            )
+            kube = KubeClient(session, kinds=KINDS, observe=observe, on_reply=cache.put)
+            events = EventRecorder(kube, controller=REPORTING_CONTROLLER, instance=socket.gethostname())
+            view = ClusterView(
+                _scopes(settings),
+                cache=cache,
+                lister=kube,
+                credentials=self._credentials,
+                on_change=_Router(cache, jobs, markets),
+                on_signals=self._take_signals,
+                on_event=metrics.watch_event,
+            )
+            web = WebServer(
+                metrics.registry,
+                address=settings.metrics.address,
+                port=settings.metrics.port,
+                alive={"event loop": lambda: None},
+                ready={
+                    "kubernetes": api.problem,
+                    "kinds": lambda: self._missing,
+                    "caches": lambda: None if view.synced else "the first listing is not complete",
+                },
+            )
+            self.web_port = await web.start()
+            stack.push_async_callback(web.stop)
+            log.info("Metrics and health are served on port %d", self.web_port)
+            self._take_signals()
+            stack.callback(self._leave_signals)
+
+            loops = self._build(
+                Edges(
+                    settings=settings,
+                    kube=kube,
+                    cache=cache,
+                    events=events,
+                    metrics=metrics,
+                    http=http,
+                    enqueue_job=jobs.add,
+                    enqueue_market=markets.add,
+                )
+            )
+            for close in reversed(loops.close):
+                stack.push_async_callback(close)
+
+            parts = _Parts()
+            stack.push_async_callback(events.flush, _FLUSH_SECONDS)
+            stack.push_async_callback(parts.cancel)
+            parts.start("API health", api.probe(kube.read_path))
+            parts.start("event loop lag", measure_loop_lag(metrics.loop_lag))
+            parts.start("events", events.run())
+            if not await parts.finish(self._prepare(kube, view), self._stop):
+                return
+            parts.start("watches", view.run())
+            for name, background in loops.background:
+                parts.start(name, background())
+            workers = {
+                parts.start("job workers", jobs.run(settings.workers.jobs, loops.reconcile_job)): jobs,
+                parts.start(
+                    "market workers", markets.run(settings.workers.markets, loops.reconcile_market)
+                ): markets,
+            }
+            self.ready.set()
+            log.info(
+                "The operator runs: %d jobs, %d markets, %d pods, %d nodes",
+                *(cache.count(kind) for kind in (JOB_KIND, MARKET_KIND, "Pod", "Node")),
+            )
+            await parts.wait_until(self._stop)
+            log.info("Stopping; pods and chain are left as they are")
+            for task, queue in workers.items():
+                parts.expect_end(task)
+                queue.stop()
+            await asyncio.wait(workers, timeout=_DRAIN_SECONDS)
+
+    async def _prepare(self, kube: KubeClient, view: ClusterView) -> None:
+        def missing(text: str) -> None:
+            if self._missing != text:
+                log.warning("The cluster does not serve %s yet; apply the CRDs (nosana-operator crds)", text)
+            self._missing = text
+
+        await wait_for_kinds(kube.read_path, tuple(DOMAIN_KINDS.values()), on_missing=missing)
+        self._missing = None
+        await view.sync()
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Only the main thread can; a test or an embedding program stops it by `stop()`.
+            with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
+                loop.add_signal_handler(number, self._stop.set)
+
+    def _leave_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
+                loop.remove_signal_handler(number)
+
+
+class _Router:
+    """Passes each change on to the queues."""
+
+    def __init__(self, cache: ObjectCache, jobs: WorkQueue[ObjectKey], markets: WorkQueue[ObjectKey]) -> None:
+        self._cache = cache
+        self._jobs = jobs
+        self._markets = markets
+        self._capacity = CapacityWatch()
+
+    def __call__(self, change: Change) -> None:
+        job = job_key(change)
+        if job is not None:
+            self._jobs.add(job)
+        market = market_key(change)
+        if market is not None:
+            self._markets.add(market)
+        if self._capacity.moved(change):
+            for body in self._cache.list(MARKET_KIND):
+                metadata = body["metadata"]
+                self._markets.add_after((metadata["namespace"], metadata["name"]), _CAPACITY_DEBOUNCE)
+
+
+class _Parts:
+    """Tasks that have to run for ever; the first that ends brings the others down."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._may_end: set[asyncio.Task[None]] = set()
+
+    def start(self, name: str, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a part from now on."""
+        task = asyncio.create_task(part, name=name)
+        self._tasks.add(task)
+        return task
+
+    def expect_end(self, task: asyncio.Task[None]) -> None:
+        """The task is about to end, and that is right."""
+        self._may_end.add(task)
+
+    async def wait_until(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set; raise when a part ended before."""
+        await self.finish(_never(), stop)
+
+    async def finish(self, step: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+        """Do one step. True when it is done, False when `stop` came first; raises when a part ended."""
+        stopping = asyncio.create_task(_set(stop), name="stop")
+        stepping = asyncio.create_task(step, name="step")
+        try:
+            await asyncio.wait({*self._tasks, stopping, stepping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done() and task not in self._may_end:
+                    raise BackgroundFailed(_obituary(task)) from _error(task)
+            if stepping.done():
+                stepping.result()
+                return True
+            return False
+        finally:
+            await _cancel({stopping, stepping})
+
+    async def cancel(self) -> None:
+        """Bring all parts down."""
+        await _cancel(self._tasks)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _error(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
+
+
+def _obituary(task: asyncio.Task[None]) -> str:
+    error = _error(task)
+    cause = f"{type(error).__name__}: {error}" if error is not None else "without an error"
+    return f"The part {task.get_name()!r} of the operator ended ({cause}); the process ends to be restarted."
+
+
+def _scopes(settings: Settings) -> list[Scope]:
+    # Pods and nodes of the whole cluster are needed either way: slots are what others leave.
+    inventory = (CORE_KINDS["Pod"], CORE_KINDS["Node"])
+    domain = tuple(DOMAIN_KINDS.values())
+    if not settings.watch_namespaces:
+        return [Scope((*domain, *inventory))]
+    return [Scope(domain, settings.watch_namespaces), Scope(inventory)]

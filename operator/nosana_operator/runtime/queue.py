@@ -1,0 +1,197 @@
+"""A work queue over keys, not objects: whoever works on a key gathers anew what is true then.
+
+The rules are those of Kubernetes' own controllers: a key waits at most once, is never worked on by two
+workers, and is worked on again when it was added meanwhile. Failures back off per key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from nosana_operator.errors import Conflict, NosanaError
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+Result = Literal["success", "requeue", "retry"]
+
+_FIRST_BACKOFF = 0.05
+_LONGEST_BACKOFF = 60.0
+
+
+class QueueObserver(Protocol):
+    """Figures about a queue; all durations in seconds."""
+
+    def added(self) -> None:
+        """A key was added that did not wait already."""
+
+    def started(self, waited: float) -> None:
+        """Work on a key began."""
+
+    def finished(self, result: Result, took: float) -> None:
+        """Work on a key ended: with success, with a wish to be called again later, or in failure."""
+
+
+@dataclass(slots=True)
+class _Timer:
+    due: float
+    handle: asyncio.TimerHandle
+
+
+class WorkQueue(Generic[K]):
+    """Keys to work on. All methods are to be called on the event loop's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        observer: QueueObserver | None = None,
+        jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311
+    ) -> None:
+        self.name = name
+        self._observer = observer
+        self._jitter = jitter
+        self._ready: deque[K] = deque()
+        self._added_at: dict[K, float] = {}
+        """Keys that wait in `_ready`."""
+        self._running: dict[K, float] = {}
+        self._again: set[K] = set()
+        """Keys added while they were being worked on."""
+        self._timers: dict[K, _Timer] = {}
+        self._failures: dict[K, int] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def add(self, key: K) -> None:
+        """Work on `key` as soon as a worker is free."""
+        self._cancel_timer(key)
+        if key in self._added_at or key in self._again:
+            return
+        if self._observer is not None:
+            self._observer.added()
+        if key in self._running:
+            self._again.add(key)
+            return
+        self._push(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Work on `key` after so many seconds; of several such wishes the earliest holds."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        if self._stopping or key in self._added_at or key in self._again:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.due <= due:
+                return
+            timer.handle.cancel()
+        self._timers[key] = _Timer(due, loop.call_at(due, self._timer_fired, key))
+
+    async def run(self, workers: int, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+        """Work until `stop()`: `workers` keys at once, each passed to `reconcile`.
+
+        Seconds that it returns are a wish to be called again; None is none. Errors of ours
+        (`NosanaError`) are logged and the key is retried with back-off. Any other is a fault of this
+        program: it is logged with its trace, and the key is retried as well, so that one object cannot stop
+        the others.
+        """
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                group.create_task(self._work(reconcile), name=f"{self.name} worker {number}")
+
+    def stop(self) -> None:
+        """Let the workers end after the key they are at; nothing more is started."""
+        self._stopping = True
+        for timer in self._timers.values():
+            timer.handle.cancel()
+        self._timers.clear()
+        self._wake.set()
+
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._added_at) + len(self._again)
+
+    @property
+    def longest_running(self) -> float:
+        """Seconds that the oldest work at hand has taken so far; 0 when there is none."""
+        if not self._running:
+            return 0.0
+        return asyncio.get_running_loop().time() - min(self._running.values())
+
+    async def _work(self, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+        while True:
+            while not self._ready and not self._stopping:
+                self._wake.clear()
+                await self._wake.wait()
+            if self._stopping:
+                return
+            await self._work_on(self._ready.popleft(), reconcile)
+
+    async def _work_on(self, key: K, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        waited = started - self._added_at.pop(key)
+        self._running[key] = started
+        if self._observer is not None:
+            self._observer.started(waited)
+        result: Result = "retry"
+        try:
+            later = await reconcile(key)
+        except asyncio.CancelledError:
+            self._running.pop(key, None)
+            raise
+        except NosanaError as error:
+            # Somebody else changed the object between reading and writing: daily business, not news.
+            level = logging.DEBUG if isinstance(error, Conflict) else logging.WARNING
+            log.log(level, "%s %s failed and is retried: %s", self.name, _text(key), error)
+            self._retry(key)
+        except Exception:  # one broken object must not stop the others; the trace goes to the log
+            log.exception("%s %s failed by a fault of this program and is retried", self.name, _text(key))
+            self._retry(key)
+        else:
+            self._failures.pop(key, None)
+            result = "success" if later is None else "requeue"
+            if later is not None:
+                self.add_after(key, later)
+        took = loop.time() - started
+        del self._running[key]
+        if self._observer is not None:
+            self._observer.finished(result, took)
+        if key in self._again:
+            self._again.discard(key)
+            self._push(key)
+
+    def _retry(self, key: K) -> None:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        # The exponent is bounded before the power is taken: a key may fail for weeks.
+        self.add_after(key, min(_FIRST_BACKOFF * 2 ** min(failures, 30), _LONGEST_BACKOFF) * self._jitter())
+
+    def _push(self, key: K) -> None:
+        self._added_at[key] = asyncio.get_running_loop().time()
+        self._ready.append(key)
+        self._wake.set()
+
+    def _timer_fired(self, key: K) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    def _cancel_timer(self, key: K) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.handle.cancel()
+
+
+def _text(key: object) -> str:
+    return "/".join(str(part) for part in key) if isinstance(key, tuple) else str(key)

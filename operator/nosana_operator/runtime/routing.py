@@ -1,0 +1,95 @@
+"""Which keys a change concerns. Pure but for what the capacity watch remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nosana_operator.api import JOB_KIND, LABEL_JOB, MARKET_KIND
+from nosana_operator.runtime.watching import Change
+
+ObjectKey = tuple[str, str]
+"""(namespace, name)."""
+
+
+def job_key(change: Change) -> ObjectKey | None:
+    """The NosanaJob that the job controller has to look at, if any: itself, or the one that owns the pod."""
+    metadata = change.body["metadata"]
+    if change.kind == JOB_KIND:
+        return metadata["namespace"], metadata["name"]
+    if change.kind == "Pod":
+        owner = (metadata.get("labels") or {}).get(LABEL_JOB)
+        if owner:
+            return metadata["namespace"], owner
+    return None
+
+
+def market_key(change: Change) -> ObjectKey | None:
+    """The NosanaMarket that the market host has to look at, if any: itself, or the one the job came through."""
+    if change.kind == MARKET_KIND:
+        metadata = change.body["metadata"]
+        return metadata["namespace"], metadata["name"]
+    if change.kind == JOB_KIND:
+        spec = change.body.get("spec")
+        run = spec.get("run") if isinstance(spec, dict) else None
+        ref = run.get("marketRef") if isinstance(run, dict) else None
+        if isinstance(ref, dict) and ref.get("namespace") and ref.get("name"):
+            return str(ref["namespace"]), str(ref["name"])
+    return None
+
+
+class CapacityWatch:
+    """Tells whether a change of a node or pod moves what the cluster can hold.
+
+    Most do not: nodes report their health all the time, and of a pod only being placed and ending count.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, object] = {}
+
+    def moved(self, change: Change) -> bool:
+        """Remember the change; True when it is one of capacity."""
+        if change.kind == "Pod":
+            mark: object = _pod_mark(change.body)
+        elif change.kind == "Node":
+            mark = _node_mark(change.body)
+        else:
+            return False
+        uid = change.body["metadata"]["uid"]
+        before = self._seen.get(uid)
+        if change.deleted or mark is None:
+            self._seen.pop(uid, None)
+            return before is not None
+        self._seen[uid] = mark
+        return mark != before
+
+
+def _pod_mark(pod: Mapping[str, Any]) -> object:
+    """None for a pod that takes nothing from a node."""
+    spec = pod.get("spec") or {}
+    if not spec.get("nodeName") or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return None
+    return spec["nodeName"], tuple(_requests(spec))
+
+
+def _requests(spec: Mapping[str, Any]) -> Iterable[str]:
+    """Requests in a form that compares; they change in place since Kubernetes 1.35."""
+    for owner in (spec, *spec.get("containers", ()), *spec.get("initContainers", ())):
+        yield repr((owner.get("resources") or {}).get("requests"))
+
+
+def _node_mark(node: Mapping[str, Any]) -> object:
+    metadata = node["metadata"]
+    spec = node.get("spec") or {}
+    status = node.get("status") or {}
+    ready = [c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"]
+    return repr(
+        (
+            metadata.get("labels"),
+            metadata.get("deletionTimestamp"),
+            spec.get("unschedulable"),
+            spec.get("taints"),
+            status.get("allocatable"),
+            ready,
+        )
+    )

@@ -1,0 +1,277 @@
+"""The operator's settings file, YAML, strict: a key that is not known is refused, never ignored.
+
+Each attribute below is the camelCase key of the same name in the file; what it means stands beside it.
+Secrets are named by file, never written into the settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+
+from nosana_operator.runtime.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where /metrics, /healthz and /readyz are served."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
+    port: int = 8080
+    """0 takes any free port; the log says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is written to standard error."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, json otherwise."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How many objects of a kind are worked on at once."""
+
+    jobs: int = 16
+    markets: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureSettings:
+    """How exposed ports of private jobs are reached where the NosanaJob does not say it."""
+
+    domain: str | None = None
+    """Hosts are <id>.<domain>; unset: Services only, no Ingress."""
+    ingress_class_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PinSettings:
+    """One service that keeps results on IPFS."""
+
+    type: Literal["kubo", "pinata"]
+    url: str
+    token_file: Path | None = None
+    """pinata: a file with the account's JWT. kubo: a file with the Authorization header, if it needs one."""
+
+
+@dataclass(frozen=True, slots=True)
+class IpfsSettings:
+    """Where definitions are fetched from and results are kept."""
+
+    gateways: tuple[str, ...] = ()
+    """Base URLs, tried in turn; what they give is verified, so they need not be trusted. Private jobs whose
+    definition is on IPFS use those of all networks."""
+    pin: tuple[PinSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """A Solana network. Of those named "mainnet" and "devnet" the program ids are known (onchain.md §1)."""
+
+    rpc: tuple[str, ...]
+    """JSON-RPC endpoints, http or https."""
+    ws: tuple[str, ...]
+    """WebSocket endpoints, ws or wss, in the order of `rpc`. Unset: the same URLs with ws or wss."""
+    program: str
+    nos_mint: str
+    staking_program: str
+    rewards_program: str
+    ipfs: IpfsSettings = IpfsSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the operator can be told."""
+
+    cluster_name: str = "kubernetes"
+    """Private jobs see it as `global.host`."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces whose NosanaJobs and NosanaMarkets are served; empty: all."""
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+    workers: WorkerSettings = WorkerSettings()
+    exposure: ExposureSettings = ExposureSettings()
+    networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
+    """By the name that a NosanaMarket's `spec.network` gives."""
+
+
+_SHARED_PROGRAMS = {
+    "stakingProgram": "nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE",
+    "rewardsProgram": "nosRB8DUV67oLNrL45bo2pFLrmsWPiewe2Lk2DRNYCp",
+}
+_WELL_KNOWN: Mapping[str, Mapping[str, str]] = {
+    "mainnet": {
+        "program": "nosJhNRqr2bc9g1nfGDcXXTXvYUmxD4cVwy2pMWhrYM",
+        "nosMint": "nosXBVoaCTtYdLvKY6Csb4AC8JCdQKKAaWYtx2ZMoo7",
+        **_SHARED_PROGRAMS,
+    },
+    "devnet": {
+        "program": "nosJTmGQxvwXy23vng5UjkTbfv91Bzf9jEuro78dAGR",
+        "nosMint": "devr1BGQndEW5k5zfvG5FsLyZv1Ap73vNgAHcQ9sUVP",
+        **_SHARED_PROGRAMS,
+    },
+}
+_SCHEMES = {
+    "rpc": ("http", "https"),
+    "ws": ("ws", "wss"),
+    "gateways": ("http", "https"),
+    "url": ("http", "https"),
+}
+_ADDRESS = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
+_ADDRESSES = {"program", "nosMint", "stakingProgram", "rewardsProgram"}
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def load_settings(file: Path | None) -> Settings:
+    """Settings from a YAML file; the defaults where there is none. Raises SettingsError."""
+    if file is None:
+        return Settings()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings file {file} cannot be read: {error}.") from error
+    return parse_settings(text)
+
+
+def parse_settings(text: str) -> Settings:
+    """Settings from YAML text. Raises SettingsError naming the field and what is allowed there."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        # Only the place: the text around it could hold what somebody took for a place to keep a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise SettingsError(f"The settings are not YAML{where}; correct the file.") from None
+    settings: Settings = _read("", Settings, {} if data is None else data)
+    for index, namespace in enumerate(settings.watch_namespaces):
+        if not _DNS_LABEL.fullmatch(namespace):
+            raise _bad(f"watchNamespaces[{index}]", f"{namespace!r} is not the name of a namespace")
+    for name in ("jobs", "markets"):
+        if getattr(settings.workers, name) < 1:
+            raise _bad(f"workers.{name}", "at least 1 is needed")
+    if not 0 <= settings.metrics.port <= 65535:
+        raise _bad("metrics.port", "a port is a number from 0 to 65535")
+    return settings
+
+
+def _read(path: str, wanted: Any, data: Any) -> Any:
+    """`data` as the type `wanted`; `path` is where it stands, for the message."""
+    origin = typing.get_origin(wanted)
+    if origin is Literal:
+        allowed = typing.get_args(wanted)
+        if data not in allowed:
+            raise _bad(path, f"{str(data)[:40]!r} is not one of {', '.join(allowed)}")
+        return data
+    if origin in (types.UnionType, typing.Union):
+        return None if data is None else _read(path, typing.get_args(wanted)[0], data)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise _bad(path, f"a list is needed, this is {_name(data)}")
+        item = typing.get_args(wanted)[0]
+        return tuple(_read(f"{path}[{index}]", item, value) for index, value in enumerate(data))
+    if origin is not None:  # Mapping[str, X]: names of the user's choice
+        entries = _mapping(path, data)
+        value_type = typing.get_args(wanted)[1]
+        return {
+            name: _read(f"{path}.{name}", value_type, _completed(path, name, value))
+            for name, value in entries.items()
+        }
+    if dataclasses.is_dataclass(wanted):
+        return _read_dataclass(path, wanted, _mapping(path, data))
+    if wanted is Path:
+        return Path(_scalar(path, str, data))
+    return _scalar(path, wanted, data)
+
+
+def _read_dataclass(path: str, wanted: Any, data: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(wanted)
+    fields = {_camel(spec.name): spec for spec in dataclasses.fields(wanted)}
+    prefix = f"{path}." if path else ""
+    for key in data:
+        if key not in fields:
+            raise _bad(f"{prefix}{key}", f"no such key here; allowed: {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for key, spec in fields.items():
+        if key in data:
+            values[spec.name] = _read(f"{prefix}{key}", hints[spec.name], data[key])
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise _bad(f"{prefix}{key}", "this key is needed")
+    return wanted(**values)
+
+
+def _completed(path: str, name: str, network: Any) -> Any:
+    """A network's entry with the ids of a well-known name and the WebSocket URLs filled in."""
+    if path != "networks" or not isinstance(network, dict):
+        return network
+    if not _DNS_LABEL.fullmatch(name):
+        raise _bad(f"{path}.{name}", "the name has to be lower-case letters, digits and dashes")
+    if not network.get("rpc"):
+        raise _bad(f"{path}.{name}.rpc", "at least one JSON-RPC endpoint is needed")
+    complete = {**_WELL_KNOWN.get(name, _SHARED_PROGRAMS), **network}
+    urls = complete["rpc"]
+    if "ws" not in complete and isinstance(urls, list):
+        complete["ws"] = [url.replace("http", "ws", 1) if isinstance(url, str) else url for url in urls]
+    return complete
+
+
+def _scalar(path: str, wanted: type[Any], data: Any) -> Any:
+    # bool is an int to Python, not to a person.
+    if not isinstance(data, wanted) or (wanted is int and isinstance(data, bool)):
+        raise _bad(path, f"{_KINDS[wanted]} is needed, this is {_name(data)}")
+    key = re.sub(r"\[\d+\]$", "", path).rsplit(".", 1)[-1]
+    if key in _SCHEMES:
+        _check_url(path, data, _SCHEMES[key])
+    if key in _ADDRESSES and not _ADDRESS.fullmatch(data):
+        raise _bad(path, "a Solana address in base58 is needed")
+    return data
+
+
+def _check_url(path: str, url: str, schemes: tuple[str, ...]) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise _bad(path, "this is not a URL") from None
+    if parts.scheme not in schemes or not parts.hostname:
+        raise _bad(path, f"a URL is needed that begins with {' or '.join(s + '://' for s in schemes)}")
+
+
+def _mapping(path: str, data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise _bad(path, f"a mapping of keys to values is needed, this is {_name(data)}")
+    for key in data:
+        if not isinstance(key, str):
+            raise _bad(path, f"the key {key!r} has to be text")
+    return data
+
+
+_KINDS: Mapping[type[Any], str] = {str: "text", int: "a whole number"}
+
+
+def _name(data: Any) -> str:
+    """What something is, in words; never the thing itself, which may be a secret in the wrong place."""
+    if data is None:
+        return "empty"
+    names = {bool: "true or false", dict: "a mapping", list: "a list", float: "a fraction"}
+    return names.get(type(data)) or _KINDS.get(type(data)) or f"a {type(data).__name__}"
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _bad(path: str, problem: str) -> SettingsError:
+    return SettingsError(f"Settings: {path or 'the file'}: {problem}.")

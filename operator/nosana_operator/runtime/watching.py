@@ -1,0 +1,297 @@
+"""Watching the cluster through kopf: event handlers only, feeding the object cache.
+
+What kopf does not do, and is done here (measured or read in its sources, ecosystem.md B):
+
+- A watch that broke and listed anew tells of no deletions meanwhile; a sweep over the metadata finds them.
+- Nothing tells when the first listing is complete; so this lists by itself first, which also proves the
+  rights to do so with a clear error, and lets kopf go on from there.
+- It ends when a request failed often enough; here requests are repeated for ever, because an API outage is
+  no reason to stop, and its own end would be no cure.
+- It takes SIGTERM for itself, and at its end cancels tasks that are not its own; both are undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import kopf
+
+from nosana_operator.errors import NosanaError
+from nosana_operator.kube import Credentials, ObjectCache, Resource, Snapshot
+
+log = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+_REQUEST_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
+_BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An object was added, changed or deleted; `body` is the newest known, whole and untrimmed."""
+
+    kind: str
+    body: Body
+    deleted: bool = False
+
+
+class Lister(Protocol):
+    """The part of the client that listing needs (`KubeClient`)."""
+
+    async def snapshot(
+        self, kind: str, namespace: str | None = None, *, metadata_only: bool = False
+    ) -> Snapshot:
+        """All objects of a kind as of one resource version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Kinds that are watched in the same namespaces; empty means all of them."""
+
+    resources: tuple[Resource, ...]
+    namespaces: tuple[str, ...] = ()
+
+
+class ClusterView:
+    """Keeps an `ObjectCache` true to the cluster and tells `on_change` about every change.
+
+    `on_change` is called on the event loop and must not wait; an error in it ends `run()`, because an
+    event that was lost is worse than a restart. `on_signals` is called whenever kopf took the process'
+    signal handlers, to put the own ones back.
+    """
+
+    def __init__(
+        self,
+        scopes: Sequence[Scope],
+        *,
+        cache: ObjectCache,
+        lister: Lister,
+        credentials: Credentials,
+        on_change: Callable[[Change], None],
+        on_signals: Callable[[], None] = lambda: None,
+        on_event: Callable[[str, str | None], None] = lambda kind, type_: None,
+        sweep_seconds: float = 300.0,
+    ) -> None:
+        self._scopes = tuple(scopes)
+        self._cache = cache
+        self._lister = lister
+        self._credentials = credentials
+        self._on_change = on_change
+        self._on_signals = on_signals
+        self._on_event = on_event
+        self._sweep_seconds = sweep_seconds
+        self._broken: asyncio.Future[None] | None = None
+        self.synced = False
+        """Whether everything that existed at the start is in the cache."""
+
+    async def sync(self) -> None:
+        """List everything into the cache. Raises what the listing raises (Refused: a right is missing)."""
+        for scope in self._scopes:
+            for resource in scope.resources:
+                for namespace in scope.namespaces or (None,):
+                    snapshot = await self._lister.snapshot(resource.kind, namespace)
+                    for body in snapshot.items:
+                        self._cache.put(body)
+                        self._on_change(Change(resource.kind, body))
+        self.synced = True
+
+    async def run(self) -> None:
+        """Watch until cancelled; call it after `sync()`. Ends with an error only."""
+        self._broken = asyncio.get_running_loop().create_future()
+        tasks: list[asyncio.Future[None]] = [
+            asyncio.create_task(self._watch(scope), name=f"watch {'/'.join(scope.namespaces) or 'cluster'}")
+            for scope in self._scopes
+        ]
+        tasks.append(asyncio.create_task(self._sweep_forever(), name="sweep"))
+        try:
+            await asyncio.wait([*tasks, self._broken], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*tasks, self._broken):
+                if task.done():
+                    task.result()
+            raise RuntimeError("kopf stopped watching without saying why")
+        finally:
+            self._broken.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+
+    async def sweep(self) -> int:
+        """Forget what is no longer there although no event told it; how many objects that were."""
+        gone = 0
+        for scope in self._scopes:
+            for resource in scope.resources:
+                gone += await self._sweep_kind(resource, scope.namespaces)
+        return gone
+
+    async def _sweep_kind(self, resource: Resource, namespaces: tuple[str, ...]) -> int:
+        alive: set[str] = set()
+        as_of: list[str] = []
+        for namespace in namespaces or (None,):
+            snapshot = await self._lister.snapshot(resource.kind, namespace, metadata_only=True)
+            alive.update(item["metadata"]["uid"] for item in snapshot.items)
+            as_of.append(snapshot.resource_version)
+        # The oldest of the listings: an object that is younger than it proves nothing by its absence.
+        oldest = min(as_of, key=lambda version: int(version) if version.isdigit() else 0)
+        gone = self._cache.retain(resource.kind, alive, as_of=oldest)
+        for body in gone:
+            self._on_change(Change(resource.kind, body, deleted=True))
+        if gone:
+            log.info(
+                "%d deletions of %s were missed by the watch and found by a sweep", len(gone), resource.kind
+            )
+        return len(gone)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            try:
+                await self.sweep()
+            except NosanaError as error:
+                log.warning("The sweep for missed deletions failed; the next one comes: %s", error)
+
+    def take(self, resource: Resource, type_: str | None, body: Body) -> None:
+        """One watch event; `type_` None is an object from a listing."""
+        self._on_event(resource.kind, type_)
+        body["kind"] = resource.kind
+        body["apiVersion"] = resource.api_version
+        if type_ == "DELETED":
+            self._cache.forget(resource.kind, body)
+            self._on_change(Change(resource.kind, body, deleted=True))
+            return
+        metadata = body["metadata"]
+        if not self._cache.put(body):
+            known = self._cache.get(resource.kind, metadata.get("namespace"), metadata["name"])
+            if known is None or known["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+                return
+            # Our own write brought this version in before the watch did: news to everybody but its writer.
+        self._on_change(Change(resource.kind, body))
+
+    async def _watch(self, scope: Scope) -> None:
+        registry = kopf.OperatorRegistry()
+        sessions: list[aiohttp.ClientSession] = []
+        self._register_login(registry, sessions)
+        for resource in scope.resources:
+            self._register(registry, resource)
+        stop = asyncio.Event()
+        try:
+            tasks = await kopf.spawn_tasks(
+                registry=registry,
+                settings=_kopf_settings(),
+                standalone=True,
+                clusterwide=not scope.namespaces,
+                namespaces=scope.namespaces,
+                stop_flag=stop,
+            )
+            self._on_signals()
+            await kopf.run_tasks(tasks, ignored=_EveryTask())
+        finally:
+            # Tells kopf that the end is meant, or it would send this process SIGKILL some time later.
+            stop.set()
+            for session in sessions:
+                await session.close()
+
+    def _register(self, registry: kopf.OperatorRegistry, resource: Resource) -> None:
+        # `type` and `object` come in one argument; the others are built from it and stay unused.
+        @kopf.on.event(  # type: ignore[arg-type]
+            resource.group, resource.version, resource.plural, registry=registry, id=resource.plural
+        )
+        async def handle(event: dict[str, Any], **_: Any) -> None:
+            try:
+                self.take(resource, event["type"], event["object"])
+            except Exception as error:  # kopf logs and drops errors of handlers: an event would be lost
+                if self._broken is not None and not self._broken.done():
+                    self._broken.set_exception(error)
+
+    def _register_login(self, registry: kopf.OperatorRegistry, sessions: list[aiohttp.ClientSession]) -> None:
+        logins = 0
+
+        @kopf.on.login(registry=registry)  # type: ignore[arg-type]
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            # The session renews its token by itself; being asked again means that the server refuses what
+            # there is, which nobody should ask it over and over.
+            nonlocal logins
+            if logins:
+                await asyncio.sleep(_BACKOFFS[min(logins, len(_BACKOFFS)) - 1])
+            logins += 1
+            session = self._credentials.open_session(user_agent="nosana-operator (watch)")
+            sessions.append(session)
+            return kopf.AiohttpSession(aiohttp_session=session, server=self._credentials.server)
+
+
+class _Forever:
+    """Delays between repeated requests, without end."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from _BACKOFFS
+        while True:
+            yield _BACKOFFS[-1]
+
+
+class _EveryTask(Collection["asyncio.Task[Any]"]):
+    """Contains every task: kopf takes all tasks it does not know for its own hung ones, and cancels them."""
+
+    def __contains__(self, task: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = _REQUEST_SECONDS
+    settings.networking.connect_timeout = _CONNECT_SECONDS
+    settings.networking.error_backoffs = _Forever()
+    settings.networking.enforce_retry_after = True
+    settings.watching.connect_timeout = _CONNECT_SECONDS
+    # A worker per object waits so long for a next event: with thousands of pods this is memory.
+    settings.queueing.idle_timeout = 1.0
+    settings.process.ultimate_exiting_timeout = None
+    return settings
+
+
+async def wait_for_kinds(
+    read_path: Callable[[str], Awaitable[bytes]],
+    resources: Sequence[Resource],
+    *,
+    poll_seconds: float = 5.0,
+    on_missing: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Wait until the API server serves all of `resources`; kopf never looks again for one it did not find.
+
+    `on_missing` hears each time what is missing.
+    """
+    import json
+
+    from nosana_operator.errors import NotFound
+
+    while True:
+        missing: list[str] = []
+        for group, version in sorted({(r.group, r.version) for r in resources}):
+            path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+            try:
+                served = {entry["name"] for entry in json.loads(await read_path(path))["resources"]}
+            except NotFound:
+                served = set()
+            missing += [
+                f"{r.plural}.{r.group}/{r.version}"
+                for r in resources
+                if (r.group, r.version) == (group, version) and r.plural not in served
+            ]
+        if not missing:
+            return
+        on_missing(", ".join(missing))
+        await asyncio.sleep(poll_seconds)
