@@ -1,24 +1,24 @@
 """What can go wrong with content: the `ContentError` branch of the error tree.
 
     ContentError
-    ├── InvalidCid           not a CID that this operator can use
-    ├── ContentUnreachable   no gateway answered usefully; unknown, try again
-    ├── ContentNotFound      gateways answered, none has it (yet); try again
-    ├── ContentMismatch      every gateway gave other bytes than the CID stands for
-    ├── ContentMalformed     the bytes match the CID but are not one file
-    ├── ContentTooLarge      more bytes than allowed
-    ├── PinUnavailable       the pinning service did not answer usefully; try again
-    ├── PinRefused           the pinning service refused us (credentials, quota, request)
-    └── PinMismatch          the pinning service named another CID than the bytes have
+    ├── InvalidCid           not a CID that this operator can use (Refused)
+    ├── ContentUnreachable   a gateway gave no usable answer: unknown, try again (Unavailable)
+    ├── ContentNotFound      gateways answered, none has it (yet); try again (NotFound)
+    ├── ContentMismatch      every gateway gave other bytes than the CID stands for (Refused)
+    ├── ContentMalformed     the bytes match the CID but are not one file (Refused)
+    ├── ContentTooLarge      more bytes than allowed (Refused)
+    ├── PinUnavailable       the pinning service gave no usable answer; try again (Unavailable)
+    ├── PinRefused           the pinning service refused us: credentials, quota, request (Refused)
+    └── PinMismatch          the pinning service named another CID than the bytes have (Refused)
 
-`retryable` says whether the same call can succeed later without anybody changing anything.
+`retryable` says whether the same call can succeed later without anybody changing our settings.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from nosana_operator.errors import NosanaError
+from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
 
 
 class ContentError(NosanaError):
@@ -27,11 +27,11 @@ class ContentError(NosanaError):
     retryable: ClassVar[bool] = False
 
 
-class InvalidCid(ContentError):
+class InvalidCid(ContentError, Refused):
     """The text or bytes are not a CID that this operator can use."""
 
 
-class ContentUnreachable(ContentError):
+class ContentUnreachable(ContentError, Unavailable):
     """No gateway gave a usable answer: whether the content exists is unknown.
 
     `seconds` is how long this attempt took over all gateways.
@@ -44,33 +44,33 @@ class ContentUnreachable(ContentError):
         self.seconds = seconds
 
 
-class ContentNotFound(ContentError):
+class ContentNotFound(ContentError, NotFound):
     """Every gateway answered and none has the content; it may still be on its way."""
 
     retryable: ClassVar[bool] = True
 
 
-class ContentMismatch(ContentError):
+class ContentMismatch(ContentError, Refused):
     """Every gateway gave bytes that do not hash to the CID."""
 
 
-class ContentMalformed(ContentError):
+class ContentMalformed(ContentError, Refused):
     """The bytes belong to the CID, but are a folder or no valid UnixFS file."""
 
 
-class ContentTooLarge(ContentError):
+class ContentTooLarge(ContentError, Refused):
     """The content is larger, or has more or deeper blocks, than allowed."""
 
 
-class PinUnavailable(ContentError):
+class PinUnavailable(ContentError, Unavailable):
     """The pinning service could not be reached or failed: outcome unknown, pinning again is safe."""
 
     retryable: ClassVar[bool] = True
 
 
-class PinRefused(ContentError):
+class PinRefused(ContentError, Refused):
     """The pinning service refused the request: credentials, quota or configuration."""
 
 
-class PinMismatch(ContentError):
+class PinMismatch(ContentError, Refused):
     """The pinning service stored something else than the exact bytes."""

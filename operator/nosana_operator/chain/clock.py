@@ -1,0 +1,47 @@
+"""The chain's clock measured against ours.
+
+A run's start and expiry are in the chain's time, which may differ from ours by seconds, and in a sandbox by
+days. Measured from the Clock sysvar: what the program itself sees.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from nosana_operator.chain.errors import ChainUnavailable
+
+
+class ChainClock:
+    """The offset of the last measurement; `wall` gives our unix seconds."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._offset: float | None = None
+
+    def observe(self, chain_seconds: int) -> None:
+        """Take a reading of the chain's clock, made just now."""
+        self._offset = chain_seconds - self._wall()
+
+    @property
+    def offset(self) -> float | None:
+        """Seconds by which the chain is ahead of us; None: never measured."""
+        return self._offset
+
+    def now(self) -> float:
+        """The chain's time, unix seconds.
+
+        Raises:
+            ChainUnavailable: never measured.
+        """
+        return self._wall() + self._known()
+
+    def ours(self, chain_seconds: float) -> datetime:
+        """A moment of the chain's clock by ours (aware, UTC). Raises as `now`."""
+        return datetime.fromtimestamp(chain_seconds - self._known(), UTC)
+
+    def _known(self) -> float:
+        if self._offset is None:
+            raise ChainUnavailable("The chain's clock has not been read yet; wait for the RPC node.")
+        return self._offset

@@ -1,0 +1,75 @@
+"""A signing key out of a Secret. Nothing here ever shows it: not `repr`, not an error, not a log."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from solders.keypair import Keypair
+
+from nosana_operator.chain.errors import InvalidWallet
+
+_REMEDY: Final = (
+    "put a Solana CLI key file (a JSON array of 64 numbers), or its 64 bytes in base58, into the Secret."
+)
+
+
+class Wallet:
+    """A key that can sign; `address` is its public half in base58."""
+
+    __slots__ = ("_keypair", "address")
+
+    def __init__(self, keypair: Keypair) -> None:
+        self._keypair = keypair
+        self.address = str(keypair.pubkey())
+
+    @classmethod
+    def parse(cls, secret: bytes) -> Wallet:
+        """Read what Solana tools write: a JSON array of 64 bytes, or 64 bytes in base58.
+
+        Raises:
+            InvalidWallet: neither, or the public half does not belong to the secret one.
+        """
+        # `from None` throughout: an exception's context could carry the secret into a log.
+        try:
+            text = secret.decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise InvalidWallet(f"The wallet is not text; {_REMEDY}") from None
+        if not text:
+            raise InvalidWallet(f"The wallet is empty; {_REMEDY}")
+        raw = _from_json(text) if text.startswith("[") else None
+        try:
+            keypair = Keypair.from_base58_string(text) if raw is None else Keypair.from_bytes(raw)
+        except ValueError:
+            raise InvalidWallet(f"The wallet is not a Solana key; {_REMEDY}") from None
+        return cls(keypair)
+
+    @classmethod
+    def generate(cls) -> Wallet:
+        """A fresh key: for an account that signs its own creation, and for tests."""
+        return cls(Keypair())
+
+    @property
+    def keypair(self) -> Keypair:
+        """For signing, inside this room and in the sandbox only."""
+        return self._keypair
+
+    def __repr__(self) -> str:
+        return f"Wallet({self.address})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Wallet is not pickled or copied: its secret stays in one place")
+
+
+def _from_json(text: str) -> bytes:
+    try:
+        numbers = json.loads(text)
+    except ValueError:
+        raise InvalidWallet(f"The wallet is broken JSON; {_REMEDY}") from None
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != Keypair.LENGTH
+        or not all(type(number) is int and 0 <= number <= 255 for number in numbers)
+    ):
+        raise InvalidWallet(f"The wallet is not an array of 64 bytes; {_REMEDY}")
+    return bytes(numbers)

@@ -1,0 +1,148 @@
+"""Values of Solana's JSON-RPC, and their readers out of plain JSON.
+
+A reply of another shape says nothing about the chain, so every reader raises `ChainUnavailable`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from solana.rpc.commitment import Commitment, Finalized, Processed
+
+from nosana_operator.chain.errors import ChainUnavailable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted(Generic[T]):
+    """A value and the slot it was read at."""
+
+    slot: int
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    """An account as stored."""
+
+    lamports: int
+    owner: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Memcmp:
+    """A filter of getProgramAccounts: the account's data at `offset` begins with base58 `value`."""
+
+    offset: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blockhash:
+    """A blockhash and the last block height at which a transaction with it can land."""
+
+    blockhash: str
+    last_valid_block_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochInfo:
+    """The node's slot and block height at one commitment, read together."""
+
+    slot: int
+    block_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureStatus:
+    """Where a transaction stands; `err` is the chain's `TransactionError` as JSON, None for success."""
+
+    slot: int
+    err: object | None
+    commitment: Commitment
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a transaction would do."""
+
+    err: object | None
+    logs: tuple[str, ...]
+    units_consumed: int | None
+
+
+def _odd() -> ChainUnavailable:
+    return ChainUnavailable("The RPC node answered in an unknown form; use a Solana RPC node.")
+
+
+def field(value: Any, key: str) -> Any:
+    """A member of an object."""
+    if not isinstance(value, Mapping) or key not in value:
+        raise _odd()
+    return value[key]
+
+
+def read_list(value: Any) -> list[Any]:
+    """An array."""
+    if not isinstance(value, list):
+        raise _odd()
+    return value
+
+
+def read_int(value: Any) -> int:
+    """A number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _odd()
+    return value
+
+
+def read_decimal(value: Any) -> int:
+    """A number written as text, as token amounts are."""
+    if not isinstance(value, str) or not value.isdecimal():
+        raise _odd()
+    return int(value)
+
+
+def read_text(value: Any, key: str) -> str:
+    """A member that is text."""
+    found = field(value, key)
+    if not isinstance(found, str):
+        raise _odd()
+    return found
+
+
+def read_slotted(result: Any, read: Callable[[Any], T]) -> Slotted[T]:
+    """The `{context: {slot}, value}` of most answers and of every notification."""
+    return Slotted(read_int(field(field(result, "context"), "slot")), read(field(result, "value")))
+
+
+def read_account(value: Any) -> AccountInfo:
+    """An account in base64; answers and notifications have the same form."""
+    data = field(value, "data")
+    if not isinstance(data, list) or len(data) != 2 or data[1] != "base64" or not isinstance(data[0], str):
+        raise _odd()
+    try:
+        decoded = base64.b64decode(data[0], validate=True)
+    except binascii.Error:
+        raise _odd() from None
+    return AccountInfo(read_int(field(value, "lamports")), read_text(value, "owner"), decoded)
+
+
+def read_status(value: Any) -> SignatureStatus:
+    """One entry of getSignatureStatuses."""
+    # Old nodes leave confirmationStatus out; None confirmations then means rooted.
+    named = value.get("confirmationStatus") if isinstance(value, Mapping) else None
+    if named is None:
+        named = Finalized if field(value, "confirmations") is None else Processed
+    return SignatureStatus(read_int(field(value, "slot")), field(value, "err"), Commitment(str(named)))
+
+
+def read_logs(value: Any) -> tuple[str, ...]:
+    """Program log lines; anything else reads as none."""
+    return tuple(line for line in value if isinstance(line, str)) if isinstance(value, list) else ()
