@@ -59,7 +59,7 @@ class Founded:
     poster: Keypair = field(repr=False)
 
     def submit(self, instructions: Sequence[Instruction], *signers: Keypair) -> None:
-        """Execute a transaction directly; the first signer pays. TransactionFailed with the logs if it fails."""
+        """Execute a transaction directly; the first signer pays. Raises TransactionFailed with the logs."""
         submit(self.bank, instructions, signers)
 
 
@@ -104,7 +104,7 @@ def found(
 
 
 def submit(bank: Bank, instructions: Sequence[Instruction], signers: Sequence[Keypair]) -> None:
-    """Execute a transaction without RPC; the first signer pays. TransactionFailed with the logs if it fails."""
+    """Execute a transaction without RPC; the first signer pays. Raises TransactionFailed with the logs."""
     blockhash, _ = bank.blockhash_at(Commitment.PROCESSED)
     message = MessageV0.try_compile(signers[0].pubkey(), instructions, [], blockhash)
     landed = bank.submit(WireTransaction.decode(bytes(VersionedTransaction(message, list(signers)))))
