@@ -1,0 +1,181 @@
+"""`nosana-operator submit`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import click
+
+from nosana_operator.api import GROUP, JOB_KIND, PLURALS, VERSION, JobCondition, find, is_true
+from nosana_operator.cli.documents import (
+    SUFFIX,
+    DocumentError,
+    JobDocument,
+    checked_context,
+    problems_of,
+    read_job,
+)
+from nosana_operator.errors import Conflict, NosanaError, NotFound, Unavailable
+
+MANAGER: Final = "nosana-operator-submit"
+_LOOK_EVERY: Final = 1.0
+_NAME_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
+
+Body = dict[str, Any]
+
+
+class Kube(Protocol):
+    """The part of the Kubernetes client that is used here."""
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        """One object."""
+
+    async def create(self, body: Mapping[str, Any]) -> Body:
+        """Make it; Conflict when the name is taken, Unavailable when nobody knows whether it was made."""
+
+    async def apply(self, body: Mapping[str, Any], *, manager: str) -> Body:
+        """Server-side apply."""
+
+
+@click.command()
+@click.argument("file")
+@click.option("--wait", is_flag=True, help="Follow the job to its end; exit 0 on Complete, 1 on Failed.")
+@click.option(
+    "--name", help="Name of the NosanaJob; a definition file's name is made from the file otherwise."
+)
+@click.option("--namespace", help="Namespace of the NosanaJob; otherwise the file's, or the kubeconfig's.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Which cluster; otherwise $KUBECONFIG, the pod's own, or ~/.kube/config.",
+)
+def submit(file: str, wait: bool, name: str | None, namespace: str | None, kubeconfig: Path | None) -> None:
+    """Run a job privately on this cluster; prints the NosanaJob's name.
+
+    FILE holds a Nosana job definition (a new NosanaJob is made each time) or a NosanaJob (it is applied),
+    JSON or YAML; `-` is standard input. What the operator would refuse is told before anything is sent.
+    """
+    try:
+        job = read_job(file, name=name, namespace=namespace)
+        checked_context(job)
+        succeeded = asyncio.run(_submit(job, unique=name is None, wait=wait, kubeconfig=kubeconfig))
+    except NosanaError as error:
+        for line in problems_of(error):
+            click.echo(f"{file}: {line}", err=True)
+        raise SystemExit(1) from None
+    raise SystemExit(0 if succeeded else 1)
+
+
+async def _submit(job: JobDocument, *, unique: bool, wait: bool, kubeconfig: Path | None) -> bool:
+    # Not at the top: signing in to Kubernetes takes longer to import than the other commands take to run.
+    from nosana_operator.kube import KubeClient, Resource, load_credentials
+
+    credentials = load_credentials(kubeconfig)
+    kinds = {JOB_KIND: Resource(JOB_KIND, GROUP, VERSION, PLURALS[JOB_KIND])}
+    async with credentials.open_session(user_agent=MANAGER) as session:
+        kube = KubeClient(session, kinds=kinds)
+        made = await send(kube, job, namespace=credentials.namespace, unique=unique)
+        click.echo(made["metadata"]["name"])
+        return await follow(kube, made, lambda line: click.echo(line, err=True)) if wait else True
+
+
+async def send(kube: Kube, job: JobDocument, *, namespace: str, unique: bool) -> Body:
+    """Make the NosanaJob of a bare definition, or apply the one that the file holds; gives it back.
+
+    `namespace` is for a job that names none. `unique` appends random characters to a name that was made from
+    the file's, so that one definition may be submitted many times.
+    """
+    metadata = {"namespace": namespace} | job.body["metadata"]
+    # What a `kubectl get -o yaml` brings along and nobody may set.
+    body = {key: value for key, value in job.body.items() if key != "status"} | {"metadata": metadata}
+    for field in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+        metadata.pop(field, None)
+    if not job.bare:
+        return await kube.apply(body, manager=MANAGER)
+    if unique:
+        metadata["name"] += "-" + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(SUFFIX - 1))
+    try:
+        return await kube.create(body)
+    except Conflict:
+        raise DocumentError(
+            f"there is a NosanaJob {metadata['name']} in {metadata['namespace']} already; "
+            "give another --name, or delete that one"
+        ) from None
+    except Unavailable:
+        # It may have been made all the same; the name is ours alone, so looking tells.
+        if not unique:
+            raise
+        try:
+            return await kube.get(JOB_KIND, metadata["namespace"], metadata["name"])
+        except NotFound:
+            raise DocumentError(
+                "the Kubernetes API gave no answer, and made no NosanaJob; try again"
+            ) from None
+
+
+async def follow(
+    kube: Kube,
+    made: Mapping[str, Any],
+    tell: Callable[[str], object],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> bool:
+    """Tell each change of the job until it has ended; whether it ended as Complete.
+
+    Silence of the API server ends nothing: the job goes on without us.
+    """
+    told = ""
+    while True:
+        line, succeeded = await _look(kube, made["metadata"])
+        if line != told:
+            tell(line)
+            told = line
+        if succeeded is not None:
+            return succeeded
+        await sleep(_LOOK_EVERY)
+
+
+async def _look(kube: Kube, metadata: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """A line on the job as it is now, and whether it ended as Complete; None while it has not ended."""
+    try:
+        now = await kube.get(JOB_KIND, metadata["namespace"], metadata["name"])
+    except Unavailable as error:
+        return f"waiting for the Kubernetes API: {error}", None
+    except NotFound:
+        return "the NosanaJob was deleted", False
+    if now["metadata"]["uid"] != metadata["uid"]:
+        return "the NosanaJob was deleted, and made again by somebody else", False
+    return _describe(now), _ended(now)
+
+
+def _ended(job: Mapping[str, Any]) -> bool | None:
+    conditions = (job.get("status") or {}).get("conditions")
+    if is_true(conditions, JobCondition.COMPLETE):
+        return True
+    return False if is_true(conditions, JobCondition.FAILED) else None
+
+
+def _describe(job: Mapping[str, Any]) -> str:
+    """One line: the phase, why, and where it can be reached."""
+    status = job.get("status") or {}
+    conditions = status.get("conditions")
+    kinds = (JobCondition.FAILED, JobCondition.COMPLETE, JobCondition.READY, JobCondition.ACCEPTED)
+    # The first that says something about now: an end that has not come is no news.
+    ends = (JobCondition.FAILED, JobCondition.COMPLETE)
+    told = next(
+        (
+            found
+            for kind in kinds
+            if (found := find(conditions, kind)) and (kind not in ends or found["status"] == "True")
+        ),
+        None,
+    )
+    line = str(status.get("phase") or "Pending")
+    if told and told.get("message"):
+        line += f": {told['message']}"
+    urls = [endpoint["url"] for endpoint in status.get("endpoints") or () if endpoint.get("url")]
+    return f"{line} ({', '.join(urls)})" if urls else line
