@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nosana_operator.definition import Context, LiteralError, OpFacts, RunArgs, interpolate, parse
-from nosana_operator.definition.interpolate import interpolate_args
+from nosana_operator.definition.arguments import interpolate_args
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "literals.json").read_bytes())
 

@@ -10,6 +10,7 @@ Facts: the published schema (2.2.x) and the behaviour of Nosana's own node, with
 
 from __future__ import annotations
 
+from nosana_operator.definition.arguments import interpolate
 from nosana_operator.definition.errors import DefinitionError, LiteralError, Problem
 from nosana_operator.definition.exposure import (
     Port,
@@ -22,9 +23,19 @@ from nosana_operator.definition.exposure import (
     service_id,
     services,
 )
-from nosana_operator.definition.interpolate import interpolate
+from nosana_operator.definition.flowstate import (
+    MAX_LOG_ENTRIES,
+    EndReason,
+    FlowError,
+    FlowState,
+    FlowStatus,
+    LogEntry,
+    LogTail,
+    OpState,
+    OpStatus,
+)
+from nosana_operator.definition.json_schema import schema
 from nosana_operator.definition.literals import Context, OpFacts, ResultValue
-from nosana_operator.definition.load import Loaded, Syntax, load
 from nosana_operator.definition.model import (
     Definition,
     Execution,
@@ -33,6 +44,7 @@ from nosana_operator.definition.model import (
     HealthCheck,
     HttpHealthCheck,
     HuggingFaceResource,
+    LogType,
     OllamaResource,
     OnFailureRestart,
     Operation,
@@ -46,6 +58,8 @@ from nosana_operator.definition.model import (
     VolumeMount,
     WebSocketHealthCheck,
 )
+from nosana_operator.definition.reading import MAX_BYTES, Loaded, Syntax, load
+from nosana_operator.definition.rules import MAX_OPS
 from nosana_operator.definition.stages import (
     Decision,
     Halt,
@@ -56,15 +70,22 @@ from nosana_operator.definition.stages import (
     next_ops,
     plan,
 )
-from nosana_operator.definition.validate import Report, check, parse, validate
+from nosana_operator.definition.verdict import Report, check, parse, validate
 
 __all__ = [
+    "MAX_BYTES",
+    "MAX_LOG_ENTRIES",
+    "MAX_OPS",
     "Context",
     "Decision",
     "Definition",
     "DefinitionError",
+    "EndReason",
     "Execution",
     "ExposedPort",
+    "FlowError",
+    "FlowState",
+    "FlowStatus",
     "Global",
     "Halt",
     "HealthCheck",
@@ -72,10 +93,15 @@ __all__ = [
     "HuggingFaceResource",
     "LiteralError",
     "Loaded",
+    "LogEntry",
+    "LogTail",
+    "LogType",
     "OllamaResource",
     "OnFailureRestart",
     "OpFacts",
     "OpProgress",
+    "OpState",
+    "OpStatus",
     "Operation",
     "Plan",
     "PlannedOp",
@@ -106,6 +132,7 @@ __all__ = [
     "parse",
     "plan",
     "private_service_id",
+    "schema",
     "service_id",
     "services",
     "validate",

@@ -1,8 +1,307 @@
-"""Warnings."""
+"""Warnings about a definition that Nosana accepts: what has no effect here, and what will surprise (§6).
+
+Cheap by design (a few microseconds an op): every `validate` asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
 
 from nosana_operator.definition.errors import Problem
-from nosana_operator.definition.model import Definition
+from nosana_operator.definition.exposure import expose_items, is_tcp_port
+from nosana_operator.definition.literals import Reference, references
+from nosana_operator.definition.model import (
+    Definition,
+    ExposedPort,
+    Global,
+    HuggingFaceResource,
+    Operation,
+    RunArgs,
+    S3BucketsResource,
+    S3Resource,
+    Spread,
+    VolumeArgs,
+)
+from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.definition.stages import order_problems
+
+Place = tuple[str | int, ...]
+
+_GLOBALS = frozenset({"job", "host", "project", "frps_address", "version"})
+_NEWER_NODES = "only newer nodes know it"
+# What looks as if a literal was meant: the delimiters around a known scope, in one piece.
+_MEANT = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
 
 
 def advice(definition: Definition) -> list[Problem]:
-    return []
+    """All warnings, in document order, except those about the order of ops, which come last."""
+    return [*_whole(definition), *_ops(definition), *_order(definition)]
+
+
+def _whole(definition: Definition) -> Iterator[Problem]:
+    if not definition.ops and definition.logistics is None:
+        yield Problem("ops", "there is no op, so nothing will run", "add an op")
+    meta = definition.meta
+    if meta is not None:
+        for name in ("system_resources", "system_requirements"):
+            if (
+                meta.system_resources is not None
+                if name == "system_resources"
+                else name in (meta.__pydantic_extra__ or {})
+            ):
+                yield Problem(
+                    f"meta.{name}", "this is a note without effect", "the market decides the hardware"
+                )
+    if definition.global_ is not None:
+        yield from _global(definition.global_)
+    if definition.logistics is not None:
+        for side in ("send", "receive"):
+            if getattr(definition.logistics, side).type == "api-listen":
+                yield Problem(
+                    f"logistics.{side}.type",
+                    "api-listen is not served by this host, so a market job that needs it is refused",
+                    "use type api with an endpoint",
+                )
+    if definition.ssh is not None:
+        yield Problem("ssh", "shells are not served by this host, so the keys have no effect", "take it out")
+
+
+def _global(defaults: Global) -> Iterator[Problem]:
+    if defaults.image is not None:
+        yield Problem("global.image", "it has no effect", "each op names its own image")
+    for place, text in _texts(
+        defaults.model_dump(exclude_unset=True, include={"entrypoint", "env", "work_dir"})
+    ):
+        if any(references(text)):
+            yield Problem(
+                json_path(("global", *place)),
+                "literals in global are not replaced",
+                "write it in the op's own args",
+            )
+
+
+def _ops(definition: Definition) -> Iterator[Problem]:
+    known = _Known(definition)
+    exposed: dict[int, int] = {}
+    for index, op in enumerate(definition.ops):
+        place: Place = ("ops", index)
+        if "." in op.id:
+            yield Problem(
+                json_path((*place, "id")),
+                "a dot in an op id breaks every literal that names it",
+                "use a hyphen",
+            )
+        execution = op.execution
+        if execution.stop_if_dependent_stops and not execution.depends_on:
+            yield Problem(
+                json_path((*place, "execution", "stop_if_dependent_stops")),
+                "it has no effect without depends_on",
+                "list the ops whose end stops this one",
+            )
+        if isinstance(op.args, RunArgs):
+            yield from _run(definition, (*place, "args"), op, op.args)
+            yield from _ports((*place, "args"), index, op.args, exposed)
+        yield from known.literals((*place, "args"), index, op)
+
+
+def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> Iterator[Problem]:
+    if not args.image:
+        yield Problem(json_path((*place, "image")), "it is empty, so the op will fail", "name an image")
+    cmd = args.cmd
+    if isinstance(cmd, list) and len(cmd) == 1 and args.entrypoint is None and " " in cmd[0].strip():
+        yield Problem(
+            json_path((*place, "cmd")),
+            "a list is run word by word, so this whole line is taken for the name of one program",
+            "write it as a string, which runs in /bin/sh -c, or put each word in its own item",
+        )
+    if args.gpu is False and definition.global_ is not None and definition.global_.gpu:
+        yield Problem(
+            json_path((*place, "gpu")), "false has no effect: global.gpu is true", "take global.gpu out"
+        )
+    if args.trusted_execution_env is not None:
+        yield Problem(
+            json_path((*place, "trusted_execution_env")),
+            "it has no effect here, and Nosana's published validator refuses the definition",
+            _NEWER_NODES,
+        )
+    for position, resource in enumerate(args.resources or ()):
+        here = (*place, "resources", position)
+        target = getattr(resource, "target", "/")
+        if not target.startswith(("/", "%%")) or ".." in target.split("/"):
+            yield Problem(
+                json_path((*here, "target")), "it is not an absolute folder", "start with / and leave .. out"
+            )
+        if isinstance(resource, S3Resource) and resource.url is None:
+            yield Problem(
+                json_path((*here, "url")), "without url there is nothing to fetch", "name the S3 address"
+            )
+        if isinstance(resource, S3BucketsResource) and resource.url is not None:
+            yield Problem(
+                json_path((*here, "buckets")), "buckets has no effect beside url", "take one of them out"
+            )
+        if isinstance(resource, HuggingFaceResource) and not resource.files:
+            yield Problem(
+                json_path((*here, "files")),
+                "Nosana's own hosts fail to fetch a repository without it",
+                "list the files",
+            )
+    made = {other.args.name for other in definition.ops if isinstance(other.args, VolumeArgs)}
+    for position, volume in enumerate(args.volumes or ()):
+        if volume.name not in made and "%%" not in volume.name:
+            yield Problem(
+                json_path((*place, "volumes", position, "name")),
+                f"no op makes the volume {quoted(volume.name)}",
+                "add a container/create-volume op in an earlier stage",
+            )
+
+
+def _ports(place: Place, index: int, args: RunArgs, exposed: dict[int, int]) -> Iterator[Problem]:
+    if isinstance(args.expose, ExposedPort):
+        yield Problem(
+            json_path((*place, "expose")),
+            "Nosana's own hosts expose nothing for a single object",
+            "write it as a list",
+        )
+    listed = isinstance(args.expose, list)
+    for position, item in enumerate(expose_items(args)):
+        here: Place = (*place, "expose", position) if listed else (*place, "expose")
+        if isinstance(item, str | Spread):
+            continue
+        port = item.port if isinstance(item, ExposedPort) else item
+        if not is_tcp_port(port):
+            yield Problem(
+                json_path(here), f"{port} is no TCP port, so nothing is exposed for it", "use 1 to 65535"
+            )
+            continue
+        first = exposed.setdefault(port, index)
+        if first != index:
+            yield Problem(
+                json_path(here),
+                f"ops[{first}] exposes port {port} too",
+                "each op has its own address, so both work",
+            )
+        for at, check in enumerate((item.health_checks or ()) if isinstance(item, ExposedPort) else ()):
+            for key in ("restart_on_failure", "max_restarts"):
+                if key in check.model_fields_set:
+                    yield Problem(
+                        json_path((*here, "health_checks", at, key)),
+                        "it works here, but Nosana's published validator refuses the definition",
+                        _NEWER_NODES,
+                    )
+
+
+class _Known:
+    """What literals may refer to, as far as the definition alone tells."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        self._ops = {op.id: op for op in definition.ops}
+        self._variables = (definition.global_.variables if definition.global_ else None) or {}
+        self._stage: dict[str, int] = {}
+        for op in definition.ops:
+            self._stage.setdefault(op.group, len(self._stage))
+
+    def literals(self, place: Place, index: int, op: Operation) -> Iterator[Problem]:
+        """Literals in the op's arguments that will have no value when the op starts."""
+        dumped = op.args.model_dump(by_alias=True, exclude_unset=True)
+        for where, text in _texts(dumped):
+            if "%%" not in text:
+                continue
+            found = list(references(text))
+            for reference in found:
+                why = self._unknown(reference, op)
+                if why:
+                    yield Problem(
+                        json_path((*place, *where)),
+                        f"{quoted(reference.text, 120)}: {why[0]}, so the op will fail",
+                        why[1],
+                    )
+            plain = text
+            for reference in found:
+                plain = plain.replace(reference.text, "")
+            if _MEANT.search(plain):
+                yield Problem(
+                    json_path((*place, *where)),
+                    "this is no literal and stays as text",
+                    "literals are %%global.…%% or %%ops.ID.…%%",
+                )
+
+    def _unknown(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
+        if reference.variable is not None:
+            if not self._variables.get(reference.variable):
+                return f"global.variables has no value for {quoted(reference.variable)}", "add it there"
+            return None
+        if reference.scope == "global":
+            name = f"{reference.name}.{reference.path}" if reference.path else reference.name
+            return (
+                None
+                if name in _GLOBALS
+                else (f"nothing global is called {quoted(name)}", f"there are: {', '.join(sorted(_GLOBALS))}")
+            )
+        return self._unknown_of_op(reference, op) if reference.path else None
+
+    def _unknown_of_op(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
+        target = self._ops.get(reference.name)
+        if target is None:
+            return f"there is no op {quoted(reference.name)}", "literals name ops by their id"
+        kind, _, rest = reference.path.partition(".")
+        if kind == "results" and rest:
+            if rest not in (target.results or {}):
+                return f"op {quoted(target.id)} captures no {quoted(rest)}", "add it to that op's results"
+            if self._stage[target.group] >= self._stage[op.group]:
+                return f"op {quoted(target.id)} has not ended by then", "put it in an earlier stage"
+            return None
+        if kind == "endpoint" and rest:
+            items = list(expose_items(target.args)) if isinstance(target.args, RunArgs) else []
+            ports = {
+                str(item.port if isinstance(item, ExposedPort) else item)
+                for item in items
+                if not isinstance(item, Spread)
+            }
+            return (
+                None
+                if rest in ports
+                else (f"op {quoted(target.id)} exposes no port {rest}", "expose it there")
+            )
+        if reference.path == "deployment_endpoint" and self._definition.deployment_id is None:
+            return "the job is not part of a deployment", "it needs deployment_id"
+        if reference.path in ("host", "container_ip", "deployment_endpoint"):
+            return None
+        return (
+            f"{quoted(reference.path)} is nothing of an op",
+            "there are: host, endpoint.PORT, deployment_endpoint, container_ip, results.NAME",
+        )
+
+
+def _order(definition: Definition) -> Iterator[Problem]:
+    found = list(order_problems(definition))
+    for problem in found:
+        yield Problem(
+            problem.path, f"{problem.message}; the job will be refused before it starts", problem.hint
+        )
+    if found:
+        return
+    written = {op.id: op.execution.group for op in definition.ops}
+    for index, op in enumerate(definition.ops):
+        for position, target in enumerate(op.execution.depends_on or ()):
+            if written[target] != op.execution.group:
+                yield Problem(
+                    json_path(("ops", index, "execution", "depends_on", position)),
+                    f"{quoted(target)} is in an earlier stage and has ended by then; "
+                    "Nosana's own hosts refuse such a job",
+                    "leave it out: stages already run one after the other",
+                )
+
+
+def _texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every string in plain data, with its place."""
+    todo: list[tuple[Place, object]] = [(place, value)]
+    while todo:
+        here, item = todo.pop()
+        if isinstance(item, str):
+            yield here, item
+        elif isinstance(item, dict):
+            todo.extend(((*here, key), child) for key, child in reversed(item.items()))
+        elif isinstance(item, Sequence):
+            todo.extend(((*here, at), item[at]) for at in range(len(item) - 1, -1, -1))

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nosana_operator.definition.load import MAX_BYTES
 from nosana_operator.definition.model import PAIRS, REMOVE_IF_EMPTY, SPREAD
+from nosana_operator.definition.reading import MAX_BYTES
 from nosana_operator.errors import NosanaError
 
 MARKER_KEYS = frozenset({SPREAD, PAIRS, REMOVE_IF_EMPTY})

@@ -14,9 +14,9 @@ from nosana_operator.definition import markers, messages
 from nosana_operator.definition.errors import LiteralError, Problem
 from nosana_operator.definition.exposure import expose_items
 from nosana_operator.definition.literals import Context, UnresolvedLiteralError, as_text, replace
-from nosana_operator.definition.load import MAX_BYTES
 from nosana_operator.definition.model import Operation, RunArgs, Spread, VolumeArgs
 from nosana_operator.definition.paths import json_path
+from nosana_operator.definition.reading import MAX_BYTES
 from nosana_operator.definition.rules import doubled_ports
 
 

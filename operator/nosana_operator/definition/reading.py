@@ -274,8 +274,8 @@ def _load_yaml(text: str, repeated: _Repeated) -> Any:
     except (yaml.YAMLError, ValueError):
         raise _refuse("not YAML: it holds characters that YAML does not allow", "remove them") from None
     if len(builder.documents) != 1:
-        found = len(builder.documents)
-        raise _refuse(f"{found} YAML documents found, one is expected", "put each definition in its own file")
+        found = len(builder.documents) or "no"
+        raise _refuse(f"{found} documents found, one is expected", "put exactly one definition in each file")
     return builder.documents[0]
 
 

@@ -1,0 +1,48 @@
+"""The job definition as JSON Schema (2020-12), for editors and other tools.
+
+Generated from the types, so it accepts what they accept; unique ids and unique ports are beyond it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from nosana_operator.definition.model import Definition
+from nosana_operator.definition.rules import MAX_OPS
+
+# References of our docstrings to the project's notes.
+_SECTION = re.compile(r" \(§[^)]*\)")
+
+
+class _Generate(GenerateJsonSchema):
+    schema_dialect = "https://json-schema.org/draft/2020-12/schema"
+
+    def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
+        document = super().generate(schema, mode)
+        for part in document.get("$defs", {}).values():
+            if "description" in part:
+                part["description"] = _SECTION.sub("", part["description"])
+        return {"$schema": self.schema_dialect, **document}
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        # Absent is not null: a default of None is no value that could be written, and one that is an object
+        # only says again what its own fields say.
+        if not isinstance(schema.get("default"), str | bool):
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        # Titles made from field names tell an editor nothing.
+        return False
+
+
+def schema() -> dict[str, Any]:
+    """The schema as plain JSON data."""
+    document = Definition.model_json_schema(by_alias=True, schema_generator=_Generate)
+    document["title"] = "Nosana job definition"
+    document["properties"]["ops"]["maxItems"] = MAX_OPS
+    return document
