@@ -80,7 +80,7 @@ PROGRAMS: Final = (
 
 
 def cache_folder() -> Path:
-    """Where built programs are kept between sandboxes: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
+    """Return where built programs are kept: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
     chosen = os.environ.get("NOSANA_SANDBOX_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "nosana-sandbox"
 
@@ -111,8 +111,8 @@ def ensure_programs(report: Report) -> Path:
         if lacking:
             go = _find_go()
             report(
-                "building the cluster's programs from source, because this machine has not built these versions "
-                "yet; about 5 to 10 minutes on 2 cores, once"
+                "building the cluster's programs from source, because this machine has not built these "
+                "versions yet; about 5 to 10 minutes on 2 cores, once"
             )
             for program in lacking:
                 _build(go, program, folder, report)
@@ -139,7 +139,8 @@ def _find_go() -> str:
     wanted = ".".join(map(str, GO_NEEDED))
     if go is None:
         raise BuildError(
-            f"the cluster's programs are built from Go modules and no `go` was found; install Go {wanted} or newer"
+            "the cluster's programs are built from Go modules and no `go` was found; install Go "
+            f"{wanted} or newer"
         )
     said = subprocess.run(
         [go, "env", "GOVERSION"], capture_output=True, text=True, check=False
@@ -193,8 +194,8 @@ def _build(go: str, program: Program, folder: Path, report: Report) -> None:
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise BuildError(
-                f"`go build` of {', '.join(program.outputs)} in {source} failed; see what it said, and check that "
-                f"Go's module proxy can be reached and that the disk has 5 GiB free:\n{tail}"
+                f"`go build` of {', '.join(program.outputs)} in {source} failed; see what it said, and check "
+                f"that Go's module proxy can be reached and that the disk has 5 GiB free:\n{tail}"
             )
         for name in program.outputs:
             (Path(work) / name).rename(folder / name)

@@ -90,8 +90,8 @@ def kill(group: str, timeout: float = 20.0) -> None:
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"{len(left)} processes of the group {group} do not end although killed (first: {min(left)}); "
-                "they wait for the kernel; try again, or restart the machine"
+                f"{len(left)} processes of the group {group} do not end although killed, the first is "
+                f"{min(left)}; they wait for the kernel: try again, or restart the machine"
             )
         time.sleep(0.02)
 

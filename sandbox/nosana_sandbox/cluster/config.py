@@ -305,7 +305,7 @@ def gpu_patch(gpus: int) -> dict[str, Any]:
 
 
 def bootstrap_objects(layout: Layout) -> list[Mapping[str, Any]]:
-    """What the cluster's DNS needs inside the API: rights of its user, and the Service by which pods find it."""
+    """Return what the cluster's DNS needs in the API: its user's rights, and the Service by which pods find it."""
     role = "system:coredns"
     address = layout.nodes[0].address
     rights = [

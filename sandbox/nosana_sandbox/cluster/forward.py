@@ -106,8 +106,8 @@ async def connect_in_namespace(namespace: Path, host: str, port: int, timeout: f
 async def forward(listener: socket.socket, namespace: Path, host: str, port: int) -> asyncio.Server:
     """Serve `listener` (a socket of this machine) by connections to `host:port` inside `namespace`.
 
-    The server runs until closed. A client whose connection inside fails is simply closed, as by a host on which
-    nothing listens.
+    The server runs until closed. A client whose connection inside fails is simply closed, as by a host on
+    which nothing listens.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

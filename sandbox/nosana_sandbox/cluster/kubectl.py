@@ -1,4 +1,4 @@
-"""Requests to the cluster's API by its own kubectl: a handful per start, so a client library is not needed."""
+"""Requests to the cluster's API by its own kubectl: a handful per start needs no client library."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ class Layout:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ClusterError(
-                f"the sandbox's name {self.name!r} cannot be used; take at most 31 lower-case letters, digits "
-                "and dashes, with a letter or digit at both ends"
+                f"the sandbox's name {self.name!r} cannot be used; take at most 31 lower-case letters, "
+                "digits and dashes, with a letter or digit at both ends"
             )
         if len(str(self.state)) > _LONGEST_STATE or not self.state.is_absolute():
             raise ClusterError(
@@ -98,7 +98,7 @@ class Layout:
 
     @cached_property
     def slug(self) -> str:
-        """Names the network namespace, the cgroups and the lock: unique for name and state folder together."""
+        """Names the network namespace, the cgroups and the lock; unique for name and folder together."""
         return f"nosana-{self.name}-{hashlib.sha256(str(self.state).encode()).hexdigest()[:6]}"
 
     @property

@@ -47,13 +47,13 @@ def refuse_unless_capable() -> None:
     """Raise `UnsupportedMachineError` unless this is Linux and we are root."""
     if sys.platform != "linux":
         raise UnsupportedMachineError(
-            f"a local cluster needs Linux (namespaces, control groups) and this is {sys.platform}; run it in a "
-            "Linux machine, or use --cluster current with a cluster that you have"
+            f"a local cluster needs Linux (namespaces, control groups) and this is {sys.platform}; run it "
+            "in a Linux machine, or use --cluster current with a cluster that you have"
         )
     if os.geteuid() != 0:
         raise UnsupportedMachineError(
-            "a local cluster needs root (it makes network namespaces, mounts and control groups); run it again "
-            "with sudo, or use --cluster current with a cluster that you have"
+            "a local cluster needs root (it makes network namespaces, mounts and control groups); run it "
+            "again with sudo, or use --cluster current with a cluster that you have"
         )
 
 
@@ -65,7 +65,8 @@ def prepare(report: Report) -> Machine:
         if still := missing_packages(_on_path, _cni_folder() is not None):
             raise UnsupportedMachineError(f"still missing after installing: {', '.join(still)}")
     busybox, cni = shutil.which("busybox", path=SEARCH_PATH), _cni_folder()
-    assert busybox is not None and cni is not None
+    assert busybox is not None
+    assert cni is not None
     return Machine(cni, Path(busybox), _bridge_filter())
 
 
@@ -101,8 +102,8 @@ def _install(packages: tuple[str, ...], report: Report) -> None:
     apt = shutil.which("apt-get", path=SEARCH_PATH)
     if apt is None:
         raise UnsupportedMachineError(
-            f"missing: {', '.join(packages)} (names of Debian's packages); this machine has no apt-get, install "
-            "them by its own means"
+            f"missing: {', '.join(packages)} (names of Debian's packages); this machine has no apt-get, "
+            "install them by its own means"
         )
     report(f"installing {', '.join(packages)}: Debian packages that the cluster needs and this machine lacks")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

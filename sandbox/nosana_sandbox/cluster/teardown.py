@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from nosana_sandbox.cluster import cgroups
+from nosana_sandbox.cluster import cgroups, tunables
 from nosana_sandbox.cluster.errors import ClusterError
 from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.cluster.processes import ProcessTable
@@ -47,6 +47,7 @@ def take_down(layout: Layout, processes: ProcessTable, *, keep_logs: bool = Fals
     cgroups.remove(layout.slug)
     for socket in sockets:
         socket.unlink(missing_ok=True)
+    tunables.restore(layout.slug)
     _remove_shared_records(layout)
     _remove_files(layout, keep_logs)
 
@@ -71,7 +72,7 @@ def _unmount(points: Iterable[Path]) -> None:
 
 
 def _shim_sockets(layout: Layout) -> list[Path]:
-    """Return the sockets of containerd's shims, which lie in a folder that the machine's containerds share."""
+    """Return the sockets of containerd's shims; they lie in a folder that the machine's containerds share."""
     bundles = layout.folder.glob("node*/containerd/run/io.containerd.runtime.v2.task/*/*/address")
     return [Path(bundle.read_text().strip().removeprefix("unix://")) for bundle in bundles]
 

@@ -19,7 +19,7 @@ def full_name(image: str) -> str:
     """
     name, _, digest = image.partition("@")
     first, slash, rest = name.partition("/")
-    # As every client does: the first part is a host if it could not be part of a path on the default registry.
+    # As every client does: the first part is a host if it cannot be part of a path on the default registry.
     if slash and ("." in first or ":" in first or first == "localhost"):
         registry, path = first, rest
     else:

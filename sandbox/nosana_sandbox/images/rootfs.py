@@ -1,7 +1,7 @@
-"""The root file system that all stand-in images share: Debian's static BusyBox and the least a program expects.
+"""The root file system that all stand-in images share: Debian's static BusyBox and the least a program needs.
 
-It has a real shell with the usual small programs. What looks up names inside static BusyBox dies (wget); `nslookup`
-and everything that is given an address works.
+It has a real shell with the usual small programs. What looks up names inside static BusyBox dies
+(wget, ping); `nslookup`, and everything that is given an address, works.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def base_files(busybox: bytes, applets: list[str]) -> dict[str, File]:
     """Return what the layer holds, by path."""
     # Scripts of real images ask for bash; what they do with it in a job definition is plain shell.
     bash = script('#!/bin/sh\nexec /bin/sh "$@"\n')
-    # In both places, as on a system whose /bin is /usr/bin; links to folders would be lost under a second layer.
+    # In both places, as on a system whose /bin is /usr/bin; links to folders would be lost under a layer.
     places = ("bin", "usr/bin")
     return {
         **{f"{place}/{name}": File(link="/bin/busybox") for place in places for name in applets},

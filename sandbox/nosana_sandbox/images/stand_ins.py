@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -48,7 +48,7 @@ class StandIn:
 
 
 def serves(port: int) -> str:
-    """Return a program that answers HTTP on `port`, or on the port that its arguments name, until it is told to end."""
+    """Return a program that answers HTTP on `port`, or on the port its arguments name, until told to end."""
     return f"""\
 #!/bin/sh
 # Takes any arguments, as the real program's command line has; of them only the port counts.
@@ -105,7 +105,7 @@ CATALOGUE: Final = (
     StandIn("sandbox.invalid/failing:1", {"/usr/local/bin/fail": fails(3)}, entrypoint=("fail",)),
     StandIn("sandbox.invalid/sleeper:1", {"/usr/local/bin/sleeper": sleeps(3600)}, entrypoint=("sleeper",)),
 )
-"""Loaded into every cluster. `ubuntu` and `busybox` are a shell and its programs, and really run what they are given."""
+"""Loaded into every cluster. `ubuntu` and `busybox` have a real shell and run what they are given."""
 
 
 def stand_ins_for(definitions: Iterable[Mapping[str, Any]]) -> tuple[StandIn, ...]:
@@ -126,12 +126,14 @@ def stand_ins_for(definitions: Iterable[Mapping[str, Any]]) -> tuple[StandIn, ..
     return tuple(found.values())
 
 
-def _container_arguments(definitions: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+def _container_arguments(definitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     for definition in definitions:
         operations = definition.get("ops")
         for operation in operations if isinstance(operations, list) else []:
             arguments = operation.get("args") if isinstance(operation, Mapping) else None
-            image = arguments.get("image") if isinstance(arguments, Mapping) else None
+            if not isinstance(arguments, Mapping):
+                continue
+            image = arguments.get("image")
             if isinstance(image, str) and image and "%%" not in image:
                 yield arguments
 
@@ -163,15 +165,18 @@ def _fitting(image: str, arguments: Mapping[str, Any]) -> StandIn:
 def exposed_ports(expose: Any) -> list[int]:
     """Return the port numbers in a definition's `expose`, in order; what is none is passed over."""
     entries = expose if isinstance(expose, list) else [expose]
-    values = [entry.get("port") if isinstance(entry, Mapping) else entry for entry in entries]
-    return [int(value) for value in values if str(value).isdigit() and 0 < int(value) < 65536]
+    values = [str(entry.get("port") if isinstance(entry, Mapping) else entry) for entry in entries]
+    return [int(value) for value in values if re.fullmatch(r"[0-9]{1,5}", value) and 0 < int(value) < 65536]
 
 
 _SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
 _COMMAND: Final = re.compile(r"(?:^|&&|\|\||[;|\n(]|\b(?:do|then|else)\s)\s*([A-Za-z_./][\w./+-]*)")
 _KEYWORDS: Final = frozenset(
-    "if then else elif fi for while until do done case esac in exit cd export set source trap exec eval read "
-    "return shift test true false wait . :".split()
+    {
+        *("if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "in"),
+        *("exit", "cd", "export", "set", "source", "trap", "exec", "eval", "read", "return", "shift", "wait"),
+        *(".", ":"),
+    }
 )
 
 
@@ -198,9 +203,27 @@ def started_programs(words: list[str]) -> list[str]:
 
 
 _SHARED: Final = frozenset(
-    "awk basename bash cat chmod chown cp cut date dd df dirname du echo env expr find free grep head hostname id "
-    "kill ln ls md5sum mkdir mktemp mv nc nohup nproc nslookup printf ps pwd rm rmdir sed seq sh sha256sum sleep "
-    "sort stat sync tail tar tee test timeout touch tr true uname uniq wc which whoami xargs yes zcat".split()
+    {
+        *(
+            "awk",
+            "basename",
+            "cat",
+            "chmod",
+            "chown",
+            "cp",
+            "cut",
+            "date",
+            "dd",
+            "df",
+            "dirname",
+            "du",
+            "echo",
+        ),
+        *("env", "expr", "false", "find", "free", "grep", "head", "hostname", "id", "kill", "ln", "ls"),
+        *("md5sum", "mkdir", "mktemp", "mv", "nc", "nohup", "nproc", "nslookup", "printf", "ps", "pwd", "rm"),
+        *("rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "test"),
+        *("timeout", "touch", "tr", "true", "uname", "uniq", "wc", "which", "whoami", "xargs", "yes", "zcat"),
+    }
 )
 """Programs of BusyBox that must stay what they are."""
 
@@ -217,6 +240,6 @@ def _page(image: str) -> str:
         "<!doctype html>\n"
         f"<title>{name} (stand-in)</title>\n"
         f"<h1>{name}</h1>\n"
-        f"<p>This page is served by the sandbox's stand-in for <code>{name}</code>: a small web server that has the "
-        "image's name, so that a job can be tried without it.</p>\n"
+        f"<p>This page is served by the sandbox's stand-in for <code>{name}</code>: a small web server that "
+        "has the image's name, so that a job can be tried without it.</p>\n"
     )
