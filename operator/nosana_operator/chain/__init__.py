@@ -1,0 +1,71 @@
+"""Solana: the one room that imports solana, solders and anchorpy. Knows nothing of Kubernetes or jobs' content.
+
+`ChainClient` is the façade; posters and tests also use `JobsProgram` and `Programs`.
+"""
+
+from nosana_operator.chain.accounts import Job, JobState, Market, QueueType, Run, Stake, TokenAccount
+from nosana_operator.chain.addresses import DEVNET, MAINNET, SYSTEM, Programs, address_problem
+from nosana_operator.chain.client import ChainClient, Network, WalletState
+from nosana_operator.chain.clock import ChainClock
+from nosana_operator.chain.errors import (
+    AccountMalformed,
+    AccountMissing,
+    BlockhashNotFound,
+    ChainError,
+    ChainUnavailable,
+    InvalidAddress,
+    InvalidInstruction,
+    InvalidWallet,
+    RpcError,
+    TransactionExpired,
+    TransactionFailed,
+)
+from nosana_operator.chain.program import JobsProgram
+from nosana_operator.chain.rpc import Observer, Retry, Rpc
+from nosana_operator.chain.sender import Outcome, OutcomeState, Sender, SignedTransaction
+from nosana_operator.chain.snapshot import Kind, Seen
+from nosana_operator.chain.wallet import Wallet
+from nosana_operator.chain.watch import ChainWatcher, WatchSettings
+
+__all__ = [
+    "DEVNET",
+    "MAINNET",
+    "SYSTEM",
+    "AccountMalformed",
+    "AccountMissing",
+    "BlockhashNotFound",
+    "ChainClient",
+    "ChainClock",
+    "ChainError",
+    "ChainUnavailable",
+    "ChainWatcher",
+    "InvalidAddress",
+    "InvalidInstruction",
+    "InvalidWallet",
+    "Job",
+    "JobState",
+    "JobsProgram",
+    "Kind",
+    "Market",
+    "Network",
+    "Observer",
+    "Outcome",
+    "OutcomeState",
+    "Programs",
+    "QueueType",
+    "Retry",
+    "Rpc",
+    "RpcError",
+    "Run",
+    "Seen",
+    "Sender",
+    "SignedTransaction",
+    "Stake",
+    "TokenAccount",
+    "TransactionExpired",
+    "TransactionFailed",
+    "Wallet",
+    "WalletState",
+    "WatchSettings",
+    "address_problem",
+]

@@ -24,7 +24,7 @@ from solders.message import MessageV0
 from solders.transaction import VersionedTransaction
 
 from nosana_operator.chain.errors import (
-    BlockhashNotFound,
+    ChainError,
     ChainUnavailable,
     InvalidInstruction,
     TransactionExpired,
@@ -246,6 +246,6 @@ class Sender:
         """With the program log when the node still has it: only the log names the error surely."""
         try:
             logs = await self._rpc.transaction_logs(signature, Confirmed)
-        except (ChainUnavailable, BlockhashNotFound):
+        except ChainError:
             logs = ()
         return TransactionFailed.from_rpc(err, logs)

@@ -1,0 +1,259 @@
+"""Solana's WebSocket subscriptions, held through whatever the connection does.
+
+solana-py's client neither reconnects nor subscribes again, ends silently on a polite close and drops the
+connection over one unknown message (`python-solana.md` §5), so this is plain JSON over aiohttp. Nothing here
+is relied on: notifications get lost without a sign, and the watcher polls beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from solana.rpc.commitment import Confirmed
+
+from nosana_operator.chain.accounts import RUN_DISCRIMINATOR_BASE58, RUN_NODE_OFFSET
+from nosana_operator.chain.errors import ChainError
+from nosana_operator.chain.wire import AccountInfo, field, read_account, read_slotted, read_text
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT: Final = 15.0
+_SILENCE: Final = 30.0
+"""Slots come several times a second; a connection without any message for so long is dead."""
+_CONNECT_TIMEOUT: Final = 10.0
+_FIRST_WAIT: Final = 0.25
+_LONGEST_WAIT: Final = 5.0
+_MAX_MESSAGE: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTarget:
+    """One account."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunsTarget:
+    """New and changed runs of a host. Closing is not notified."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTarget:
+    """Slots: the sign of life."""
+
+
+Target = AccountTarget | RunsTarget | SlotTarget
+OnAccount = Callable[[str, int, AccountInfo | None], None]
+"""Address, slot, account (None: it holds nothing any more)."""
+OnSubscribed = Callable[[Target], None]
+"""The node has confirmed the subscription: what happened before has to be read."""
+
+_METHODS: Final[Mapping[type, tuple[str, str]]] = {
+    AccountTarget: ("accountSubscribe", "accountUnsubscribe"),
+    RunsTarget: ("programSubscribe", "programUnsubscribe"),
+    SlotTarget: ("slotSubscribe", "slotUnsubscribe"),
+}
+
+
+class _Closed(Exception):
+    """The connection is over."""
+
+
+class Subscriptions:
+    """A set of subscriptions at one node.
+
+    Args:
+        url: the node's WebSocket address; may hold a key, so it is never logged.
+        session: the caller's HTTP session.
+        program: the Jobs program.
+        on_account: called for each account notification.
+        on_subscribed: called when a subscription starts, again after each reconnect.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        program: str,
+        on_account: OnAccount,
+        on_subscribed: OnSubscribed,
+    ) -> None:
+        self._url = url
+        self._session = session
+        self._program = program
+        self._on_account = on_account
+        self._on_subscribed = on_subscribed
+        self._wanted: frozenset[Target] = frozenset({SlotTarget()})
+        self._changed = asyncio.Event()
+        self._random = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self.connected = False
+        self.connections = 0
+        """How many connections were made so far."""
+
+    def want(self, targets: frozenset[AccountTarget | RunsTarget]) -> None:
+        """Replace what is subscribed."""
+        wanted = targets | {SlotTarget()}
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the subscriptions until cancelled."""
+        bound = _FIRST_WAIT
+        while True:
+            try:
+                await self._connect()
+            except _Closed as reason:
+                log.info("WebSocket closed: %s", reason)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                log.info("WebSocket not connected: %s", type(error).__name__)
+            was_connected, self.connected = self.connected, False
+            bound = _FIRST_WAIT if was_connected else min(bound * 2, _LONGEST_WAIT)
+            await asyncio.sleep(self._random.uniform(bound / 2, bound))
+
+    async def _connect(self) -> None:
+        """One connection, until it ends; always leaves by an exception."""
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            socket = await self._session.ws_connect(
+                self._url, heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, autoping=True
+            )
+        connection = _Connection(socket, self._program, self._on_account, self._on_subscribed)
+        self.connections += 1
+        writer = asyncio.create_task(self._keep_wanted(connection))
+        reader = asyncio.create_task(self._read(connection))
+        try:
+            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+            await socket.close()
+
+    async def _keep_wanted(self, connection: _Connection) -> None:
+        while True:
+            self._changed.clear()
+            await connection.adjust(self._wanted)
+            await self._changed.wait()
+
+    async def _read(self, connection: _Connection) -> None:
+        while True:
+            await connection.receive()
+            self.connected = True
+            if connection.stale(self._wanted):
+                self._changed.set()
+
+
+class _Connection:
+    """The subscriptions of one connection: asked for, confirmed, refused."""
+
+    def __init__(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        program: str,
+        on_account: OnAccount,
+        on_subscribed: OnSubscribed,
+    ) -> None:
+        self._socket = socket
+        self._program = program
+        self._on_account = on_account
+        self._on_subscribed = on_subscribed
+        self._ids = itertools.count(1)
+        self._asked: dict[int, Target] = {}
+        self._active: dict[Target, int] = {}
+        self._targets: dict[int, Target] = {}
+        self._refused: set[Target] = set()
+
+    def stale(self, wanted: frozenset[Target]) -> bool:
+        """Whether something is subscribed that is not wanted any more (it was confirmed too late)."""
+        return not self._active.keys() <= wanted
+
+    async def adjust(self, wanted: frozenset[Target]) -> None:
+        """Subscribe and unsubscribe what differs."""
+        for target in wanted - self._active.keys() - self._refused - set(self._asked.values()):
+            number = next(self._ids)
+            self._asked[number] = target
+            await self._send(number, _METHODS[type(target)][0], self._params(target))
+        for target in self._active.keys() - wanted:
+            subscription = self._active.pop(target)
+            del self._targets[subscription]
+            await self._send(next(self._ids), _METHODS[type(target)][1], [subscription])
+
+    async def receive(self) -> None:
+        """Take one message."""
+        try:
+            async with asyncio.timeout(_SILENCE):
+                message = await self._socket.receive()
+        except TimeoutError:
+            raise _Closed(f"no message in {_SILENCE:g} s") from None
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            raise _Closed(f"code {self._socket.close_code}")
+        try:
+            body = json.loads(message.data)
+            if isinstance(body, dict):
+                self._take(body)
+        except (ValueError, TypeError, ChainError) as error:
+            # One message that cannot be read is no reason to lose the others.
+            log.warning("WebSocket message ignored: %s", error)
+
+    def _take(self, body: dict[str, Any]) -> None:
+        if "params" in body:
+            self._notified(body["params"])
+            return
+        target = self._asked.pop(body.get("id", 0), None)
+        if target is None:
+            return
+        subscription = body.get("result")
+        if not isinstance(subscription, int):
+            self._refused.add(target)
+            log.warning("%s refused; polling goes on", _METHODS[type(target)][0])
+            return
+        self._active[target] = subscription
+        self._targets[subscription] = target
+        self._on_subscribed(target)
+
+    def _notified(self, params: Any) -> None:
+        target = self._targets.get(field(params, "subscription"))
+        result = field(params, "result")
+        if isinstance(target, AccountTarget):
+            account = read_slotted(result, _existing)
+            self._on_account(target.address, account.slot, account.value)
+        elif isinstance(target, RunsTarget):
+            found = read_slotted(result, lambda v: (read_text(v, "pubkey"), _existing(field(v, "account"))))
+            self._on_account(found.value[0], found.slot, found.value[1])
+
+    def _params(self, target: Target) -> list[Any]:
+        config: dict[str, Any] = {"commitment": Confirmed, "encoding": "base64"}
+        if isinstance(target, AccountTarget):
+            return [target.address, config]
+        if isinstance(target, RunsTarget):
+            filters = [
+                {"memcmp": {"offset": 0, "bytes": RUN_DISCRIMINATOR_BASE58}},
+                {"memcmp": {"offset": RUN_NODE_OFFSET, "bytes": target.node}},
+            ]
+            return [self._program, config | {"filters": filters}]
+        return []
+
+    async def _send(self, number: int, method: str, params: list[Any]) -> None:
+        try:
+            await self._socket.send_json({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        except ConnectionError as error:
+            raise _Closed(type(error).__name__) from error
+
+
+def _existing(value: Any) -> AccountInfo | None:
+    """A closed account is notified as one without lamports."""
+    account = read_account(value)
+    return account if account.lamports else None
