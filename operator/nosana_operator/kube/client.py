@@ -61,7 +61,7 @@ class KubeClient:
         *,
         kinds: Mapping[str, Resource] = CORE_KINDS,
         observe: Observer | None = None,
-        on_reply: Callable[[dict[str, Any]], None] | None = None,
+        on_reply: Callable[[dict[str, Any]], object] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session

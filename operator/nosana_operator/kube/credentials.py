@@ -136,16 +136,15 @@ def _from_configuration(configuration: Any, namespace: str) -> Credentials:
             tls.verify_mode = ssl.CERT_NONE
         if configuration.cert_file:
             tls.load_cert_chain(configuration.cert_file, configuration.key_file)
-    basic = None
-    if configuration.username and configuration.password:
-        basic = aiohttp.encode_basic_auth(configuration.username, configuration.password)
 
     def read_token() -> str | None:
         header = configuration.get_api_key_with_prefix("BearerToken")
-        if not header:
-            return basic
-        token = str(header).strip()
-        return "Bearer " + token[7:].strip() if token[:7].lower() == "bearer " else "Bearer " + token
+        # "bearer TOKEN", "Basic PAIR", or the bare token, depending on where the package had it from.
+        words = str(header or "").split()
+        if not words:
+            return None
+        scheme = words[0].capitalize() if len(words) > 1 else "Bearer"
+        return f"{scheme} {words[-1]}"
 
     return Credentials(
         server=str(configuration.host),

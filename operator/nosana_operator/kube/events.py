@@ -46,6 +46,7 @@ class EventApi(Protocol):
 class _Series:
     body: dict[str, Any]
     last_seen: float
+    last_seen_at: datetime.datetime
     count: int = 1
     last_sent: float | None = None
     waiting: bool = True
@@ -98,13 +99,15 @@ class EventRecorder:
         if series is not None and now - series.last_seen <= _SERIES_WINDOW:
             series.count += 1
             series.last_seen = now
+            series.last_seen_at = self._now()
             if not series.waiting:
                 series.waiting = True
                 due = (series.last_sent or now) + _SERIES_INTERVAL
                 asyncio.get_running_loop().call_later(max(0.0, due - now), self._enqueue, identity)
             return
         self._make_room(now)
-        self._series[identity] = _Series(self._body(regarding, type, reason, action, note), last_seen=now)
+        body = self._body(regarding, type, reason, action, note)
+        self._series[identity] = _Series(body, last_seen=now, last_seen_at=self._now())
         self._enqueue(identity)
 
     async def run(self) -> None:
@@ -145,10 +148,10 @@ class EventRecorder:
         try:
             if series.sent_count == 0:
                 if count > 1:
-                    series.body["series"] = self._series_field(count)
+                    series.body["series"] = _series_field(series)
                 await self._api.create(series.body)
             else:
-                patch = {"series": self._series_field(count)}
+                patch = {"series": _series_field(series)}
                 await self._api.patch("Event", metadata["namespace"], metadata["name"], patch)
             series.sent_count = count
         except NotFound:
@@ -159,9 +162,6 @@ class EventRecorder:
             self._series.pop(identity, None)
             self.dropped += 1
             log.debug("An event could not be recorded: %s", error)
-
-    def _series_field(self, count: int) -> dict[str, Any]:
-        return {"count": count, "lastObservedTime": _micro_time(self._now())}
 
     def _body(
         self, regarding: Mapping[str, Any], type_: str, reason: str, action: str, note: str
@@ -196,6 +196,10 @@ class EventRecorder:
             "note": note,
             "regarding": reference,
         }
+
+
+def _series_field(series: _Series) -> dict[str, Any]:
+    return {"count": series.count, "lastObservedTime": _micro_time(series.last_seen_at)}
 
 
 def _micro_time(moment: datetime.datetime) -> str:

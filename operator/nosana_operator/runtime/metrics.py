@@ -25,7 +25,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from nosana_operator.runtime.queue import Result
+from nosana_operator.runtime.queue import Result, WorkQueue
 
 _PREFIX = "nosana_operator"
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -115,10 +115,10 @@ class OperatorMetrics:
         """An observer for a work queue (`runtime.queue.QueueObserver`)."""
         return QueueMetrics(self, name, kind)
 
-    def watch_queue(self, name: str, depth: Callable[[], int], longest: Callable[[], float]) -> None:
+    def watch_queue(self, queue: WorkQueue[Any]) -> None:
         """Have a queue's depth and oldest work read at each scrape."""
-        self._queue_depth.labels(name).set_function(depth)
-        self._queue_longest.labels(name).set_function(longest)
+        self._queue_depth.labels(queue.name).set_function(lambda: queue.depth)
+        self._queue_longest.labels(queue.name).set_function(lambda: queue.longest_running)
 
     def kubernetes_request(self, verb: str, kind: str, code: str, seconds: float) -> None:
         """A request to the API server ended (`kube.client.Observer`)."""

@@ -80,7 +80,7 @@ class Loops:
     """Called at the end, in order."""
 
 
-def job_pods_whole(body: dict[str, Any]) -> dict[str, Any]:
+def slim_pod(body: dict[str, Any]) -> dict[str, Any]:
     """Cached pods: ours as they are, less bookkeeping; of others only what they take from their node."""
     if LABEL_JOB in (body["metadata"].get("labels") or {}):
         return trim.without_bookkeeping(body)
@@ -117,7 +117,7 @@ class Operator:
             ("Pod", "Node", JOB_KIND, MARKET_KIND),
             indexes={"Pod": (LABEL_JOB_UID,)},
             trim={
-                "Pod": job_pods_whole,
+                "Pod": slim_pod,
                 "Node": trim.node,
                 JOB_KIND: trim.without_bookkeeping,
                 MARKET_KIND: trim.without_bookkeeping,
@@ -131,9 +131,7 @@ class Operator:
         jobs: WorkQueue[ObjectKey] = WorkQueue("jobs", observer=metrics.queue("jobs", JOB_KIND))
         markets: WorkQueue[ObjectKey] = WorkQueue("markets", observer=metrics.queue("markets", MARKET_KIND))
         for queue in (jobs, markets):
-            metrics.watch_queue(
-                queue.name, lambda queue=queue: queue.depth, lambda queue=queue: queue.longest_running
-            )
+            metrics.watch_queue(queue)
         metrics.expose_objects(lambda: cache.list(JOB_KIND), lambda: cache.list(MARKET_KIND))
 
         async with contextlib.AsyncExitStack() as stack:

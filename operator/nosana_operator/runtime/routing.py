@@ -25,7 +25,7 @@ def job_key(change: Change) -> ObjectKey | None:
 
 
 def market_key(change: Change) -> ObjectKey | None:
-    """The NosanaMarket that the market host has to look at, if any: itself, or the one the job came through."""
+    """The NosanaMarket that the market host has to look at, if any: itself, or the one a job came through."""
     if change.kind == MARKET_KIND:
         metadata = change.body["metadata"]
         return metadata["namespace"], metadata["name"]

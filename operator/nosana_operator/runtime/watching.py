@@ -13,6 +13,7 @@ What kopf does not do, and is done here (measured or read in its sources, ecosys
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 import aiohttp
 import kopf
 
-from nosana_operator.errors import NosanaError
+from nosana_operator.errors import NosanaError, NotFound
 from nosana_operator.kube import Credentials, ObjectCache, Resource, Snapshot
 
 log = logging.getLogger(__name__)
@@ -206,14 +207,15 @@ class ClusterView:
         async def handle(event: dict[str, Any], **_: Any) -> None:
             try:
                 self.take(resource, event["type"], event["object"])
-            except Exception as error:  # kopf logs and drops errors of handlers: an event would be lost
+            # kopf logs and drops errors of handlers: an event would be lost
+            except Exception as error:  # noqa: BLE001 - handed on to run(), which raises it
                 if self._broken is not None and not self._broken.done():
                     self._broken.set_exception(error)
 
     def _register_login(self, registry: kopf.OperatorRegistry, sessions: list[aiohttp.ClientSession]) -> None:
         logins = 0
 
-        @kopf.on.login(registry=registry)  # type: ignore[arg-type]
+        @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             # The session renews its token by itself; being asked again means that the server refuses what
             # there is, which nobody should ask it over and over.
@@ -274,10 +276,6 @@ async def wait_for_kinds(
 
     `on_missing` hears each time what is missing.
     """
-    import json
-
-    from nosana_operator.errors import NotFound
-
     while True:
         missing: list[str] = []
         for group, version in sorted({(r.group, r.version) for r in resources}):

@@ -1,0 +1,129 @@
+"""The settings file: what is read, and every kind of mistake with the sentence that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nosana_operator.runtime.errors import SettingsError
+from nosana_operator.runtime.settings import Settings, load_settings, parse_settings
+
+FULL = """
+clusterName: berlin
+watchNamespaces: [a, b]
+metrics: {address: 127.0.0.1, port: 9000}
+log: {format: json, level: debug}
+workers: {jobs: 3, markets: 1}
+exposure: {domain: jobs.example.org, ingressClassName: nginx}
+networks:
+  mainnet:
+    rpc: ["https://one.example.org/key", "https://two.example.org"]
+    ipfs:
+      gateways: ["https://gateway.example.org"]
+      pin:
+        - {type: pinata, url: "https://pin.example.org", tokenFile: /etc/pin/token}
+        - {type: kubo, url: "http://kubo:5001"}
+  localnet:
+    rpc: ["http://chain:8899"]
+    ws: ["ws://chain:8900"]
+    program: nosJTmGQxvwXy23vng5UjkTbfv91Bzf9jEuro78dAGR
+    nosMint: devr1BGQndEW5k5zfvG5FsLyZv1Ap73vNgAHcQ9sUVP
+"""
+
+
+def test_everything_that_can_be_set() -> None:
+    settings = parse_settings(FULL)
+    assert settings.cluster_name == "berlin"
+    assert settings.watch_namespaces == ("a", "b")
+    assert (settings.metrics.address, settings.metrics.port) == ("127.0.0.1", 9000)
+    assert (settings.log.format, settings.log.level) == ("json", "debug")
+    assert (settings.workers.jobs, settings.workers.markets) == (3, 1)
+    assert settings.exposure.ingress_class_name == "nginx"
+    pins = settings.networks["mainnet"].ipfs.pin
+    assert pins[0].token_file == Path("/etc/pin/token")
+    assert [pin.type for pin in pins] == ["pinata", "kubo"]
+
+
+def test_a_well_known_network_knows_its_programs_and_derives_its_sockets() -> None:
+    mainnet = parse_settings(FULL).networks["mainnet"]
+    assert mainnet.program == "nosJhNRqr2bc9g1nfGDcXXTXvYUmxD4cVwy2pMWhrYM"
+    assert mainnet.nos_mint == "nosXBVoaCTtYdLvKY6Csb4AC8JCdQKKAaWYtx2ZMoo7"
+    assert mainnet.ws == ("wss://one.example.org/key", "wss://two.example.org")
+
+
+def test_a_network_of_another_name_states_its_own() -> None:
+    localnet = parse_settings(FULL).networks["localnet"]
+    assert localnet.ws == ("ws://chain:8900",)
+    assert localnet.staking_program == "nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "# nothing\n"])
+def test_nothing_set_is_the_defaults(text: str) -> None:
+    assert parse_settings(text) == Settings() == load_settings(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("clusterNam: x", ["clusterNam", "no such key", "clusterName"]),
+        ("metrics: {prt: 1}", ["metrics.prt", "address, port"]),
+        ("metrics: {port: eighty}", ["metrics.port", "whole number", "text"]),
+        ("metrics: {port: true}", ["metrics.port", "whole number", "true or false"]),
+        ("metrics: {port: 70000}", ["metrics.port", "65535"]),
+        ("workers: {jobs: 0}", ["workers.jobs", "at least 1"]),
+        ("log: {format: xml}", ["log.format", "'xml'", "auto, json, console"]),
+        ("watchNamespaces: default", ["watchNamespaces", "list", "text"]),
+        ("watchNamespaces: [Default]", ["watchNamespaces[0]", "Default"]),
+        ("clusterName:", ["clusterName", "text is needed", "empty"]),
+        ("- a", ["the file", "mapping", "a list"]),
+        ("1: a", ["the key 1"]),
+        ("networks: {x: {rpc: []}}", ["networks.x.rpc", "at least one"]),
+        ("networks: {x: {rpc: ['http://a']}}", ["networks.x.program", "needed"]),
+        ("networks: {X: {rpc: ['http://a']}}", ["networks.X", "lower-case"]),
+        ("networks: {devnet: {rpc: ['ftp://a']}}", ["networks.devnet.rpc[0]", "http://"]),
+        ("networks: {devnet: {rpc: ['http://a'], ws: ['http://a']}}", ["networks.devnet.ws[0]", "ws://"]),
+        ("networks: {devnet: {rpc: ['http://a'], program: nope}}", ["networks.devnet.program", "base58"]),
+        (
+            "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: s3, url: 'http://a'}]}}}",
+            ["networks.devnet.ipfs.pin[0].type", "'s3'", "kubo, pinata"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: kubo}]}}}",
+            ["networks.devnet.ipfs.pin[0].url", "needed"],
+        ),
+        ("networks: {devnet: {rpc: ['http://a:b']}}", ["networks.devnet.rpc[0]", "not a URL"]),
+        ("a: [", ["not YAML", "line"]),
+    ],
+)
+def test_a_mistake_names_the_field_and_the_remedy(text: str, parts: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(text)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "networks: {devnet: {rpc: {secret-key-1: 1}}}",
+        "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: pinata, url: 'secret-key-1'}]}}}",
+        "networks: {devnet: {rpc: ['secret-key-1']}}",
+        "secret: |\n  secret-key-1\n bad: [",
+    ],
+)
+def test_a_mistake_does_not_repeat_what_may_be_a_secret(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(text)
+    assert "secret-key-1" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(FULL)
+    assert load_settings(file) == parse_settings(FULL)
