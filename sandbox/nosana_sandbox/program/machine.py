@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from solders.pubkey import Pubkey
 
-    from nosana_sandbox.program.instructions import Argument
+    from nosana_sandbox.program.handlers import Argument
 
 PROGRAM_ID: Final = JOBS_PROGRAM
 
