@@ -78,7 +78,8 @@ def digest_of(cid: str) -> bytes:
     parsed = parse_cid(cid)
     if parsed.version != 0:
         raise InvalidCid(f"{cid} is a CIDv1; only a CIDv0 (Qm…) fits on chain: pin with cid-version 0.")
-    return parsed.raw_digest
+    # The library hands out a view; callers join it with bytes.
+    return bytes(parsed.raw_digest)
 
 
 def parse_cid(cid: str | bytes) -> CID:
