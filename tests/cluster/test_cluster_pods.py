@@ -1,0 +1,217 @@
+"""The cluster does for pods what a real one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from nosana_sandbox.cluster import LocalCluster
+from nosana_sandbox.cluster.errors import KubectlError, NamespaceError
+from nosana_sandbox.cluster.forward import connect_in_namespace, listen_in_namespace
+from nosana_sandbox.cluster.kubectl import Kubectl
+
+pytestmark = pytest.mark.cluster
+
+JUPYTER = "docker.io/nosana/tensorflow-jupyter:2.0.0"
+
+
+def pod(name: str, image: str, **container: Any) -> dict[str, Any]:
+    node = container.pop("node", None)
+    grace = container.pop("grace", 1)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            **({"nodeName": node} if node else {}),
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": grace,
+            "containers": [{"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", **container}],
+        },
+    }
+
+
+def start(kubectl: Kubectl, *pods: dict[str, Any]) -> None:
+    kubectl.apply(pods)
+    for each in pods:
+        ready(kubectl, each["metadata"]["name"])
+
+
+def ready(kubectl: Kubectl, name: str) -> None:
+    kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+def shell(kubectl: Kubectl, name: str, text: str) -> str:
+    return kubectl.run("exec", name, "--", "sh", "-c", text)
+
+
+def address(kubectl: Kubectl, inside: str, name: str) -> str:
+    """The address that DNS gives to the pod `inside` for `name`."""
+    answer = shell(kubectl, inside, f"nslookup -type=a {name}.default.svc.cluster.local")
+    return answer.rpartition("Address:")[2].strip()
+
+
+@pytest.fixture(scope="module")
+def shells(kubectl: Kubectl) -> Iterator[tuple[str, str]]:
+    """A shell on each node."""
+    names = ("shell-1", "shell-2")
+    start(
+        kubectl,
+        *(pod(name, "ubuntu", command=["sleep", "100000"], node=f"node-{name[-1]}") for name in names),
+    )
+    yield names
+    kubectl.run("delete", "pod", *names, "--wait=false")
+
+
+def test_nodes_have_their_share_of_the_gpus(kubectl: Kubectl) -> None:
+    nodes = {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"]}
+    assert sorted(nodes) == ["node-1", "node-2"]
+    for node in nodes.values():
+        assert node["status"]["capacity"]["nvidia.com/gpu"] == "2"
+        assert node["status"]["allocatable"]["nvidia.com/gpu"] == "2"
+        assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-GeForce-RTX-4090"
+        assert node["status"]["nodeInfo"]["kubeletVersion"] == "v1.35.4"
+    version = json.loads(kubectl.run("version", "-o", "json"))["serverVersion"]
+    assert (version["gitVersion"], version["major"], version["minor"]) == ("v1.35.4", "1", "35")
+
+
+def test_the_scheduler_counts_gpus(kubectl: Kubectl) -> None:
+    two = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    names = ["gpu-a", "gpu-b", "gpu-c"]
+    pods = [pod(name, "sandbox.invalid/sleeper:1", **two) for name in names]
+    start(kubectl, *pods[:2])
+    kubectl.apply(pods[2:])
+    condition = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].reason}=Unschedulable"
+    kubectl.run("wait", f"--for={condition}", "pod/gpu-c", "--timeout=30s")
+    placed = {kubectl.get("pod", name)["spec"]["nodeName"] for name in names[:2]}
+    assert placed == {"node-1", "node-2"}
+    kubectl.run("delete", "pod", "gpu-a")
+    ready(kubectl, "gpu-c")
+    kubectl.run("delete", "pod", "gpu-b", "gpu-c", "--wait=false")
+
+
+def test_a_stand_in_serves_on_the_port_of_its_command_line(kubectl: Kubectl, shells: tuple[str, str]) -> None:
+    args = ["jupyter", "lab", "--ip=0.0.0.0", "--port=9999", "--no-browser"]
+    start(kubectl, pod("notebook", JUPYTER, args=args, node="node-1"))
+    kubectl.apply(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "notebook"},
+                "spec": {"selector": {"app": "notebook"}, "ports": [{"port": 80, "targetPort": 9999}]},
+            }
+        ]
+    )
+    until_endpoint = "jsonpath={.endpoints[0].conditions.ready}=true"
+    kubectl.run(
+        "wait", f"--for={until_endpoint}", "endpointslice", "-l", "kubernetes.io/service-name=notebook"
+    )
+    # From the same node, from the other one, and from the pod to itself.
+    for caller in (*shells, "notebook"):
+        page = _fetch(kubectl, caller, f"http://{address(kubectl, caller, 'notebook')}/lab/")
+        assert "served by the sandbox's stand-in" in page
+        assert JUPYTER in page
+    kubectl.run("delete", "pod/notebook", "service/notebook", "--wait=false")
+
+
+def test_the_api_answers_pods_by_name(kubectl: Kubectl, shells: tuple[str, str]) -> None:
+    slices = kubectl.get("endpointslices", "-l", "kubernetes.io/service-name=kubernetes")["items"]
+    assert [endpoint["addresses"] for endpoint in slices[0]["endpoints"]] == [["10.88.1.1"]]
+    where = address(kubectl, shells[1], "kubernetes")
+    assert where == "10.96.0.1"
+    # BusyBox speaks no TLS; that the API server minds is proof enough that it was reached.
+    assert "400" in shell(kubectl, shells[1], f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc {where} 443")
+
+
+def test_a_name_outside_the_cluster_does_not_exist(kubectl: Kubectl, shells: tuple[str, str]) -> None:
+    with pytest.raises(KubectlError):
+        shell(kubectl, shells[0], "nslookup -type=a nosana.example.com")
+    assert "NXDOMAIN" in shell(kubectl, shells[0], "nslookup -type=a nosana.example.com 2>&1 || true")
+
+
+async def test_a_program_outside_answers_pods_by_the_name_of_a_service(
+    sandbox_cluster: LocalCluster, kubectl: Kubectl, shells: tuple[str, str]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="from outside")
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = listen_in_namespace(sandbox_cluster.namespace, "0.0.0.0", 0)
+    port = listener.getsockname()[1]
+    try:
+        await web.SockSite(runner, listener).start()
+        await asyncio.to_thread(sandbox_cluster.expose, "default", "outside", 8899, port)
+        for caller in shells:
+            where = await asyncio.to_thread(address, kubectl, caller, "outside")
+            page = await asyncio.to_thread(_fetch, kubectl, caller, f"http://{where}:8899/")
+            assert page == "from outside"
+        # And the way in: from this process to the Service's address, which only the namespace knows.
+        inside = await connect_in_namespace(sandbox_cluster.namespace, where, 8899)
+        reader, writer = await asyncio.open_connection(sock=inside)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"from outside")
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        await runner.cleanup()
+
+
+def test_a_namespace_that_is_not_there_is_said(sandbox_cluster: LocalCluster) -> None:
+    with pytest.raises(NamespaceError, match=r"cannot enter the network namespace .*is the sandbox up"):
+        listen_in_namespace(sandbox_cluster.namespace.with_name("no-such"), "127.0.0.1", 0)
+
+
+def test_a_deadline_ends_a_running_pod_and_its_log_stays(kubectl: Kubectl) -> None:
+    script = 'trap "echo told to end; exit 7" TERM; echo started; while :; do sleep 0.1; done'
+    start(
+        kubectl,
+        pod("polite", "ubuntu", command=["sh", "-c", script], grace=30),
+        pod("deaf", "ubuntu", command=["sh", "-c", "echo started; while :; do sleep 0.1; done"], grace=2),
+    )
+    began = time.monotonic()
+    for name in ("polite", "deaf"):
+        kubectl.run("patch", "pod", name, "--patch", '{"spec": {"activeDeadlineSeconds": 1}}')
+    ends = {}
+    for name, code, log in (("polite", 7, "started\ntold to end\n"), ("deaf", 137, "started\n")):
+        kubectl.run("wait", "--for=jsonpath={.status.phase}=Failed", f"pod/{name}", "--timeout=60s")
+        ends[name] = time.monotonic() - began
+        status = kubectl.get("pod", name)["status"]
+        assert status["reason"] == "DeadlineExceeded"
+        assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == code
+        assert kubectl.run("logs", name) == log
+    assert ends["polite"] < 15
+    kubectl.run("delete", "pod", "polite", "deaf", "--wait=false")
+
+
+def test_images_of_any_definition_can_be_had(sandbox_cluster: LocalCluster, kubectl: Kubectl) -> None:
+    image = "ghcr.io/example/model@sha256:" + "0" * 64
+    definition = {
+        "ops": [
+            {"args": {"image": image, "cmd": ["python3", "train.py"]}},
+            {"args": {"image": "example/served:1", "expose": 7000}},
+        ]
+    }
+    sandbox_cluster.ensure_images([definition])
+    kubectl.apply([pod("trains", image, args=["python3", "train.py"]), pod("serves", "example/served:1")])
+    ready(kubectl, "serves")
+    kubectl.run("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/trains", "--timeout=60s")
+    assert kubectl.run("logs", "trains") == f"stand-in for {image}: train.py\n"
+    assert "answering on port 7000" in kubectl.run("logs", "serves")
+    kubectl.run("delete", "pod", "trains", "serves", "--wait=false")
+
+
+def _fetch(kubectl: Kubectl, inside: str, url: str) -> str:
+    """Fetch until it answers: a Service needs a moment between its making and the packet filter."""
+    return shell(
+        kubectl, inside, f"n=0; until wget -qO- {url} || [ $n = 50 ]; do n=$((n+1)); sleep 0.2; done"
+    )
