@@ -78,7 +78,7 @@ def test_agreeing_files_end_with_zero(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "218 of 218 agree\n"
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '[{"name": 1}]'])
+@pytest.mark.parametrize("content", ["{", "{}", '{"a": 1}', '[{"name": 1}]'])
 def test_other_files_are_refused_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
@@ -89,6 +89,10 @@ def test_other_files_are_refused_in_a_sentence(
     assert main([str(path)]) == 2
     assert "x.json" in capsys.readouterr().err
     assert main([]) == 2
+
+
+def test_the_list_of_keys_beside_the_recordings_is_passed_over() -> None:
+    assert replay([RECORDINGS / "keys.json", RECORDINGS / "quit.json"]).steps == 9
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

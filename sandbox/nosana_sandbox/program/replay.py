@@ -62,7 +62,7 @@ def replay(paths: Iterable[Path | str]) -> Report:
 
 
 def load_steps(path: Path) -> list[dict[str, Any]]:
-    """The recorded steps of one file."""
+    """The recorded steps of one file; the recordings' own list of keys, which lies beside them, has none."""
     try:
         steps = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -71,6 +71,12 @@ def load_steps(path: Path) -> list[dict[str, Any]]:
         ) from error
     except ValueError as error:
         raise RecordingError(f"The recording {path} is not JSON: {error}.") from error
+    if (
+        isinstance(steps, dict)
+        and steps
+        and all(isinstance(held, dict) and "pubkey" in held for held in steps.values())
+    ):
+        return []
     if not isinstance(steps, list) or not all(
         isinstance(step, dict) and "instruction" in step for step in steps
     ):
