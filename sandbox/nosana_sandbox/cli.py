@@ -1,0 +1,228 @@
+"""The `nosana-sandbox` command."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from nosana_operator.errors import NosanaError
+from nosana_sandbox.program.replay import replay as replay_recordings
+from nosana_sandbox.world.genesis import read_keypair
+from nosana_sandbox.world.journal import JobView
+from nosana_sandbox.world.poster import Poster
+from nosana_sandbox.world.sandbox import DEFAULT_GPUS, DEFAULT_NODES, ClusterKind, Sandbox, Shape
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NOS = 1_000_000
+
+_name = click.option("--name", default="default", show_default=True, help="Which sandbox.")
+_output = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A Nosana market, its chain, IPFS, a gateway and a Kubernetes cluster on this machine."""
+
+
+def _says_what_is_wrong(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our own errors into one line and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except NosanaError as error:
+            sys.exit(f"error: {error}")
+
+    return wrapped
+
+
+def _report(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print(body: Mapping[str, Any], output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(body, indent=2))
+        return
+    for key, value in body.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{name}={each}" for name, each in value.items())
+        click.echo(f"{key:<12}{value}")
+
+
+@main.command()
+@click.option("--gpus", default=DEFAULT_GPUS, show_default=True, help="GPUs of all nodes together.")
+@click.option("--nodes", default=DEFAULT_NODES, show_default=True, help="Nodes of the local cluster.")
+@click.option(
+    "--cluster",
+    type=click.Choice(["local", "current"]),
+    default="local",
+    show_default=True,
+    help="Make a cluster on this machine, or use the one that kubeconfig points at.",
+)
+@_name
+@_output
+@_says_what_is_wrong
+def up(gpus: int, nodes: int, cluster: ClusterKind, name: str, output: str) -> None:
+    """Bring the sandbox up; what runs already stays."""
+    _print(Sandbox(name, _report).up(Shape(name, cluster, gpus, nodes)).to_json(), output)
+
+
+@main.command()
+@_name
+@_output
+@_says_what_is_wrong
+def down(name: str, output: str) -> None:
+    """Take the sandbox away, whatever state it is in."""
+    Sandbox(name, _report).down()
+    _print({"name": name, "state": "absent"}, output)
+
+
+@main.command()
+@_name
+@_output
+@_says_what_is_wrong
+def status(name: str, output: str) -> None:
+    """Tell where everything is; exit code 1 when a part does not run."""
+    _print(Sandbox(name, _report).status().to_json(), output)
+
+
+@main.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@_says_what_is_wrong
+def replay(files: tuple[Path, ...]) -> None:
+    """Compare the Jobs program's stand-in with recordings of the real one; exit code 1 on a difference."""
+    compared = replay_recordings(files)
+    click.echo("\n".join(compared.lines()))
+    sys.exit(1 if compared.differences else 0)
+
+
+def _as_poster(name: str, act: Callable[[Poster], Awaitable[R]]) -> R:
+    world = Sandbox(name, _report).world()
+    keypair = read_keypair(Path(world.poster.keypair))
+
+    async def run() -> R:
+        async with Poster(rpc=world.rpc, ipfs=world.ipfs, keypair=keypair) as poster:
+            return await act(poster)
+
+    return asyncio.run(run())
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--timeout", type=click.IntRange(min=1), help="Seconds to pay for  [default: the market's own]")
+@click.option("--market", help="Address of another market than the sandbox's.")
+@_name
+@_says_what_is_wrong
+def post(file: Path, timeout: int | None, market: str | None, name: str) -> None:
+    """Pin a job definition and list it on the chain, as a client would; prints the job's address."""
+    sandbox = Sandbox(name, _report)
+    where = market or sandbox.world().market
+    definition = file.read_bytes()
+    # No registry is reachable, so each image needs a stand-in; what is no definition names no images.
+    if isinstance(parsed := _json_or_none(definition), dict):
+        sandbox.ensure_images([parsed])
+    posted = _as_poster(name, lambda poster: poster.post(definition, where, timeout=timeout))
+    click.echo(posted.job)
+
+
+def _json_or_none(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+@main.command()
+@click.argument("address")
+@_name
+@_output
+@_says_what_is_wrong
+def job(address: str, name: str, output: str) -> None:
+    """Tell a job's state on the chain, its payments and its result."""
+
+    async def look(poster: Poster) -> tuple[JobView, Any]:
+        view = await poster.job(address)
+        return view, await poster.result(view)
+
+    view, result = _as_poster(name, look)
+    if output == "json":
+        click.echo(json.dumps({**view.to_json(), "result": result}, indent=2))
+        return
+    _print(
+        {
+            "job": view.address,
+            "state": view.state,
+            "market": view.market,
+            "node": view.node or "-",
+            "run": view.run.address if view.run else "-",
+            "timeout": f"{view.timeout} s",
+            "ran": f"{view.seconds} s" if view.time_end else "-",
+            "price": f"{view.price / _NOS:g} NOS/s",
+            "deposited": f"{view.totals.deposited / _NOS:g} NOS",
+            "earned": f"{view.totals.earned / _NOS:g} NOS",
+            "refunded": f"{view.totals.refunded / _NOS:g} NOS",
+            "definition": view.definition_cid,
+            "result": view.result_cid or "-",
+        },
+        output,
+    )
+    if result is not None:
+        click.echo(result if isinstance(result, str) else json.dumps(result, indent=2))
+
+
+@main.command()
+@click.argument("address")
+@_name
+@_says_what_is_wrong
+def end(address: str, name: str) -> None:
+    """Stop a running job: its host is paid for the time so far, the rest comes back."""
+    click.echo(_as_poster(name, lambda poster: poster.end(address)))
+
+
+@main.command()
+@click.argument("address")
+@click.option("--by", default=600, show_default=True, type=click.IntRange(min=1), help="Seconds more.")
+@_name
+@_says_what_is_wrong
+def extend(address: str, by: int, name: str) -> None:
+    """Give a job more time."""
+    click.echo(_as_poster(name, lambda poster: poster.extend(address, by)))
+
+
+@main.command()
+@click.argument("address")
+@_name
+@_says_what_is_wrong
+def delist(address: str, name: str) -> None:
+    """Take back a job that nobody works on yet."""
+    click.echo(_as_poster(name, lambda poster: poster.delist(address)))
+
+
+@main.command()
+@click.option("--advance", type=float, help="Move the chain's time by so many seconds.")
+@_name
+@_output
+@_says_what_is_wrong
+def clock(advance: float | None, name: str, output: str) -> None:
+    """Tell the chain's time, or move it."""
+    wanted = [] if advance is None else [{"advance": advance}]
+    _print(_as_poster(name, lambda poster: poster.call("sandbox_clock", *wanted)), output)
+
+
+if __name__ == "__main__":
+    main()
