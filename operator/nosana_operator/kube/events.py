@@ -50,7 +50,7 @@ class _Series:
     count: int = 1
     last_sent: float | None = None
     waiting: bool = True
-    sent_count: int = 0
+    created: bool = False
 
 
 class EventRecorder:
@@ -144,16 +144,15 @@ class EventRecorder:
         series.waiting = False
         series.last_sent = self._clock()
         metadata = series.body["metadata"]
-        count = series.count
         try:
-            if series.sent_count == 0:
-                if count > 1:
+            if not series.created:
+                if series.count > 1:
                     series.body["series"] = _series_field(series)
                 await self._api.create(series.body)
+                series.created = True
             else:
                 patch = {"series": _series_field(series)}
                 await self._api.patch("Event", metadata["namespace"], metadata["name"], patch)
-            series.sent_count = count
         except NotFound:
             # Events expire on the server (after an hour by default), or the namespace is gone: begin anew.
             self._series.pop(identity, None)
