@@ -33,7 +33,7 @@ def literally(text: str) -> str:
     A kubelet replaces `$(NAME)` and halves `$$` in commands, arguments and values; Docker does neither, so a
     shell's `$(date)` and `$$` have to be protected.
     """
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def command(ctx: JobContext, args: RunArgs) -> dict[str, list[str]]:

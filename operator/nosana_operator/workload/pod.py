@@ -89,9 +89,9 @@ def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[s
         ("ephemeral-storage", ctx.spec.resources.ephemeral_storage, size),
     ):
         amount = parse_quantity(quantity) if quantity else Fraction(0)
-        if amount > 0:
-            limits[name] = write(amount)
-            requests[name] = write(amount / beside)
+        if quantity and amount > 0:
+            limits[name] = quantity
+            requests[name] = quantity if beside == 1 else write(amount / beside)
     if gpu:
         limits[ctx.spec.gpu.resource_name] = requests[ctx.spec.gpu.resource_name] = str(ctx.spec.gpu.count)
     return {"limits": limits, "requests": requests} if limits else {}

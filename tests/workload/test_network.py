@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nosana_operator.api import Exposure
+from nosana_operator.definition import LiteralError, exposed_ports, service_id
+from nosana_operator.workload import (
+    ArgsError,
+    JobContext,
+    build_ingresses,
+    build_services,
+    endpoints,
+    literal_context,
+    objects,
+    op_objects,
+    run_args,
+)
+from workload.jobs import RUN, UID, context, op
+
+
+def services(ctx: JobContext, index: int = 0) -> list[dict[str, Any]]:
+    return build_services(ctx, index, exposed_ports(run_args(ctx, index)))
+
+
+def ingresses(ctx: JobContext, index: int = 0) -> list[dict[str, Any]]:
+    return build_ingresses(ctx, index, exposed_ports(run_args(ctx, index)))
+
+
+def test_each_port_has_its_service() -> None:
+    ctx = context(op(expose=[80, {"port": 8080}]), run=RUN)
+    assert [body["metadata"]["name"] for body in services(ctx)] == [
+        f"ep-{service_id(0, port, RUN.job).lower()}" for port in (80, 8080)
+    ]
+    pod = op_objects(ctx, 0)[-1]
+    for body in services(ctx):
+        selector = body["spec"]["selector"]
+        assert selector.items() <= pod["metadata"]["labels"].items()
+        assert len(body["metadata"]["name"]) <= 63
+
+
+def test_services_of_two_ops_do_not_select_each_other() -> None:
+    ctx = context(op("a", expose=80), op("b", expose=80))
+    first, second = services(ctx, 0)[0], services(ctx, 1)[0]
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    assert first["spec"]["selector"] != second["spec"]["selector"]
+
+
+def test_without_ports_there_is_nothing() -> None:
+    ctx = context(op(), domain="x.test")
+    assert services(ctx) == ingresses(ctx) == endpoints(ctx) == []
+
+
+def test_without_a_domain_there_is_no_ingress() -> None:
+    ctx = context(op(expose=80))
+    assert ingresses(ctx) == []
+    (endpoint,) = endpoints(ctx)
+    assert endpoint.url is None
+    assert endpoint.service == f"ep-{endpoint.id.lower()}.jobs.svc:80"
+
+
+def test_a_host_for_each_port() -> None:
+    ctx = context(op("Web", expose=[80, 81]), domain="x.test", run=RUN)
+    (body,) = ingresses(ctx)
+    told = endpoints(ctx)
+    assert [rule["host"] for rule in body["spec"]["rules"]] == [f"{e.id.lower()}.x.test" for e in told]
+    assert [e.url for e in told] == [f"http://{e.id.lower()}.x.test" for e in told]
+    assert [(e.op, e.port, e.state) for e in told] == [("Web", 80, "Unknown"), ("Web", 81, "Unknown")]
+    backends = [rule["http"]["paths"][0]["backend"]["service"] for rule in body["spec"]["rules"]]
+    assert [(b["name"], b["port"]["number"]) for b in backends] == [
+        (s["metadata"]["name"], s["spec"]["ports"][0]["port"]) for s in services(ctx)
+    ]
+
+
+def test_ids_are_the_ones_that_clients_compute() -> None:
+    """A poster finds the service by the hash alone; an op's index counts every op."""
+    ctx = context(op("a"), op("b", expose=80), run=RUN)
+    assert endpoints(ctx)[0].id == "2ehaBb1hmc48XVpMPTKGBvPr3GDMqC8tde3VjEr1vnJz"
+
+
+@pytest.mark.parametrize(
+    ("own", "default", "host", "class_name"),
+    [
+        (Exposure(), Exposure(), None, None),
+        (Exposure(), Exposure(domain="d.test", ingress_class_name="nginx"), "d.test", "nginx"),
+        (Exposure(domain="o.test"), Exposure(domain="d.test", ingress_class_name="nginx"), "o.test", "nginx"),
+        (
+            Exposure(domain="o.test", ingress_class_name="own"),
+            Exposure(ingress_class_name="nginx"),
+            "o.test",
+            "own",
+        ),
+    ],
+)
+def test_the_settings_fill_what_the_job_leaves_out(
+    own: Exposure, default: Exposure, host: str | None, class_name: str | None
+) -> None:
+    ctx = context(op(expose=80))
+    ctx = replace(ctx, spec=ctx.spec.model_copy(update={"exposure": own}), default_exposure=default)
+    bodies = ingresses(ctx)
+    assert [body["spec"]["rules"][0]["host"].partition(".")[2] for body in bodies] == ([host] if host else [])
+    assert [body["spec"].get("ingressClassName") for body in bodies] == ([class_name] if host else [])
+
+
+def test_an_op_has_a_host_name_where_one_is_asked_for() -> None:
+    ctx = context(op("db", expose=80), op("web", cmd=["--db", "%%ops.db.host%%:5432"]))
+    headless, _ = services(ctx, 0)
+    assert headless["metadata"]["name"] == "job-0"
+    assert headless["spec"]["clusterIP"] == "None"
+    assert services(ctx, 1) == []
+    assert run_args(ctx, 1).cmd == ["--db", "job-0:5432"]
+
+
+def test_what_literals_stand_for() -> None:
+    private = literal_context(context(op(expose=80), defaults={"variables": {"A": "1"}}))
+    assert (private.job, private.host, private.project, private.frps_address) == (UID, "here", "jobs", "")
+    assert private.variables == {"A": "1"}
+    assert private.ops["x"].endpoints == {}
+    market = literal_context(context(op(expose=80), run=RUN, domain="x.test"))
+    assert (market.job, market.host, market.project) == (RUN.job, RUN.node, RUN.project)
+    assert market.ops["x"].endpoints == {"80": f"{service_id(0, 80, RUN.job).lower()}.x.test"}
+
+
+def test_ports_may_come_from_variables() -> None:
+    ctx = context(op(expose="%%global.variables.PORT%%"), defaults={"variables": {"PORT": "7000"}})
+    service, pod = op_objects(ctx, 0)
+    assert service["spec"]["ports"][0]["port"] == 7000
+    assert pod["spec"]["containers"][0]["ports"] == [{"containerPort": 7000, "protocol": "TCP"}]
+    assert endpoints(ctx) == []  # not written as a number: known when the op starts
+
+
+def test_a_literal_without_a_value_fails_the_op() -> None:
+    with pytest.raises(LiteralError):
+        objects(context(op(cmd=["%%global.variables.NONE%%"])))
+
+
+def test_a_literal_may_give_what_is_no_image() -> None:
+    with pytest.raises(ArgsError, match="not an image reference"):
+        objects(context(op(image="%%global.job%%"), run=RUN))
+
+
+def test_objects_come_in_the_order_of_making() -> None:
+    ctx = context(op("a", expose=80), op("b"), domain="x.test")
+    assert [body["kind"] for body in objects(ctx)] == ["Service", "Ingress", "Pod", "Pod"]
+    assert objects(ctx) == objects(ctx)
+
+
+def test_an_op_that_runs_nothing_has_no_arguments_to_run() -> None:
+    ctx = context({"type": "container/create-volume", "id": "v", "args": {"name": "v"}})
+    with pytest.raises(TypeError, match="runs no container"):
+        run_args(ctx, 0)
+    assert objects(ctx) == []
