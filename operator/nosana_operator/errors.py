@@ -5,6 +5,7 @@
     ├── NotFound            the thing asked for is not there (an answer, not silence)
     ├── Conflict            somebody else changed it first: gather again, decide again
     ├── Refused             the other side said no, and will say no again for the same request
+    │   └── Mismatch        what came is provably not what was asked for
     ├── DefinitionError     definition: a job definition is unusable
     ├── ApiError            api: a NosanaJob or NosanaMarket is unusable
     ├── KubeError           kube: branch of the Kubernetes API
@@ -37,3 +38,7 @@ class Conflict(NosanaError):
 
 class Refused(NosanaError):
     """The other side answered no (invalid, forbidden); the same request will be refused again."""
+
+
+class Mismatch(Refused):
+    """What came is provably not what was asked for (its hash says so), and is never used."""

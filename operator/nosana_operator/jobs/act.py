@@ -1,0 +1,214 @@
+"""Doing what was decided. Each effect may have been done before, by an earlier process or unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from nosana_operator.api import (
+    API_VERSION,
+    FINALIZER_JOB,
+    FINALIZER_OP,
+    JOB_KIND,
+    MANAGER_JOBS,
+    parse_timestamp,
+)
+from nosana_operator.api.result import result_names
+from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
+from nosana_operator.jobs.effects import (
+    AddFinalizer,
+    After,
+    Before,
+    DeletePod,
+    ReleasePod,
+    RemoveFinalizer,
+    StartOp,
+    StopPod,
+    StoreResult,
+)
+from nosana_operator.jobs.errors import LogNotReadYet, NameTaken
+from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
+from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts
+from nosana_operator.jobs.view import JobView, PodView, Refusal
+from nosana_operator.workload import CONTAINER
+
+log = logging.getLogger(__name__)
+
+_AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
+_LOG_PATIENCE: Final = timedelta(seconds=60)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What acting for one job brought, for the next decision; losing it costs only time."""
+
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    result: tuple[str, ...] = ()
+    log_trouble_since: datetime | None = None
+
+
+class Actor:
+    """Carries effects out through the API server."""
+
+    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._metrics = metrics
+        self._clock = clock
+
+    async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
+        """Do what has to be done before the status tells of it."""
+        match effect:
+            case AddFinalizer():
+                await self._add_finalizer(view)
+            case StartOp():
+                await self._start(view, effect, outcomes)
+            case StoreResult():
+                outcomes.result = await self._store(view, effect, outcomes)
+
+    async def after(self, view: JobView, effect: After) -> None:
+        """Do what the status already tells."""
+        match effect:
+            case StopPod(pod):
+                await self._stop(view, pod)
+            case DeletePod(pod):
+                await self._kube.delete("Pod", view.meta["namespace"], pod.name, uid=pod.uid)
+            case ReleasePod(pod):
+                await self._drop_finalizer("Pod", view.meta["namespace"], pod.name, pod.uid, FINALIZER_OP)
+            case RemoveFinalizer():
+                await self.let_go(view.body)
+
+    async def write_status(self, body: Body, status: Mapping[str, Any]) -> None:
+        """Write the job controller's part of the status. The uid keeps it from another job of that name."""
+        meta = body["metadata"]
+        wanted = {
+            "apiVersion": API_VERSION,
+            "kind": JOB_KIND,
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+            "status": status,
+        }
+        self._cache.put(await self._kube.apply(wanted, manager=MANAGER_JOBS, subresource="status"))
+
+    async def let_go(self, body: Body) -> None:
+        """Take our finalizer from a NosanaJob."""
+        meta = body["metadata"]
+        await self._drop_finalizer(JOB_KIND, meta["namespace"], meta["name"], meta["uid"], FINALIZER_JOB)
+
+    async def _add_finalizer(self, view: JobView) -> None:
+        meta = view.meta
+        patch = {
+            "metadata": {
+                "resourceVersion": meta["resourceVersion"],
+                "finalizers": [*(meta.get("finalizers") or ()), FINALIZER_JOB],
+            }
+        }
+        self._cache.put(await self._kube.patch(JOB_KIND, meta["namespace"], meta["name"], patch))
+
+    # -- starting ----------------------------------------------------------------------------------------
+
+    async def _start(self, view: JobView, effect: StartOp, outcomes: Outcomes) -> None:
+        try:
+            for body in effect.bodies:
+                await self._create(view, body)
+        except (Refused, NameTaken) as error:
+            now = self._clock.now()
+            before = outcomes.refused.get(effect.op_index)
+            since = before.since if before else now
+            outcomes.refused[effect.op_index] = Refusal(since, now + _AGAIN_AFTER_REFUSAL, str(error))
+        else:
+            outcomes.refused.pop(effect.op_index, None)
+
+    async def _create(self, view: JobView, body: Body) -> None:
+        try:
+            made = await self._kube.create(body)
+        except Conflict:
+            made = await self._existing(view, body)
+        else:
+            if body["kind"] == "Pod" and not view.pods and view.status.timing and view.status.timing.matched:
+                matched = parse_timestamp(view.status.timing.matched)
+                self._metrics.run_to_pod((self._clock.now() - matched).total_seconds())
+        self._cache.put(made)
+
+    async def _existing(self, view: JobView, body: Body) -> Body:
+        """The object that has the name already, when it is this job's."""
+        meta = body["metadata"]
+        found = await self._kube.get(body["kind"], meta["namespace"], meta["name"])
+        if not owned_by(found, view.meta["uid"]):
+            raise NameTaken(
+                f"{body['kind']} {meta['namespace']}/{meta['name']} exists and belongs to something else; "
+                "delete it, or give the NosanaJob another name"
+            )
+        return found
+
+    # -- the result --------------------------------------------------------------------------------------
+
+    async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
+        logs = {pod.op_index: await self._log(view, pod, outcomes) for pod in plan.pods if pod.started_at}
+        # Megabytes of log are parsed and compressed: not on the loop that everything else runs on.
+        first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
+        for part in reversed(rest):
+            await self._kube.apply(part, manager=MANAGER_JOBS)
+        try:
+            return result_names(await self._kube.create(first))
+        except Conflict:
+            return result_names(await self._existing(view, first))
+
+    async def _log(self, view: JobView, pod: PodView, outcomes: Outcomes) -> Log:
+        try:
+            data = await self._kube.read_logs(
+                view.meta["namespace"], pod.name, CONTAINER, timestamps=True, limit_bytes=MAX_LOG_READ
+            )
+        except (NotFound, Refused) as error:
+            return Log(problem=f"the log is gone: {error}")
+        except Unavailable as error:
+            now = self._clock.now()
+            outcomes.log_trouble_since = outcomes.log_trouble_since or now
+            if now - outcomes.log_trouble_since < _LOG_PATIENCE:
+                raise LogNotReadYet(f"the log of pod {pod.name} cannot be read yet: {error}") from error
+            return Log(problem=f"the log could not be read: {error}")
+        if len(data) >= MAX_LOG_READ:
+            return Log(data, f"the log goes on: only its first {MAX_LOG_READ} bytes were read")
+        return Log(data)
+
+    # -- stopping and letting go -------------------------------------------------------------------------
+
+    async def _stop(self, view: JobView, pod: PodView) -> None:
+        """A deadline in the past makes the kubelet end the pod with its grace, and keep it and its log."""
+        patch = {"metadata": {"uid": pod.uid}, "spec": {"activeDeadlineSeconds": 1}}
+        try:
+            self._cache.put(await self._kube.patch("Pod", view.meta["namespace"], pod.name, patch))
+        except (NotFound, Conflict):
+            log.info("pod %s is gone already", pod.name, extra={"job": view.meta["name"]})
+
+    async def _drop_finalizer(self, kind: str, namespace: str, name: str, uid: str, finalizer: str) -> None:
+        body = self._cache.get(kind, namespace, name)
+        for attempt in range(3):
+            try:
+                if body is None or attempt > 0:
+                    body = await self._kube.get(kind, namespace, name)
+                finalizers = body["metadata"].get("finalizers") or []
+                if body["metadata"]["uid"] != uid or finalizer not in finalizers:
+                    self._cache.put(body)
+                    return
+                path = f"/metadata/finalizers/{finalizers.index(finalizer)}"
+                patch: JsonPatch = [
+                    {"op": "test", "path": path, "value": finalizer},
+                    {"op": "remove", "path": path},
+                ]
+                self._cache.put(await self._kube.patch(kind, namespace, name, patch))
+                return
+            except NotFound:
+                return
+            except (Refused, Conflict):
+                # Somebody changed the list in between; a second Refused has another reason.
+                if attempt == 2:
+                    raise
+
+
+def owned_by(body: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object with that uid is the owner."""
+    return any(ref.get("uid") == uid for ref in body["metadata"].get("ownerReferences") or ())

@@ -1,0 +1,249 @@
+"""The job controller: gather → decide → act, one NosanaJob at a time (DESIGN 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from nosana_operator.api import (
+    FINALIZER_JOB,
+    JOB_KIND,
+    LABEL_JOB_UID,
+    ApiError,
+    JobCondition,
+    JobReason,
+    NosanaJobSpec,
+    NosanaJobStatus,
+    condition,
+    read,
+)
+from nosana_operator.errors import Conflict, NotFound
+from nosana_operator.jobs.act import Actor, Outcomes, owned_by
+from nosana_operator.jobs.announce import announce
+from nosana_operator.jobs.decide import decide
+from nosana_operator.jobs.definitions import DefinitionLoader
+from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
+from nosana_operator.jobs.observe import Observer
+from nosana_operator.jobs.ops import LIVE
+from nosana_operator.jobs.ports import (
+    Body,
+    Cache,
+    Clock,
+    Definitions,
+    Events,
+    JobSettings,
+    Key,
+    Kube,
+    Metrics,
+)
+from nosana_operator.jobs.status import own_part
+from nosana_operator.jobs.view import JobView, PodView
+
+log = logging.getLogger(__name__)
+
+_ROUNDS: Final = 8
+"""Decisions made anew in one reconcile; each round does something that is not done twice."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Caches of one job; losing them costs only time."""
+
+    uid: str
+    observer: Observer = field(default_factory=Observer)
+    outcomes: Outcomes = field(default_factory=Outcomes)
+
+
+class JobController:
+    """Runs NosanaJobs. `wake` puts a key into the work queue, which never runs one key twice at once."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        definitions: Definitions,
+        events: Events,
+        metrics: Metrics,
+        clock: Clock,
+        settings: JobSettings,
+        wake: Callable[[Key], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._events = events
+        self._clock = clock
+        self._actor = Actor(kube, cache, metrics, clock)
+        self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
+        self._memory: dict[Key, _Memory] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take NosanaJob `(namespace, name)` one step on.
+
+        Returns the seconds after which it wants another look (None: when something changes). Raises the
+        outcomes of `nosana_operator.errors`; calling again is always right.
+        """
+        for _ in range(_ROUNDS):
+            body = self._cache.get(JOB_KIND, *key)
+            if body is None:
+                self._forget(key)
+                return None
+            try:
+                spec = read(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
+                status = read(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
+            except ApiError as problem:
+                return await self._unreadable(key, body, str(problem))
+            memory = self._remember(key, body["metadata"]["uid"])
+            view = await self._gather(body, spec, status, memory)
+            decision = decide(view)
+            if not decision.before:
+                return await self._finish(key, view, decision)
+            for effect in decision.before:
+                log.info("%s", type(effect).__name__, extra=_fields(body))
+                await self._actor.before(view, effect, memory.outcomes)
+        return 1.0
+
+    async def close(self) -> None:
+        """End what runs beside the reconciles."""
+        await self._loader.close()
+
+    async def _finish(self, key: Key, view: JobView, decision: Decision) -> float | None:
+        if decision.status is not None:
+            try:
+                await self._actor.write_status(view.body, decision.status)
+            except (NotFound, Conflict):
+                # The object is gone, or another of that name has come: the watch tells.
+                return 1.0
+            log.info("%s", decision.status.get("phase"), extra=_fields(view.body))
+            self._tell(view.body, decision.events)
+        for effect in decision.after:
+            await self._actor.after(view, effect)
+        if view.over:
+            self._loader.forget(view.meta["uid"])
+        return decision.requeue_after
+
+    def _tell(self, body: Body, events: tuple[Announce, ...]) -> None:
+        for event in events:
+            self._events.event(
+                body, type=event.type, reason=event.reason, action=event.action, note=event.note
+            )
+
+    # -- gathering ---------------------------------------------------------------------------------------
+
+    async def _gather(
+        self, body: Body, spec: NosanaJobSpec, status: NosanaJobStatus, memory: _Memory
+    ) -> JobView:
+        now = self._clock.now()
+        pods = self._pods(body, memory, now)
+        lost = await self._lost(body, status, pods)
+        if len(lost) < sum(1 for op in status.ops if op.state in LIVE and op.index not in pods):
+            pods = self._pods(body, memory, now)
+        view = JobView(
+            body=body,
+            spec=spec,
+            status=status,
+            now=now,
+            pods=pods,
+            lost=lost,
+            refused=dict(memory.outcomes.refused),
+            result=memory.outcomes.result,
+        )
+        if view.over:
+            return view
+        return replace(view, definition=self._loader.state(body, spec))
+
+    def _pods(self, body: Body, memory: _Memory, now: datetime) -> dict[int, PodView]:
+        meta = body["metadata"]
+        # Anybody may put our label on a pod of his own.
+        ours = [
+            pod
+            for pod in self._cache.by_index("Pod", LABEL_JOB_UID, meta["uid"])
+            if pod["metadata"]["namespace"] == meta["namespace"] and owned_by(pod, meta["uid"])
+        ]
+        return memory.observer.pods(ours, now)
+
+    async def _lost(self, body: Body, status: NosanaJobStatus, pods: dict[int, PodView]) -> frozenset[int]:
+        """Ops whose pod the cache does not have: the API server is asked before a pod counts as gone."""
+        meta = body["metadata"]
+        lost = set()
+        for op in status.ops:
+            if op.state not in LIVE or op.index in pods or op.pod is None:
+                continue
+            try:
+                found = await self._kube.get("Pod", meta["namespace"], op.pod)
+            except NotFound:
+                lost.add(op.index)
+            else:
+                if owned_by(found, meta["uid"]):
+                    self._cache.put(found)
+                else:
+                    lost.add(op.index)
+        return frozenset(lost)
+
+    def _remember(self, key: Key, uid: str) -> _Memory:
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != uid:
+            self._forget(key)
+            memory = self._memory[key] = _Memory(uid)
+        return memory
+
+    def _forget(self, key: Key) -> None:
+        memory = self._memory.pop(key, None)
+        if memory is not None:
+            self._loader.forget(memory.uid)
+
+    # -- a NosanaJob that cannot be read -----------------------------------------------------------------
+
+    async def _unreadable(self, key: Key, body: Body, problem: str) -> float | None:
+        """Say so and leave its pods alone; when it is deleted, end them and let it go."""
+        log.warning("%s", problem, extra=_fields(body))
+        meta, now = body["metadata"], self._clock.now()
+        before = own_part(body.get("status"))
+        said = ((JobCondition.READY, False), (JobCondition.STALLED, True))
+        status: dict[str, Any] = {
+            **before,
+            "observedGeneration": int(meta.get("generation", 0)),
+            "conditions": [
+                *(c for c in before.get("conditions", ()) if c["type"] not in {kind for kind, _ in said}),
+                *(
+                    condition(
+                        before.get("conditions"),
+                        kind,
+                        value,
+                        JobReason.SPEC_INVALID,
+                        problem,
+                        generation=int(meta.get("generation", 0)),
+                        now=now,
+                    )
+                    for kind, value in said
+                ),
+            ],
+        }
+        if status != before:
+            await self._actor.write_status(body, status)
+            self._tell(body, announce(before, status))
+        if "deletionTimestamp" not in meta:
+            return None
+        memory = self._remember(key, meta["uid"])
+        view = JobView(body=body, spec=NosanaJobSpec(), status=NosanaJobStatus(), now=now)
+        pods = self._pods(body, memory, now).values()
+        for pod in pods:
+            if pod.ended is None and not pod.deleting:
+                await self._actor.after(view, DeletePod(pod))
+            elif pod.ended is not None and pod.held:
+                await self._actor.after(view, ReleasePod(pod))
+        if all(pod.ended is not None for pod in pods) and FINALIZER_JOB in (meta.get("finalizers") or ()):
+            await self._actor.let_go(body)
+        return None
+
+
+def _fields(body: Body) -> dict[str, str]:
+    """For the log."""
+    meta = body["metadata"]
+    run = ((body.get("spec") or {}).get("run") or {}).get("run")
+    return {"job": f"{meta['namespace']}/{meta['name']}"} | ({"run": run} if run else {})

@@ -1,0 +1,477 @@
+"""What to do next for a NosanaJob: from one frozen view to effects and a status. Pure.
+
+A decision either has something done first (`before`) and is then made anew, or states the whole status. Pods
+are made before the status tells of them: their names are fixed, they carry our finalizer, and so one that
+exists is found again. Pods are stopped only after the status holds why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as altered
+from datetime import datetime, timedelta
+from typing import Final
+
+from nosana_operator.api import (
+    JobCondition,
+    JobReason,
+    OpStatus,
+    Phase,
+    find,
+    is_true,
+    micro_timestamp,
+    parse_timestamp,
+)
+from nosana_operator.definition import DefinitionError, LiteralError, Problem, next_ops
+from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.jobs.announce import announce
+from nosana_operator.jobs.effects import (
+    AddFinalizer,
+    After,
+    Decision,
+    DeletePod,
+    ReleasePod,
+    RemoveFinalizer,
+    StartOp,
+    StopPod,
+    StoreResult,
+)
+from nosana_operator.jobs.ending import (
+    Cause,
+    Verdict,
+    expiry,
+    final_phase,
+    new_cause,
+    standing_cause,
+    unusable_verdict,
+    verdict,
+)
+from nosana_operator.jobs.ops import (
+    DETAIL_AFTER,
+    OVER,
+    OpReason,
+    Ops,
+    advance,
+    ended,
+    last_end,
+    progress,
+    replace,
+    stopping,
+    told,
+    waiting,
+)
+from nosana_operator.jobs.status import Say, all_over, kept, own_part, render
+from nosana_operator.jobs.view import JobView, Loaded, Loading, Unusable
+from nosana_operator.workload import op_objects
+
+TELL_FETCHING: Final = timedelta(seconds=2)
+"""A definition is here sooner as a rule, and one write then tells all."""
+TELL_UNVERIFIED: Final = timedelta(seconds=10)
+GIVE_UP_DEFINITION: Final = timedelta(minutes=2)
+"""For a market's job: its poster pays while we look."""
+REFUSED_PATIENCE: Final = timedelta(seconds=60)
+"""A fresh namespace refuses pods until its service account is there; a quota may free up."""
+
+
+def decide(view: JobView) -> Decision:
+    """The next step for the job."""
+    if view.over:
+        return _after_the_end(view)
+    if not view.may_run and not view.status.ops:
+        return _unverified(view)
+    view = _given_up(view)
+    ops = advance(_known(view), view.pods, view.lost, view.now)
+    starts: tuple[StartOp, ...] = ()
+    why = standing_cause(view)
+    if why is None and not _done(view, ops):
+        why = new_cause(view, ops)
+        if why is None:
+            ops, starts = _schedule(view, ops)
+    if why is not None:
+        ops = _end_all(ops, why, view.now)
+    if starts:
+        return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
+    if all_over(ops) and (why is not None or _done(view, ops)):
+        return _end(view, ops, why)
+    if not ops and isinstance(view.definition, Loading):
+        return _pending(view, view.definition)
+    return _going_on(view, ops, why)
+
+
+# -- before anything runs ---------------------------------------------------------------------------------
+
+
+def _unverified(view: JobView) -> Decision:
+    """A market's job that the market host has not (yet) found on chain is not run."""
+    if view.deleting:
+        return Decision(after=(RemoveFinalizer(),) if view.held else ())
+    verified = find(view.conditions, JobCondition.RUN_VERIFIED)
+    if verified is not None and verified["status"] == "False":
+        reason, message = verified["reason"], verified["message"]
+        said = [
+            Say(JobCondition.READY, False, reason, message),
+            Say(JobCondition.STALLED, True, reason, message),
+        ]
+        return _state(view, "Pending", said)
+    wait = TELL_UNVERIFIED - (view.now - view.created)
+    if wait > timedelta(0):
+        return Decision(requeue_after=wait.total_seconds())
+    message = "the market host has not verified the run on chain yet; is its NosanaMarket there and working?"
+    said = [
+        Say(JobCondition.READY, False, JobReason.WAITING_FOR_RUN, message),
+        Say(JobCondition.RECONCILING, True, JobReason.WAITING_FOR_RUN, message),
+    ]
+    return _state(view, "Pending", said)
+
+
+def _pending(view: JobView, loading: Loading) -> Decision:
+    """The definition is not here yet."""
+    wait = TELL_FETCHING - (view.now - _may_run_since(view))
+    if (
+        loading.problem is None
+        and find(view.conditions, JobCondition.ACCEPTED) is None
+        and wait > timedelta(0)
+    ):
+        return Decision(requeue_after=wait.total_seconds())
+    message = loading.problem or "the definition is being fetched"
+    said = [
+        Say(JobCondition.ACCEPTED, None, loading.reason, message),
+        Say(JobCondition.READY, False, JobReason.WAITING, message),
+        Say(JobCondition.RECONCILING, True, JobReason.WAITING, message),
+    ]
+    at = _give_up_at(view) if view.is_market_job else None
+    limits = [at or view.now + GIVE_UP_DEFINITION] if view.is_market_job else []
+    end = expiry(view, ())
+    return _state(view, "Pending", said, limits=[*limits, *([end] if end else [])])
+
+
+def _may_run_since(view: JobView) -> datetime:
+    verified = find(view.conditions, JobCondition.RUN_VERIFIED)
+    return parse_timestamp(verified["lastTransitionTime"]) if verified else view.created
+
+
+def _give_up_at(view: JobView) -> datetime | None:
+    """When a market's job stops looking for its definition; counted from when it was first said to lack."""
+    asked = find(view.conditions, JobCondition.ACCEPTED)
+    if asked is None or asked["status"] != "Unknown":
+        return None
+    return parse_timestamp(asked["lastTransitionTime"]) + GIVE_UP_DEFINITION
+
+
+def _given_up(view: JobView) -> JobView:
+    """The view with a definition that was looked for long enough taken for unusable."""
+    loading, at = view.definition, _give_up_at(view)
+    if (
+        not isinstance(loading, Loading)
+        or loading.problem is None
+        or view.status.ops
+        or not view.is_market_job
+        or at is None
+        or view.now < at
+    ):
+        return view
+    message = f"given up after {GIVE_UP_DEFINITION.seconds} s: {loading.problem}"
+    reason = (
+        loading.reason
+        if loading.reason is not JobReason.FETCHING_DEFINITION
+        else JobReason.DEFINITION_UNREACHABLE
+    )
+    problem = Problem("$", message)
+    return altered(view, definition=Unusable(reason, message, (problem,), FlowStatus.INIT_ERROR))
+
+
+def _known(view: JobView) -> Ops:
+    """The ops as written; before the first write, as the definition has them."""
+    if not view.status.ops and isinstance(view.definition, Loaded):
+        return waiting(view.definition.context.definition)
+    return view.status.ops
+
+
+def _done(view: JobView, ops: Sequence[OpStatus]) -> bool:
+    """Whether there is nothing left that could run."""
+    if ops:
+        return all_over(ops)
+    return not isinstance(view.definition, Loading)
+
+
+# -- while it runs ----------------------------------------------------------------------------------------
+
+
+def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
+    """Which ops start and stop now, by plan and time limits."""
+    definition = view.definition
+    if isinstance(definition, Loading):
+        return ops, ()
+    if isinstance(definition, Unusable) or not _same_ops(definition, ops):
+        # Its ConfigMap or Secret was changed under it. What runs goes on; nothing else is started.
+        message = "the definition was changed after the job had started; make another NosanaJob"
+        for op in ops:
+            if op.state == "Waiting":
+                ops = replace(ops, ended(op, "Failed", OpReason.DEFINITION_CHANGED, message, view.now))
+        return ops, ()
+    for op in ops:
+        at = _op_limit(definition, op)
+        if op.state == "Running" and at is not None and view.now >= at:
+            ops = replace(ops, stopping(op, OpReason.EXPIRED, "its execution.timeout is over"))
+    starts: list[StartOp] = []
+    settled = False
+    while not settled:
+        settled = True
+        starts = []
+        by_id = {op.id: op for op in ops}
+        step = next_ops(definition.plan, progress(ops))
+        for halt in step.never:
+            ops = replace(
+                ops, ended(by_id[halt.op], "Failed", OpReason.DEPENDENCY_ENDED, halt.reason, view.now)
+            )
+            settled = False
+        for halt in step.stop:
+            ops = replace(ops, stopping(by_id[halt.op], OpReason.DEPENDENCY_ENDED, halt.reason))
+        for name in step.start:
+            prepared = _prepare(view, definition, by_id[name])
+            if isinstance(prepared, StartOp):
+                starts.append(prepared)
+            elif prepared is not by_id[name]:
+                ops = replace(ops, prepared)
+                settled = prepared.state == "Waiting" and settled
+    return ops, tuple(starts)
+
+
+def _prepare(view: JobView, definition: Loaded, op: OpStatus) -> StartOp | OpStatus:
+    """Start the op, or the op as it stands when that is not possible now, or never."""
+    refusal = view.refused.get(op.index)
+    if refusal is not None:
+        if view.now - refusal.since >= REFUSED_PATIENCE:
+            return ended(op, "Failed", OpReason.POD_REFUSED, refusal.message, view.now)
+        if view.now < refusal.again_at:
+            return op.model_copy(update={"reason": str(OpReason.POD_REFUSED), "message": refusal.message})
+    try:
+        return StartOp(op.index, tuple(op_objects(definition.context, op.index)))
+    except DefinitionError as error:
+        reason = OpReason.LITERAL_INVALID if isinstance(error, LiteralError) else OpReason.ARGS_INVALID
+        return ended(op, "Failed", reason, str(error), view.now)
+
+
+def _same_ops(definition: Loaded, ops: Sequence[OpStatus]) -> bool:
+    return [(op.id, op.stage) for op in ops] == [
+        (op.id, op.group) for op in definition.context.definition.ops
+    ]
+
+
+def _op_limit(definition: Loaded, op: OpStatus) -> datetime | None:
+    planned = next(p for s in definition.plan.stages for p in s.ops if p.index == op.index)
+    if planned.timeout is None or op.started_at is None:
+        return None
+    try:
+        return parse_timestamp(op.started_at) + timedelta(seconds=planned.timeout)
+    except OverflowError:
+        return None
+
+
+def _end_all(ops: Ops, why: Cause, now: datetime) -> Ops:
+    """Every op told to end because of `why`."""
+    for op in ops:
+        if op.state == "Waiting":
+            message = f"it had not started when {why.message}"
+            ops = replace(ops, ended(op, "Stopped", OpReason.NEVER_STARTED, message, now))
+        elif op.state not in OVER:
+            ops = replace(ops, stopping(op, why.reason, why.message))
+    return ops
+
+
+def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
+    """Ops are under way."""
+    live = [op for op in ops if op.state not in OVER and op.state != "Waiting"]
+    moments: dict[str, str] = {}
+    phase: Phase
+    if why is not None:
+        phase = "Stopping"
+        said = [
+            Say(JobCondition.READY, False, why.reason, why.message),
+            Say(JobCondition.RECONCILING, True, JobReason.STOPPING, "its pods are being stopped"),
+        ]
+    else:
+        phase = "Running" if any(op.started_at for op in ops) else "Starting"
+        if live and all(op.state == "Running" for op in live):
+            moments["ready"] = micro_timestamp(view.now)
+            said = [Say(JobCondition.READY, True, JobReason.RUNNING, f"{_names(live)} running")]
+        else:
+            said = [
+                Say(JobCondition.READY, False, JobReason.STARTING, _waits_for(view, ops)),
+                Say(JobCondition.RECONCILING, True, JobReason.STARTING, _waits_for(view, ops)),
+            ]
+    if isinstance(view.definition, Loaded):
+        moments["accepted"] = micro_timestamp(view.now)
+    after: list[After] = []
+    for op in ops:
+        pod = view.pods.get(op.index)
+        if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
+            after.append(StopPod(pod) if pod.started_at is not None else DeletePod(pod))
+    return _state(
+        view,
+        phase,
+        [*_judged(view, ops), *said],
+        ops=ops,
+        moments=moments,
+        after=after,
+        limits=_limits(view, ops, why),
+    )
+
+
+def _judged(view: JobView, ops: Sequence[OpStatus]) -> list[Say]:
+    """What is to be said of the definition."""
+    match view.definition:
+        case Loaded():
+            message = "the definition is valid and can be run here"
+            return [Say(JobCondition.ACCEPTED, True, JobReason.ACCEPTED, message)]
+        case Unusable(reason, message) if not ops:
+            return [Say(JobCondition.ACCEPTED, False, reason, message)]
+    return kept(view, JobCondition.ACCEPTED)
+
+
+def _names(ops: Sequence[OpStatus]) -> str:
+    names = ", ".join(op.id for op in ops[:5])
+    more = f" and {len(ops) - 5} more" if len(ops) > 5 else ""
+    return f"{names}{more} {'is' if len(ops) == 1 else 'are'}"
+
+
+def _waits_for(view: JobView, ops: Sequence[OpStatus]) -> str:
+    """Why the job is not ready, for a person."""
+    for op in ops:
+        if op.state in ("Waiting", "Starting") and op.message:
+            return f"op {op.id!r}: {op.message}"[:4096]
+    if isinstance(view.definition, Loading):
+        return view.definition.problem or "the definition is being fetched again"
+    return "its pods are starting"
+
+
+def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[datetime]:
+    """The moments at which the passing of time alone changes something."""
+    if why is not None:
+        return []
+    limits = [end] if (end := expiry(view, ops)) else []
+    if isinstance(view.definition, Loaded):
+        limits += [at for op in ops if op.state == "Running" and (at := _op_limit(view.definition, op))]
+        limits += [
+            view.refused[op.index].again_at
+            for op in ops
+            if op.state == "Waiting" and op.index in view.refused
+        ]
+    limits += [
+        pod.scheduled_at + DETAIL_AFTER
+        for pod in view.pods.values()
+        if pod.scheduled_at is not None and not told(pod, view.now)
+    ]
+    return limits
+
+
+# -- the end ----------------------------------------------------------------------------------------------
+
+
+def _end(view: JobView, ops: Ops, why: Cause | None) -> Decision:
+    """All ops have ended: fix the result, then say so."""
+    if not ops and isinstance(view.definition, Unusable) and why is None:
+        outcome = unusable_verdict(view.definition)
+    else:
+        outcome = verdict(why, ops)
+    moment = last_end(ops) or view.now
+    if not view.result and _wants_result(view, why):
+        return Decision(before=(_result(view, ops, why, outcome, moment),))
+    moments = {"ended": micro_timestamp(moment)}
+    if isinstance(view.definition, Loaded):
+        moments["accepted"] = micro_timestamp(view.now)
+    good = outcome.condition is JobCondition.COMPLETE
+    said = [
+        *_judged(view, ops),
+        Say(outcome.condition, True, outcome.reason, outcome.message),
+        Say(JobCondition.READY, good, outcome.reason, outcome.message),
+    ]
+    phase: Phase = "Completed" if good else "Failed"
+    if good and outcome.flow_status is FlowStatus.STOPPED:
+        phase = "Stopped"
+    if view.is_market_job:
+        phase = "Settling"
+        said.append(_settling())
+    elif not good:
+        said.append(Say(JobCondition.STALLED, True, outcome.reason, outcome.message))
+    return _state(view, phase, said, ops=ops, moments=moments, result=view.result, after=_let_go(view))
+
+
+def _wants_result(view: JobView, why: Cause | None) -> bool:
+    """A private job that is deleted takes its result with it."""
+    return view.is_market_job or not (view.deleting and why is not None and why.reason is JobReason.DELETED)
+
+
+def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment: datetime) -> StoreResult:
+    timing = view.status.timing
+    start = parse_timestamp(timing.accepted) if timing and timing.accepted else view.created
+    unusable = view.definition if isinstance(view.definition, Unusable) and not ops else None
+    return StoreResult(
+        status=outcome.flow_status,
+        ops=ops,
+        pods=tuple(pod for _, pod in sorted(view.pods.items())),
+        start_ms=_milliseconds(start),
+        end_ms=_milliseconds(max(start, moment)),
+        cause=why,
+        problems=unusable.problems if unusable and why is None else (),
+    )
+
+
+def _after_the_end(view: JobView) -> Decision:
+    """The result is fixed: let pods and, once it is settled or deleted, the object go."""
+    complete = is_true(view.conditions, JobCondition.COMPLETE)
+    said = [
+        *kept(view, JobCondition.ACCEPTED),
+        *kept(view, JobCondition.COMPLETE if complete else JobCondition.FAILED),
+        *kept(view, JobCondition.READY),
+    ]
+    phase = final_phase(view)
+    if view.is_market_job and not is_true(view.conditions, JobCondition.SETTLED):
+        phase = "Settling"
+        said.append(_settling())
+    elif not complete:
+        failed = find(view.conditions, JobCondition.FAILED) or {}
+        said.append(Say(JobCondition.STALLED, True, str(failed.get("reason")), str(failed.get("message"))))
+    return _state(view, phase, said, after=_let_go(view))
+
+
+def _settling() -> Say:
+    message = "the result is fixed; the market host settles the run on chain"
+    return Say(JobCondition.RECONCILING, True, JobReason.SETTLING, message)
+
+
+def _let_go(view: JobView) -> list[After]:
+    """Release what was read; the NosanaJob itself only when somebody deleted it."""
+    after: list[After] = [ReleasePod(pod) for _, pod in sorted(view.pods.items()) if pod.held]
+    if view.deleting and view.held:
+        after.append(RemoveFinalizer())
+    return after
+
+
+# -- form -------------------------------------------------------------------------------------------------
+
+
+def _state(
+    view: JobView,
+    phase: Phase,
+    said: Sequence[Say],
+    *,
+    ops: Ops | None = None,
+    result: Sequence[str] = (),
+    moments: dict[str, str] | None = None,
+    after: Sequence[After] = (),
+    limits: Sequence[datetime] = (),
+) -> Decision:
+    before = own_part(view.body.get("status"))
+    status = render(view, phase, said, ops=ops, result=result, moments=moments)
+    next_limit = min(limits, default=None)
+    return Decision(
+        status=None if status == before else status,
+        after=tuple(after),
+        events=announce(before, status),
+        requeue_after=None if next_limit is None else max(0.0, (next_limit - view.now).total_seconds()),
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

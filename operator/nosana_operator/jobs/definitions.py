@@ -1,0 +1,224 @@
+"""Getting definitions: from the NosanaJob, a ConfigMap, a Secret or IPFS, in tasks beside the work queue.
+
+Nothing here blocks a reconcile: `state` answers at once, and the job is woken when there is news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from nosana_operator.api import JobReason, KeyRef, NosanaJobSpec
+from nosana_operator.definition import (
+    Definition,
+    DefinitionError,
+    Problem,
+    RunArgs,
+    Syntax,
+    exposed_ports,
+    load,
+    parse,
+    plan,
+)
+from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
+from nosana_operator.jobs.ports import Body, Definitions, JobSettings, Key, Kube
+from nosana_operator.jobs.view import DefinitionState, Loaded, Loading, Unusable
+from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_args, unsupported
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 16
+"""Fetches under way at the same time."""
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 30.0
+_KEEP: Final = 256
+"""Definitions kept by CID: a deployment posts the same one again and again."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is known for one job. Its spec may change, so what depends on it is worked out per generation."""
+
+    task: asyncio.Task[None] | None = None
+    document: Definition | Unusable | Loading = field(default_factory=Loading)
+    state: Loaded | Unusable | None = None
+    generation: int = -1
+
+
+class DefinitionLoader:
+    """Definitions by job uid; `wake` puts a job's key back into the work queue."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        definitions: Definitions,
+        settings: JobSettings,
+        wake: Callable[[Key], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._kube = kube
+        self._definitions = definitions
+        self._settings = settings
+        self._wake = wake
+        self._sleep = sleep
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._entries: dict[str, _Entry] = {}
+        self._by_cid: OrderedDict[str, Definition | Unusable] = OrderedDict()
+
+    def state(self, body: Body, spec: NosanaJobSpec) -> DefinitionState:
+        """The job's definition as far as it is here; the first call starts the fetch."""
+        meta = body["metadata"]
+        entry = self._entries.setdefault(meta["uid"], _Entry())
+        if isinstance(entry.document, Loading):
+            if spec.definition is not None:
+                entry.document = _parsed(lambda: parse(spec.definition))
+            elif entry.task is None:
+                key = (meta["namespace"], meta["name"])
+                entry.task = asyncio.create_task(self._fetch(entry, key, spec), name=f"definition of {key}")
+        if not isinstance(entry.document, Definition):
+            return entry.document
+        generation = int(meta.get("generation", 0))
+        if entry.state is None or entry.generation != generation:
+            entry.state = self._judge(body, spec, entry.document)
+            entry.generation = generation
+        return entry.state
+
+    def forget(self, uid: str) -> None:
+        """The job is over or gone: its fetch ends."""
+        entry = self._entries.pop(uid, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
+    async def close(self) -> None:
+        """End all fetches."""
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        self._entries.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _judge(self, body: Body, spec: NosanaJobSpec, definition: Definition) -> Loaded | Unusable:
+        """Whether this cluster can run it, and in which order."""
+        meta = body["metadata"]
+        context = JobContext(
+            name=meta["name"],
+            namespace=meta["namespace"],
+            uid=meta["uid"],
+            spec=spec,
+            definition=definition,
+            cluster=self._settings.cluster,
+            default_exposure=self._settings.exposure,
+        )
+        try:
+            order = plan(definition)
+            problems = unsupported(context)
+            if problems:
+                raise DefinitionError(problems)
+        except DefinitionError as error:
+            return _invalid(error, FlowStatus.INIT_ERROR)
+        demand = gpu_demand(context)
+        if demand is not None and demand.exceeds:
+            problem = Problem("ops", demand.message)
+            return Unusable(JobReason.GPU_OPS_EXCEED_SLOT, demand.message, (problem,), FlowStatus.INIT_ERROR)
+        endpoints, checked = [], set()
+        for index, op in enumerate(definition.ops):
+            if not isinstance(op.args, RunArgs):
+                continue
+            try:
+                ports = exposed_ports(run_args(context, index))
+            except DefinitionError:
+                continue  # It says so itself when its turn comes.
+            found = op_endpoints(context, index, ports)
+            endpoints += found
+            checked |= {e.id for e, port in zip(found, ports, strict=True) if port.health_checks}
+        return Loaded(context, order, tuple(endpoints), frozenset(checked))
+
+    # -- fetching ----------------------------------------------------------------------------------------
+
+    async def _fetch(self, entry: _Entry, key: Key, spec: NosanaJobSpec) -> None:
+        """Try until there is an answer; tell each failure."""
+        wait = _FIRST_WAIT
+        while True:
+            async with self._turn:
+                entry.document = await self._attempt(key[0], spec)
+            self._wake(key)
+            if not isinstance(entry.document, Loading):
+                return
+            log.info("definition not here: %s", entry.document.problem, extra={"job": f"{key[0]}/{key[1]}"})
+            await self._sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def _attempt(self, namespace: str, spec: NosanaJobSpec) -> Definition | Unusable | Loading:
+        source = spec.definition_from
+        if source is None:
+            message = "the NosanaJob has no definition; set spec.definition or spec.definitionFrom"
+            return Unusable(
+                JobReason.DEFINITION_NOT_FOUND, message, (Problem("$", message),), FlowStatus.INIT_ERROR
+            )
+        try:
+            if source.ipfs is not None:
+                return await self._from_ipfs(source.ipfs)
+            if source.config_map is not None:
+                return await self._from_object("ConfigMap", namespace, source.config_map)
+            if source.secret is not None:
+                return await self._from_object("Secret", namespace, source.secret)
+        except Mismatch as error:
+            return _unusable(JobReason.DEFINITION_MISMATCH, error)
+        except Refused as error:
+            return _unusable(JobReason.DEFINITION_INVALID, error)
+        except NotFound as error:
+            return Loading(str(error), JobReason.DEFINITION_NOT_FOUND)
+        except NosanaError as error:
+            return Loading(str(error), JobReason.DEFINITION_UNREACHABLE)
+        raise TypeError("definitionFrom without a source")
+
+    async def _from_ipfs(self, cid: str) -> Definition | Unusable:
+        kept = self._by_cid.get(cid)
+        if kept is None:
+            data = await self._definitions.fetch(cid)
+            # Strangers' documents of up to 1 MiB are not read on the loop that everything else runs on.
+            kept = await asyncio.to_thread(_parsed, lambda: parse(data, syntax=Syntax.JSON))
+            self._by_cid[cid] = kept
+            while len(self._by_cid) > _KEEP:
+                self._by_cid.popitem(last=False)
+        self._by_cid.move_to_end(cid)
+        return kept
+
+    async def _from_object(self, kind: str, namespace: str, ref: KeyRef) -> Definition | Unusable | Loading:
+        body = await self._kube.get(kind, namespace, ref.name)
+        text: str | bytes | None = (body.get("data") or {}).get(ref.key)
+        if text is None:
+            message = f"{kind} {namespace}/{ref.name} has no key {ref.key!r}; add it, or name another key"
+            return Loading(message, JobReason.DEFINITION_NOT_FOUND)
+        if kind == "Secret":
+            try:
+                text = base64.b64decode(text, validate=True)
+            except binascii.Error:
+                text = b""
+        document = text
+        return await asyncio.to_thread(_parsed, lambda: parse(load(document, source=ref.key).value))
+
+
+def _parsed(read: Callable[[], Definition]) -> Definition | Unusable:
+    try:
+        return read()
+    except DefinitionError as error:
+        return _invalid(error, FlowStatus.VALIDATION_ERROR)
+
+
+def _invalid(
+    error: DefinitionError, status: Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR]
+) -> Unusable:
+    return Unusable(JobReason.DEFINITION_INVALID, str(error)[:4096], error.problems, status)
+
+
+def _unusable(reason: JobReason, error: NosanaError) -> Unusable:
+    return Unusable(reason, str(error)[:4096], (Problem("$", str(error)),), FlowStatus.INIT_ERROR)

@@ -1,0 +1,13 @@
+"""Errors of the job controller."""
+
+from __future__ import annotations
+
+from nosana_operator.errors import Conflict, Unavailable
+
+
+class NameTaken(Conflict):
+    """An object with the name that a job's child has to have exists, and is not this job's."""
+
+
+class LogNotReadYet(Unavailable):
+    """A log cannot be read at the moment; it is tried again for a while before the result goes without it."""

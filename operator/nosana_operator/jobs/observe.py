@@ -1,0 +1,135 @@
+"""Pods as the API server gives them → `PodView`.
+
+A kubelet stamps whole seconds by its node's clock. What this process sees happen gets the moment at which it
+was seen instead; what had happened before it looked keeps the kubelet's stamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from nosana_operator.api import FINALIZER_OP, LABEL_OP, parse_timestamp
+from nosana_operator.jobs.view import Ended, PodView
+
+_FRESH: Final = timedelta(seconds=3)
+"""A stamp so young was set while we watched: seconds are cut off, and clocks differ a little."""
+_PULL_TROUBLE: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+_CREATE_TROUBLE: Final = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+_PLAIN_ENDS: Final = frozenset({"Completed", "Error", "ContainerStatusUnknown"})
+
+Fact = tuple[str, str]
+"""(pod uid, what)."""
+
+
+@dataclass(slots=True)
+class Observer:
+    """Remembers when it first saw each fact about the pods of one job."""
+
+    _seen: dict[Fact, datetime] = field(default_factory=dict)
+
+    def pods(self, bodies: Iterable[Mapping[str, Any]], now: datetime) -> dict[int, PodView]:
+        """The pods by op index. Of two pods of one op (a later attempt) the younger counts."""
+        views: dict[int, PodView] = {}
+        for body in sorted(bodies, key=lambda b: str(b["metadata"].get("creationTimestamp"))):
+            view = self._pod(body, now)
+            if view is not None:
+                views[view.op_index] = view
+        return views
+
+    def _pod(self, body: Mapping[str, Any], now: datetime) -> PodView | None:
+        meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+        index = (meta.get("labels") or {}).get(LABEL_OP, "")
+        if not index.isdecimal():
+            return None
+        uid = str(meta["uid"])
+        container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+        state = container.get("state") or {}
+        running, terminated = state.get("running"), state.get("terminated")
+        scheduled = _condition(status, "PodScheduled")
+        is_scheduled = bool(spec.get("nodeName"))
+        started = _started(running or terminated)
+        deleting = "deletionTimestamp" in meta
+        return PodView(
+            name=str(meta["name"]),
+            uid=uid,
+            op_index=int(index),
+            node=spec.get("nodeName"),
+            scheduled_at=self._when(uid, "scheduled", (scheduled or {}).get("lastTransitionTime"), now)
+            if is_scheduled
+            else None,
+            pulled_at=self._when(uid, "pulled", started, now)
+            if container.get("imageID") or started
+            else None,
+            started_at=self._when(uid, "started", started, now) if started else None,
+            ended=self._ended(uid, body, terminated, now),
+            trouble=_trouble(state.get("waiting"), scheduled),
+            deleting=deleting,
+            stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
+            held=FINALIZER_OP in (meta.get("finalizers") or ()),
+            container_id=str(container["containerID"]).partition("://")[2]
+            if container.get("containerID")
+            else None,
+        )
+
+    def _ended(
+        self, uid: str, body: Mapping[str, Any], terminated: Mapping[str, Any] | None, now: datetime
+    ) -> Ended | None:
+        meta, status = body["metadata"], body.get("status") or {}
+        why = status.get("reason")
+        if terminated is not None:
+            at = self._when(uid, "ended", terminated.get("finishedAt"), now)
+            # Evicted, DeadlineExceeded: the pod's own word says more than the container's "Error".
+            reason = why or terminated.get("reason")
+            message = status.get("message") or terminated.get("message")
+            code = terminated.get("exitCode")
+            return Ended(at, code, None if reason in _PLAIN_ENDS else reason, message)
+        finished = status.get("phase") in ("Succeeded", "Failed")
+        # The API server ends a pod without a node by itself; a kubelet confirms the end with grace 0.
+        gone = "deletionTimestamp" in meta and (
+            not (body.get("spec") or {}).get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0
+        )
+        if finished or gone:
+            return Ended(self._when(uid, "ended", None, now), None, why, status.get("message"))
+        return None
+
+    def _when(self, uid: str, what: str, stamp: str | None, now: datetime) -> datetime:
+        fact = (uid, what)
+        if fact not in self._seen:
+            stamped = parse_timestamp(stamp) if stamp else now
+            self._seen[fact] = stamped if now - stamped > _FRESH else now
+        return self._seen[fact]
+
+
+def _started(state: Mapping[str, Any] | None) -> str | None:
+    """When the container started; a container that could not be started has the epoch there."""
+    stamp = (state or {}).get("startedAt")
+    return None if stamp is None or stamp.startswith("1970-") else str(stamp)
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    return next((c for c in status.get("conditions") or () if c.get("type") == kind), None)
+
+
+def _trouble(
+    waiting: Mapping[str, Any] | None, scheduled: Mapping[str, Any] | None
+) -> tuple[str, str] | None:
+    """Why the op does not start, in words that stay the same while the cause does."""
+    if scheduled is not None and scheduled.get("status") == "False":
+        return "Unschedulable", str(scheduled.get("message") or "no node can take the pod")
+    reason = (waiting or {}).get("reason")
+    if reason in _PULL_TROUBLE:
+        # ErrImagePull and ImagePullBackOff take turns; only the former says what is wrong.
+        return (
+            "ImagePull",
+            "the image cannot be pulled; check its name, and that the node reaches its registry",
+        )
+    if reason in _CREATE_TROUBLE:
+        return str(reason), str((waiting or {}).get("message") or "the container cannot be started")
+    return None

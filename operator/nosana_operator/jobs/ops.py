@@ -1,0 +1,178 @@
+"""How each op stands, from what was written before and what its pod shows now. Pure.
+
+Waiting ──▶ Starting ──▶ Running ──▶ Succeeded | Failed
+   │            └─────┬─────┘
+   │               Stopping ──▶ Succeeded (its time was up) | Stopped
+   └──▶ Failed (it can never start) | Stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal
+
+from nosana_operator.api import OpStatus, micro_timestamp, parse_timestamp
+from nosana_operator.definition import Definition, OpProgress
+from nosana_operator.jobs.view import PodView
+
+Ops = tuple[OpStatus, ...]
+
+LIVE: Final = frozenset({"Starting", "Running", "Stopping"})
+"""States in which an op has a pod that has not ended."""
+OVER: Final = frozenset({"Succeeded", "Failed", "Stopped"})
+DETAIL_AFTER: Final = timedelta(seconds=5)
+_LONGEST_MESSAGE: Final = 4096
+
+
+class OpReason(StrEnum):
+    """Why an op stands as it does; a kubelet's own words (OOMKilled, Evicted, …) come beside these."""
+
+    EXIT_CODE = "ExitCode"
+    NEVER_STARTED = "NeverStarted"
+    EXPIRED = "Expired"
+    DEPENDENCY_ENDED = "DependencyEnded"
+    LITERAL_INVALID = "LiteralInvalid"
+    ARGS_INVALID = "ArgsInvalid"
+    POD_REFUSED = "PodRefused"
+    POD_LOST = "PodLost"
+    POD_DELETED = "PodDeleted"
+    DEFINITION_CHANGED = "DefinitionChanged"
+
+
+def waiting(definition: Definition) -> Ops:
+    """All ops of a definition before anything starts."""
+    return tuple(
+        OpStatus(id=op.id, index=index, stage=op.group, state="Waiting")
+        for index, op in enumerate(definition.ops)
+    )
+
+
+def advance(ops: Sequence[OpStatus], pods: Mapping[int, PodView], lost: frozenset[int], now: datetime) -> Ops:
+    """The ops as their pods say; an op that has ended stays as it is."""
+    return tuple(_advance(op, pods.get(op.index), op.index in lost, now) for op in ops)
+
+
+def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> OpStatus:
+    if op.state in OVER:
+        return op
+    if pod is None:
+        if not lost:
+            return op
+        if op.state == "Stopping":
+            return _stopped(op, now)
+        return ended(
+            op,
+            "Failed",
+            OpReason.POD_LOST,
+            f"pod {op.pod} is gone without a trace; the op is not run a second time",
+            now,
+        )
+    op = op.model_copy(
+        update={
+            "pod": pod.name,
+            "node": pod.node if told(pod, now) else op.node,
+            "started_at": op.started_at or (micro_timestamp(pod.started_at) if pod.started_at else None),
+        }
+    )
+    if pod.ended is not None:
+        return _outcome(op, pod, now)
+    if op.state == "Stopping":
+        return op
+    if pod.started_at is not None:
+        return op.model_copy(update={"state": "Running", "reason": None, "message": None})
+    reason, message = pod.trouble or (None, None)
+    return op.model_copy(update={"state": "Starting", "reason": reason, "message": cut(message)})
+
+
+def told(pod: PodView, now: datetime) -> bool:
+    """Whether the pod's way to its start is worth a write of the status by itself.
+
+    Being placed and started lie a moment apart as a rule, and one write then tells both; when an image is
+    pulled in between, people want to know where.
+    """
+    if pod.started_at is not None or pod.ended is not None:
+        return True
+    return pod.scheduled_at is not None and now - pod.scheduled_at >= DETAIL_AFTER
+
+
+def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
+    end = pod.ended
+    assert end is not None  # noqa: S101 - the caller looked
+    op = op.model_copy(update={"exit_code": end.exit_code})
+    if op.state == "Stopping":
+        return _stopped(op, end.at)
+    if pod.deleting:
+        message = f"pod {pod.name} was deleted by somebody else; delete or stop the NosanaJob instead"
+        return ended(op, "Failed", OpReason.POD_DELETED, message, end.at)
+    if end.exit_code == 0 and end.reason is None:
+        return ended(op, "Succeeded", None, None, end.at)
+    code = f"exit code {end.exit_code}" if end.exit_code is not None else "its container never ran"
+    said = f"{code}: {end.message}" if end.message else code
+    return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, said, end.at)
+
+
+def _stopped(op: OpStatus, at: datetime) -> OpStatus:
+    """An op that was told to stop, and has."""
+    if op.reason == OpReason.EXPIRED and op.started_at is not None:
+        return ended(op, "Succeeded", op.reason, op.message, at)
+    return ended(op, "Stopped", op.reason, op.message, at)
+
+
+def stopping(op: OpStatus, reason: str, message: str) -> OpStatus:
+    """Tell a live op to stop; the first reason counts."""
+    if op.state == "Stopping":
+        return op
+    return op.model_copy(update={"state": "Stopping", "reason": str(reason), "message": cut(message)})
+
+
+def ended(
+    op: OpStatus,
+    state: Literal["Succeeded", "Failed", "Stopped"],
+    reason: str | None,
+    message: str | None,
+    at: datetime,
+) -> OpStatus:
+    """The op at its end; never before its start."""
+    if op.started_at is not None:
+        at = max(at, parse_timestamp(op.started_at))
+    return op.model_copy(
+        update={
+            "state": state,
+            "reason": None if reason is None else str(reason),
+            "message": cut(message),
+            "ended_at": micro_timestamp(at),
+        }
+    )
+
+
+def progress(ops: Sequence[OpStatus]) -> dict[str, OpProgress]:
+    """What the plan has to know of ops that were started or ended. An op is ready once its container ran."""
+    return {
+        op.id: OpProgress(ready=op.started_at is not None, ended=op.state in OVER)
+        for op in ops
+        if op.state != "Waiting"
+    }
+
+
+def replace(ops: Sequence[OpStatus], changed: OpStatus) -> Ops:
+    """The ops with that one changed."""
+    return tuple(changed if op.index == changed.index else op for op in ops)
+
+
+def first_start(ops: Sequence[OpStatus]) -> datetime | None:
+    """When the job's first container started."""
+    starts = [parse_timestamp(op.started_at) for op in ops if op.started_at]
+    return min(starts, default=None)
+
+
+def last_end(ops: Sequence[OpStatus]) -> datetime | None:
+    """When its last container ended; None when none ran."""
+    ends = [parse_timestamp(op.ended_at) for op in ops if op.ended_at and op.pod]
+    return max(ends, default=None)
+
+
+def cut(message: str | None) -> str | None:
+    """A message as long as a status takes it."""
+    return message[:_LONGEST_MESSAGE] if message else None

@@ -1,0 +1,153 @@
+"""A job's result: ops and logs → the exact FlowState bytes (node-behaviour.md §11.1). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from nosana_operator.api import JobReason, OpStatus, parse_timestamp
+from nosana_operator.api.result import ResultTooLarge, result_secrets
+from nosana_operator.definition.flowstate import (
+    MAX_LOG_BYTES,
+    EndReason,
+    FlowError,
+    FlowState,
+    LogEntry,
+    LogTail,
+    OpState,
+)
+from nosana_operator.jobs.effects import StoreResult
+from nosana_operator.jobs.ending import STOPS, Cause
+from nosana_operator.jobs.ops import OpReason
+from nosana_operator.jobs.ports import Body
+from nosana_operator.jobs.view import PodView
+
+MAX_LOG_READ: Final = 32 * 1024 * 1024
+"""Bytes of one container's log that are read at most; kubelets rotate at 10 MiB by default."""
+_ALL_LOGS: Final = 32 * 1024 * 1024
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d)$")
+_WORDS: Final[Mapping[str, Literal["success", "failed", "stopped"]]] = {
+    "Succeeded": "success",
+    "Failed": "failed",
+    "Stopped": "stopped",
+}
+_OURS: Final = frozenset(OpReason)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What could be read of an op's log; `problem` tells what could not."""
+
+    data: bytes = b""
+    problem: str | None = None
+
+
+def result_parts(job: Body, plan: StoreResult, logs: Mapping[int, Log]) -> tuple[Body, ...]:
+    """The Secrets that hold the result; log lines go, oldest first, until it fits."""
+    budget = min(MAX_LOG_BYTES, _ALL_LOGS // max(1, len(logs)))
+    while True:
+        try:
+            return result_secrets(job, flow_state(plan, logs, budget).to_bytes())
+        except ResultTooLarge:
+            if budget == 0:
+                raise
+            budget //= 2
+
+
+def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_LOG_BYTES) -> FlowState:
+    """The result; each op's log has at most `log_bytes`."""
+    if plan.problems:
+        return FlowState.unusable(plan.problems, status=plan.status, start=plan.start_ms, end=plan.end_ms)
+    pods = {pod.op_index: pod for pod in plan.pods}
+    return FlowState(
+        plan.status,
+        plan.start_ms,
+        plan.end_ms,
+        ops=tuple(
+            _op(op, pods.get(op.index), logs.get(op.index, Log()), plan.cause, log_bytes) for op in plan.ops
+        ),
+    )
+
+
+def _op(op: OpStatus, pod: PodView | None, log: Log, cause: Cause | None, log_bytes: int) -> OpState:
+    return OpState(
+        operation_id=op.id,
+        group=op.stage,
+        status=_WORDS[op.state],
+        provider_id=pod.container_id if pod else None,
+        start_time=_milliseconds(op.started_at),
+        end_time=_milliseconds(op.ended_at),
+        exit_code=op.exit_code,
+        logs=tuple(_entries(op, log, log_bytes)),
+        errors=_errors(op),
+        reason=_reason(op, cause),
+        state=_engine_state(op) if op.exit_code is not None else None,
+    )
+
+
+def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
+    if op.state == "Failed" and op.reason in _OURS and op.reason != OpReason.EXIT_CODE and op.message:
+        yield LogEntry("nodeerr", f"{op.message}\n")
+    tail = LogTail(max_bytes=log_bytes)
+    tail.extend(log_lines(log.data))
+    yield from tail.entries()
+    if log.problem is not None:
+        yield LogEntry("nodeerr", f"{log.problem}\n")
+
+
+def log_lines(data: bytes) -> Iterator[LogEntry]:
+    """Lines of a container's log as the API server gives them, each led by its timestamp.
+
+    The API server does not tell stdout and stderr apart, so all is `stdout`.
+    """
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end + 1
+        line = data[start:end]
+        start = end
+        stamp, space, text = line.partition(b" ")
+        if space and _STAMP.match(stamp):
+            yield LogEntry("stdout", text.decode("utf-8", "replace"), stamp.decode())
+        else:
+            yield LogEntry("stdout", line.decode("utf-8", "replace"))
+
+
+def _errors(op: OpStatus) -> Sequence[FlowError]:
+    """What kept an op from running as it should, in the node's words; an exit code is no such thing."""
+    if op.state != "Failed" or op.reason == OpReason.EXIT_CODE:
+        return ()
+    event = "operation-error" if op.reason in _OURS else "container-runtime-error"
+    return (FlowError(event, op.message or op.reason or "failed"),)
+
+
+def _reason(op: OpStatus, cause: Cause | None) -> EndReason:
+    """Why an op was ended from outside, if it was."""
+    if cause is not None and op.reason in (cause.reason, OpReason.NEVER_STARTED):
+        return EndReason(
+            host_shut_down=cause.reason is JobReason.DELETED,
+            job_stopped=cause.reason in STOPS,
+            job_expired=cause.reason is JobReason.EXPIRED,
+            sentence=cause.message,
+        )
+    if op.reason in (OpReason.EXPIRED, OpReason.DEPENDENCY_ENDED):
+        return EndReason(sentence=op.message)
+    return EndReason()
+
+
+def _engine_state(op: OpStatus) -> dict[str, Any]:
+    """The container's end in the words of a container engine, as Nosana's node passes them on."""
+    return {
+        "Status": "exited",
+        "ExitCode": op.exit_code,
+        "OOMKilled": op.reason == "OOMKilled",
+        "StartedAt": op.started_at,
+        "FinishedAt": op.ended_at,
+        "RestartCount": 0,
+    }
+
+
+def _milliseconds(stamp: str | None) -> int | None:
+    return None if stamp is None else int(parse_timestamp(stamp).timestamp() * 1000)

@@ -1,0 +1,166 @@
+"""What a decision is made from, frozen: the NosanaJob, its definition, its pods, and the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from nosana_operator.api import (
+    FINALIZER_JOB,
+    Endpoint,
+    JobCondition,
+    JobReason,
+    NosanaJobSpec,
+    NosanaJobStatus,
+    is_true,
+    parse_timestamp,
+)
+from nosana_operator.definition import Plan, Problem
+from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.jobs.ports import Body
+from nosana_operator.workload import JobContext
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The definition is not here yet; `problem` tells why the last attempt failed, `reason` in one word."""
+
+    problem: str | None = None
+    reason: JobReason = JobReason.FETCHING_DEFINITION
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The definition is here, valid, served by this version, and in order."""
+
+    context: JobContext
+    plan: Plan
+    endpoints: tuple[Endpoint, ...] = ()
+    """Of all ops, literals replaced."""
+    checked: frozenset[str] = frozenset()
+    """Ids of the endpoints that have health checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The definition can never be run."""
+
+    reason: JobReason
+    message: str
+    problems: tuple[Problem, ...]
+    flow_status: Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR]
+    """VALIDATION_ERROR: it was read and breaks the language's rules; INIT_ERROR: it could not be had, or can
+    never run here (node-behaviour.md §11.2)."""
+
+
+DefinitionState = Loading | Loaded | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A container that ended; `exit_code` is None when it never started."""
+
+    at: datetime
+    exit_code: int | None
+    reason: str | None = None
+    """The kubelet's word (OOMKilled, Evicted, …), None for a plain end."""
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One op's pod. Moments are by our clock (`observe.py`)."""
+
+    name: str
+    uid: str
+    op_index: int
+    node: str | None = None
+    scheduled_at: datetime | None = None
+    pulled_at: datetime | None = None
+    started_at: datetime | None = None
+    ended: Ended | None = None
+    trouble: tuple[str, str] | None = None
+    """(reason, sentence) why it does not start: unschedulable, image not pulled."""
+    deleting: bool = False
+    stopping: bool = False
+    """Asked to stop already: a deadline is set, or it is being deleted."""
+    held: bool = True
+    """Our finalizer is on it."""
+    container_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server did not take an op's objects."""
+
+    since: datetime
+    again_at: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """All that `decide` reads."""
+
+    body: Body
+    spec: NosanaJobSpec
+    status: NosanaJobStatus
+    now: datetime
+    definition: DefinitionState = Loading()
+    pods: Mapping[int, PodView] = field(default_factory=lambda: MappingProxyType({}))
+    """By op index."""
+    lost: frozenset[int] = frozenset()
+    """Ops whose pod should be there, and the API server says that it is not."""
+    refused: Mapping[int, Refusal] = field(default_factory=lambda: MappingProxyType({}))
+    result: tuple[str, ...] = ()
+    """Names of the Secrets that hold the fixed result."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The object's metadata."""
+        return self.body["metadata"]  # type: ignore[no-any-return]
+
+    @property
+    def conditions(self) -> Sequence[Mapping[str, Any]]:
+        """The conditions as they stand, the market host's among them."""
+        return (self.body.get("status") or {}).get("conditions") or ()
+
+    @property
+    def generation(self) -> int:
+        """metadata.generation."""
+        return int(self.meta.get("generation", 0))
+
+    @property
+    def created(self) -> datetime:
+        """When the object was made."""
+        return parse_timestamp(self.meta["creationTimestamp"])
+
+    @property
+    def deleting(self) -> bool:
+        """Somebody deleted the NosanaJob."""
+        return "deletionTimestamp" in self.meta
+
+    @property
+    def held(self) -> bool:
+        """Our finalizer is on the NosanaJob."""
+        return FINALIZER_JOB in (self.meta.get("finalizers") or ())
+
+    @property
+    def is_market_job(self) -> bool:
+        """It belongs to a run on chain."""
+        return self.spec.run is not None
+
+    @property
+    def may_run(self) -> bool:
+        """A market's job runs only when the market host has verified it against the chain (DESIGN 2)."""
+        return not self.is_market_job or is_true(self.conditions, JobCondition.RUN_VERIFIED)
+
+    @property
+    def over(self) -> bool:
+        """The job has ended and its result is fixed."""
+        return is_true(self.conditions, JobCondition.COMPLETE) or is_true(
+            self.conditions, JobCondition.FAILED
+        )
