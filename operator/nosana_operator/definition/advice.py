@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
-from nosana_operator.definition.errors import Problem
+from nosana_operator.definition.errors import MAX_PROBLEMS, Problem
 from nosana_operator.definition.exposure import expose_items, is_tcp_port
-from nosana_operator.definition.literals import Reference, references
+from nosana_operator.definition.literals import Reference, references, without_references
 from nosana_operator.definition.model import (
     Definition,
     ExposedPort,
@@ -35,8 +36,8 @@ _MEANT = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
 
 
 def advice(definition: Definition) -> list[Problem]:
-    """All warnings, in document order, except those about the order of ops, which come last."""
-    return [*_whole(definition), *_ops(definition), *_order(definition)]
+    """The first warnings, in document order, except those about the order of ops, which come last."""
+    return list(islice(chain(_whole(definition), _ops(definition), _order(definition)), MAX_PROBLEMS))
 
 
 def _whole(definition: Definition) -> Iterator[Problem]:
@@ -208,8 +209,7 @@ class _Known:
         for where, text in _texts(dumped):
             if "%%" not in text:
                 continue
-            found = list(references(text))
-            for reference in found:
+            for reference in references(text):
                 why = self._unknown(reference, op)
                 if why:
                     yield Problem(
@@ -217,10 +217,7 @@ class _Known:
                         f"{quoted(reference.text, 120)}: {why[0]}, so the op will fail",
                         why[1],
                     )
-            plain = text
-            for reference in found:
-                plain = plain.replace(reference.text, "")
-            if _MEANT.search(plain):
+            if _MEANT.search(without_references(text)):
                 yield Problem(
                     json_path((*place, *where)),
                     "this is no literal and stays as text",
@@ -239,7 +236,7 @@ class _Known:
                 if name in _GLOBALS
                 else (f"nothing global is called {quoted(name)}", f"there are: {', '.join(sorted(_GLOBALS))}")
             )
-        return self._unknown_of_op(reference, op) if reference.path else None
+        return self._unknown_of_op(reference, op)
 
     def _unknown_of_op(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
         target = self._ops.get(reference.name)
@@ -275,7 +272,7 @@ class _Known:
 
 
 def _order(definition: Definition) -> Iterator[Problem]:
-    found = list(order_problems(definition))
+    found = list(islice(order_problems(definition), MAX_PROBLEMS))
     for problem in found:
         yield Problem(
             problem.path, f"{problem.message}; the job will be refused before it starts", problem.hint

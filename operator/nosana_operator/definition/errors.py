@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
 
+# A hostile document can be wrong in a hundred thousand places; a person reads the first few.
+MAX_PROBLEMS = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

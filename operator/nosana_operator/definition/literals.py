@@ -14,7 +14,9 @@ from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
 
 # An op id may hold anything but a dot; it stops before the next `%%`, so one string may hold many literals.
-_LITERAL = re.compile(r"%%(ops|globals?)\.((?:(?!%%)[^.])+)(?:\.([A-Za-z0-9._-]+))?%%")
+# Only globals may do without a path: `%%ops.ID%%` is plain text.
+_NAME = r"(?:(?!%%)[^.])+"
+_LITERAL = re.compile(rf"%%(ops(?=\.{_NAME}\.)|globals?)\.({_NAME})(?:\.([A-Za-z0-9._-]+))?%%")
 
 ResultValue = str | list[str | None]
 """What a `results` entry captured: one string per capture (None for a group that did not take part), or the
@@ -83,6 +85,11 @@ def references(text: str) -> Iterator[Reference]:
         yield from map(Reference.of, _LITERAL.finditer(text))
 
 
+def without_references(text: str) -> str:
+    """The text with a blank in place of each literal."""
+    return _LITERAL.sub(" ", text)
+
+
 def replace(text: str, context: Context) -> ResultValue:
     """Replace every literal in `text`; one that is the whole text gives its value as it is, list or text.
 
@@ -144,9 +151,6 @@ def _global(reference: Reference, context: Context) -> str:
 
 
 def _of_op(reference: Reference, context: Context) -> ResultValue:
-    if not reference.path:
-        # Two parts are no literal for ops: such text stands as it is.
-        return reference.text
     facts = context.ops.get(reference.name)
     if facts is None:
         raise UnresolvedLiteralError(

@@ -102,8 +102,10 @@ class HttpHealthCheck(_Closed):
     method: Literal["GET", "POST", "PUT", "DELETE"]
     expected_status: Number
     continuous: bool = Field(description="Check again every 30 s after the first success.")
-    headers: Maybe[dict[str, str]] = None
-    body: Any = Field(default=None, description="Sent with POST and PUT; anything but a string goes as JSON.")
+    headers: Maybe[dict[str, str]] = Field(default=None, repr=False)
+    body: Any = Field(
+        default=None, repr=False, description="Sent with POST and PUT; anything but a string goes as JSON."
+    )
     restart_on_failure: bool = Field(
         default=False, description="Restart the container when the check fails. Newer nodes only."
     )
@@ -343,7 +345,7 @@ class RunArgs(_Closed):
     entrypoint: Maybe[TextOrList] = Field(
         default=None, description="Replaces the image's ENTRYPOINT; a string is one word, never split."
     )
-    env: Maybe[dict[str, str]] = None
+    env: Maybe[dict[str, str]] = Field(default=None, repr=False)
     work_dir: Maybe[str] = None
     gpu: Maybe[bool] = Field(
         default=None, description="Give this op the job's GPU set; `global.gpu` wins when true."
@@ -447,10 +449,10 @@ class Global(_Closed):
         default=None, description="True gives every op the GPU set; an op cannot refuse."
     )
     entrypoint: Maybe[TextOrList] = None
-    env: Maybe[dict[str, str]] = Field(default=None, description="Under each op's own `env`.")
+    env: Maybe[dict[str, str]] = Field(default=None, repr=False, description="Under each op's own `env`.")
     work_dir: Maybe[str] = None
     variables: Maybe[dict[str, str]] = Field(
-        default=None, description="Values of `%%global.variables.NAME%%`."
+        default=None, repr=False, description="Values of `%%global.variables.NAME%%`."
     )
 
 

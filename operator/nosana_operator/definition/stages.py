@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
-from nosana_operator.definition.errors import DefinitionError, Problem
+from nosana_operator.definition.errors import MAX_PROBLEMS, DefinitionError, Problem
 from nosana_operator.definition.model import Definition, Operation, RunArgs
 from nosana_operator.definition.paths import json_path, quoted
 
@@ -98,7 +99,7 @@ def plan(definition: Definition) -> Plan:
     unknown or own id in `depends_on`, a target in a later stage, `stop_if_dependent_stops` across stages,
     cycles, and args that do not fit the op's type.
     """
-    found = list(order_problems(definition))
+    found = list(islice(order_problems(definition), MAX_PROBLEMS))
     if found:
         raise DefinitionError(found)
     groups: dict[str, list[int]] = {}
@@ -247,7 +248,7 @@ def _bad_target(op: Operation, target: str, stage_of: Mapping[str, int]) -> tupl
 
 
 def _cycles(definition: Definition) -> Iterator[Problem]:
-    """One problem for each op that would wait for itself, named with the way round."""
+    """One problem for each circle of ops that wait for each other, named with the way round."""
     waits = _waits(definition)
     index_of = {op.id: index for index, op in enumerate(definition.ops)}
     settled: set[str] = set()

@@ -9,14 +9,11 @@ from pydantic import ValidationError
 
 from nosana_operator.definition import messages
 from nosana_operator.definition.advice import advice
-from nosana_operator.definition.errors import DefinitionError, Problem
+from nosana_operator.definition.errors import MAX_PROBLEMS, DefinitionError, Problem
 from nosana_operator.definition.model import Definition
 from nosana_operator.definition.paths import ROOT
 from nosana_operator.definition.reading import Syntax, inspect, load
 from nosana_operator.definition.rules import broken_rules
-
-# A hostile document can be wrong in a hundred thousand places; a person reads the first few.
-MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True, slots=True)
