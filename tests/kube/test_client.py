@@ -180,6 +180,14 @@ async def test_each_answer_is_one_of_four_outcomes(code: int, outcome: type[Exce
         assert caught.value.reason == "Because"  # type: ignore[attr-defined]
 
 
+async def test_an_apply_of_unknown_fields_is_refused_although_the_server_says_500() -> None:
+    answer = status_answer(500, message="failed to create typed patch object (ns/j): .status.x: not declared")
+    async with bench(answer) as b:
+        with pytest.raises(Refused):
+            await b.client.apply(JOB, manager="me")
+        assert b.waits == []
+
+
 CALLS: dict[str, tuple[Callable[[KubeClient], Awaitable[Any]], bool]] = {
     "get": (lambda c: c.get("Pod", "ns", "p"), True),
     "list": (lambda c: c.list("Pod"), True),

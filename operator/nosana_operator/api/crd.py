@@ -55,9 +55,17 @@ def _structural(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> JsonObjec
         out.setdefault("format", "int64")
     if "description" in out:
         out["description"] = " ".join(out["description"].split())
-    if "default" in out and isinstance(out["default"], Mapping):
-        out["default"] = {k: v for k, v in out["default"].items() if v not in (None, [], {})}
+    if "default" in out:
+        out["default"] = _without_nothing(out["default"])
     return out
+
+
+def _without_nothing(default: Any) -> Any:
+    """A default without nulls, empty lists and empty objects at any depth: the API server refuses null."""
+    if not isinstance(default, Mapping):
+        return default
+    inner = {name: _without_nothing(value) for name, value in default.items()}
+    return {name: value for name, value in inner.items() if value not in (None, [], {})}
 
 
 def schema_of(model: type[ApiModel]) -> JsonObject:

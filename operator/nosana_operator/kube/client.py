@@ -36,6 +36,8 @@ _RELISTS = 3
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30)
 # A log of many megabytes from a slow kubelet takes longer than any other request; silence does not.
 _LOG_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=30, sock_read=30)
+_UNTYPED = "failed to create typed patch object"
+"""What the API server says, under 500 of all codes, to an apply whose fields its schema does not know."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -312,7 +314,9 @@ class KubeClient:
                         return content
                     failure = _failure(subject, response, content)
                     # 429 was turned away before anything happened, so even a create may be repeated.
-                    if response.status == 429 or (repeatable and response.status >= 500):
+                    if response.status == 429 or (
+                        repeatable and response.status >= 500 and isinstance(failure, KubeUnavailable)
+                    ):
                         wait = _retry_after(response)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = KubeUnavailable(
@@ -362,6 +366,8 @@ def _failure(subject: str, response: aiohttp.ClientResponse, content: bytes) -> 
         kind = KubeNotFound
     elif code == 409:
         kind = KubeConflict
+    elif code == 500 and _UNTYPED in message:
+        kind = KubeRefused
     elif code >= 500 or code in (401, 408, 429):
         # 401 says nothing about the request itself, and heals when credentials rotate.
         kind = KubeUnavailable
