@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import click
 
+from nosana_operator.cli.crds import crds
+from nosana_operator.cli.render import render
+from nosana_operator.cli.schema import schema
+from nosana_operator.cli.submit import submit
+from nosana_operator.cli.validate import validate
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nosana-operator")
 def main() -> None:
     """Make a Kubernetes cluster a host on the Nosana GPU marketplace."""
+
+
+main.add_command(crds)
+main.add_command(render)
+main.add_command(submit)
+main.add_command(schema)
+main.add_command(validate)
