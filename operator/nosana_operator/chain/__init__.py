@@ -1,4 +1,4 @@
-"""Solana: the one room that imports solana, solders and anchorpy. Knows nothing of Kubernetes or jobs' content.
+"""Solana: the one room that imports solana, solders and anchorpy. Knows nothing of Kubernetes or of content.
 
 `ChainClient` is the façade; posters and tests also use `JobsProgram` and `Programs`.
 """

@@ -131,7 +131,7 @@ class ChainClient:
         return self.clock.now()
 
     def chain_time(self) -> float:
-        """The chain's time by the last measurement, unix seconds. Raises ChainUnavailable before the first."""
+        """The chain's time by the last measurement, unix seconds. Raises ChainUnavailable before one."""
         return self.clock.now()
 
     async def _data(self, address: str, finalized: bool) -> bytes | None:
