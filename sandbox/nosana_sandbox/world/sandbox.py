@@ -106,7 +106,6 @@ class Sandbox:
             self._shape_file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.state.rmdir()
-        self._lock_file.unlink(missing_ok=True)
 
     def status(self) -> Running:
         """What runs. Raises NotRunning when a part of it does not, with what is missing."""
