@@ -170,7 +170,9 @@ def exposed_ports(expose: Any) -> list[int]:
 
 
 _SHELLS: Final = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
-_COMMAND: Final = re.compile(r"(?:^|&&|\|\||[;|\n(]|\b(?:do|then|else)\s)\s*([A-Za-z_./][\w./+-]*)")
+_COMMAND: Final = re.compile(
+    r"(?:^|&&|\|\||[;|\n(])\s*(?:(?:do|then|else|if|while|until)\s+)*([A-Za-z_./][\w./+-]*)"
+)
 _KEYWORDS: Final = frozenset(
     {
         *("if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "in"),
