@@ -12,7 +12,7 @@ from nosana_operator.api import Exposure
 Body = dict[str, Any]
 """A Kubernetes object as plain data."""
 Bodies = list[Body]
-JsonPatch = list[Mapping[str, Any]]
+JsonPatch = list[dict[str, Any]]
 Key = tuple[str, str]
 """(namespace, name) of a NosanaJob."""
 

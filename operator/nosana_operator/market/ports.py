@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from nosana_operator.market.facts import Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts, Signed
 
@@ -37,7 +37,7 @@ class Cache(Protocol):
     def get(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Any] | None:
         """The object, or None."""
 
-    def list(self, kind: str, namespace: str | None = None) -> list[Mapping[str, Any]]:
+    def list(self, kind: str, namespace: str | None = None) -> Sequence[Mapping[str, Any]]:
         """All objects of the kind."""
 
     def put(self, body: Body) -> object:
@@ -148,14 +148,22 @@ class Pinner(Protocol):
 class WalletReader(Protocol):
     """Makes a wallet of a Secret's bytes."""
 
-    def __call__(self, data: bytes) -> Wallet:
+    def __call__(self, data: bytes, /) -> Wallet:
         """Raises Refused with a sentence that never holds the bytes."""
 
 
 class Events(Protocol):
     """The recorder of Events."""
 
-    def event(self, regarding: Mapping[str, Any], *, type: str, reason: str, action: str, note: str) -> None:
+    def event(
+        self,
+        regarding: Mapping[str, Any],
+        *,
+        type: Literal["Normal", "Warning"],
+        reason: str,
+        action: str,
+        note: str,
+    ) -> None:
         """Fire and forget."""
 
 

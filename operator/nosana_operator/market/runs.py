@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
@@ -489,7 +489,7 @@ class _Pass:
                 )
             )
 
-    def _event(self, kind: str, reason: str, note: str) -> None:
+    def _event(self, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         self.edges.events.event(self.body, type=kind, reason=reason, action="Settle", note=note)
 
     def _fields(self) -> dict[str, str]:

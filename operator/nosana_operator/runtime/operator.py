@@ -18,7 +18,17 @@ from typing import Any
 
 import aiohttp
 
-from nosana_operator.api import GROUP, JOB_KIND, LABEL_JOB, LABEL_JOB_UID, MARKET_KIND, PLURALS, VERSION
+from nosana_operator.api import (
+    GROUP,
+    JOB_KIND,
+    LABEL_CHAIN_JOB,
+    LABEL_JOB,
+    LABEL_JOB_UID,
+    LABEL_RUN,
+    MARKET_KIND,
+    PLURALS,
+    VERSION,
+)
 from nosana_operator.kube import (
     CORE_KINDS,
     Credentials,
@@ -32,7 +42,7 @@ from nosana_operator.runtime.errors import BackgroundFailed
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.metrics import OperatorMetrics
 from nosana_operator.runtime.queue import WorkQueue
-from nosana_operator.runtime.routing import CapacityWatch, ObjectKey, job_key, market_key
+from nosana_operator.runtime.routing import CapacityWatch, ObjectKey, is_run, job_key, market_key
 from nosana_operator.runtime.settings import Settings
 from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
 from nosana_operator.runtime.web import WebServer
@@ -66,15 +76,20 @@ class Edges:
     http: aiohttp.ClientSession
     """For everything that is not the Kubernetes API: chain, IPFS."""
     enqueue_job: Callable[[ObjectKey], None]
-    enqueue_market: Callable[[ObjectKey], None]
+    chain_changed: Callable[[str, str], None]
+    """(kind, address): an account on chain is not what it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loops:
-    """The two loops, and what has to run beside them for ever."""
+    """The two loops, and what has to run beside them for ever.
+
+    The market host's has two queues: one of NosanaMarkets, and one of runs, so that many settle at once.
+    """
 
     reconcile_job: Reconcile
     reconcile_market: Reconcile
+    reconcile_run: Reconcile
     background: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()
     close: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Called at the end, in order."""
@@ -115,7 +130,7 @@ class Operator:
         api = ApiHealth()
         cache = ObjectCache(
             ("Pod", "Node", JOB_KIND, MARKET_KIND),
-            indexes={"Pod": (LABEL_JOB_UID,)},
+            indexes={"Pod": (LABEL_JOB_UID,), JOB_KIND: (LABEL_RUN, LABEL_CHAIN_JOB)},
             trim={
                 "Pod": slim_pod,
                 "Node": trim.node,
@@ -130,8 +145,10 @@ class Operator:
 
         jobs: WorkQueue[ObjectKey] = WorkQueue("jobs", observer=metrics.queue("jobs", JOB_KIND))
         markets: WorkQueue[ObjectKey] = WorkQueue("markets", observer=metrics.queue("markets", MARKET_KIND))
-        for queue in (jobs, markets):
+        runs: WorkQueue[ObjectKey] = WorkQueue("runs", observer=metrics.queue("runs", "Run"))
+        for queue in (jobs, markets, runs):
             metrics.watch_queue(queue)
+        router = _Router(cache, jobs, markets, runs)
         metrics.expose_objects(lambda: cache.list(JOB_KIND), lambda: cache.list(MARKET_KIND))
 
         async with contextlib.AsyncExitStack() as stack:
@@ -146,7 +163,7 @@ class Operator:
                 cache=cache,
                 lister=kube,
                 credentials=self._credentials,
-                on_change=_Router(cache, jobs, markets),
+                on_change=router,
                 on_signals=self._take_signals,
                 on_event=metrics.watch_event,
             )
@@ -176,7 +193,7 @@ class Operator:
                     metrics=metrics,
                     http=http,
                     enqueue_job=jobs.add,
-                    enqueue_market=markets.add,
+                    chain_changed=router.chain_changed,
                 )
             )
             for close in reversed(loops.close):
@@ -198,6 +215,7 @@ class Operator:
                 parts.start(
                     "market workers", markets.run(settings.workers.markets, loops.reconcile_market)
                 ): markets,
+                parts.start("run workers", runs.run(settings.workers.runs, loops.reconcile_run)): runs,
             }
             self.ready.set()
             log.info(
@@ -238,23 +256,46 @@ class Operator:
 class _Router:
     """Passes each change on to the queues."""
 
-    def __init__(self, cache: ObjectCache, jobs: WorkQueue[ObjectKey], markets: WorkQueue[ObjectKey]) -> None:
+    def __init__(
+        self,
+        cache: ObjectCache,
+        jobs: WorkQueue[ObjectKey],
+        markets: WorkQueue[ObjectKey],
+        runs: WorkQueue[ObjectKey],
+    ) -> None:
         self._cache = cache
         self._jobs = jobs
         self._markets = markets
+        self._runs = runs
         self._capacity = CapacityWatch()
 
     def __call__(self, change: Change) -> None:
         job = job_key(change)
         if job is not None:
             self._jobs.add(job)
+        if change.kind == JOB_KIND and is_run(change.body):
+            self._runs.add((change.body["metadata"]["namespace"], change.body["metadata"]["name"]))
         market = market_key(change)
-        if market is not None:
+        if change.kind == MARKET_KIND and market is not None:
             self._markets.add(market)
+        elif market is not None:
+            # A job of a run: it may have taken or freed a slot.
+            self._markets.add_after(market, _CAPACITY_DEBOUNCE)
         if self._capacity.moved(change):
             for body in self._cache.list(MARKET_KIND):
                 metadata = body["metadata"]
                 self._markets.add_after((metadata["namespace"], metadata["name"]), _CAPACITY_DEBOUNCE)
+
+    def chain_changed(self, kind: str, address: str) -> None:
+        """A run, job or market account changed: whoever goes by it looks."""
+        label = {"run": LABEL_RUN, "job": LABEL_CHAIN_JOB}.get(kind)
+        known = self._cache.by_index(JOB_KIND, label, address) if label else []
+        for body in known:
+            self._runs.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+        if not known or kind != "job":
+            for body in self._cache.list(MARKET_KIND):
+                if kind != "market" or (body.get("spec") or {}).get("address") == address:
+                    self._markets.add((body["metadata"]["namespace"], body["metadata"]["name"]))
 
 
 class _Parts:

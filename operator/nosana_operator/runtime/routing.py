@@ -38,6 +38,12 @@ def market_key(change: Change) -> ObjectKey | None:
     return None
 
 
+def is_run(body: Mapping[str, Any]) -> bool:
+    """Whether a NosanaJob says that it is a run's."""
+    spec = body.get("spec")
+    return isinstance(spec, dict) and isinstance(spec.get("run"), dict)
+
+
 class CapacityWatch:
     """Tells whether a change of a node or pod moves what the cluster can hold.
 

@@ -45,6 +45,7 @@ class WorkerSettings:
 
     jobs: int = 16
     markets: int = 4
+    runs: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def parse_settings(text: str) -> Settings:
     for index, namespace in enumerate(settings.watch_namespaces):
         if not _DNS_LABEL.fullmatch(namespace):
             raise _bad(f"watchNamespaces[{index}]", f"{namespace!r} is not the name of a namespace")
-    for name in ("jobs", "markets"):
+    for name in ("jobs", "markets", "runs"):
         if getattr(settings.workers, name) < 1:
             raise _bad(f"workers.{name}", "at least 1 is needed")
     if not 0 <= settings.metrics.port <= 65535:
@@ -221,6 +222,8 @@ def _completed(path: str, name: str, network: Any) -> Any:
         raise _bad(f"{path}.{name}.rpc", "at least one JSON-RPC endpoint is needed")
     complete = {**_WELL_KNOWN.get(name, _SHARED_PROGRAMS), **network}
     urls = complete["rpc"]
+    if isinstance(urls, list) and len(urls) > 1:
+        raise _bad(f"{path}.{name}.rpc", "this version uses one endpoint and has no failover; give one")
     if "ws" not in complete and isinstance(urls, list):
         complete["ws"] = [url.replace("http", "ws", 1) if isinstance(url, str) else url for url in urls]
     return complete

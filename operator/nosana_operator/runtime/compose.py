@@ -1,0 +1,64 @@
+"""Puts the two loops together: the one place where the domain rooms meet the edges they know by Protocols."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from nosana_operator.api import Exposure
+from nosana_operator.chain import Wallet
+from nosana_operator.jobs import JobController, JobSettings
+from nosana_operator.market import Edges as MarketEdges
+from nosana_operator.market import MarketHost, RunKeeper, Wallets
+from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
+from nosana_operator.runtime.operator import Edges, Loops
+
+
+class WallClock:
+    """Our clock."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+        return datetime.now(UTC)
+
+
+def build_loops(edges: Edges) -> Loops:
+    """Job controller and market host over the real edges."""
+    settings, clock = edges.settings, WallClock()
+    networks = ConfiguredNetworks(
+        settings.networks,
+        edges.http,
+        observer=edges.metrics.rpc_request,
+        on_change=lambda network, kind, address: edges.chain_changed(kind, address),
+    )
+    jobs = JobController(
+        kube=edges.kube,
+        cache=edges.cache,
+        definitions=definition_gateways(settings.networks, edges.http),
+        events=edges.events,
+        metrics=edges.metrics,
+        clock=clock,
+        settings=JobSettings(
+            cluster=settings.cluster_name,
+            exposure=Exposure(
+                domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
+            ),
+        ),
+        wake=edges.enqueue_job,
+    )
+    market = MarketEdges(
+        kube=edges.kube,
+        cache=edges.cache,
+        networks=networks,
+        read_wallet=Wallet.parse,
+        events=edges.events,
+        metrics=edges.metrics,
+        clock=clock,
+    )
+    wallets = Wallets(edges.kube, Wallet.parse, clock)
+    return Loops(
+        reconcile_job=jobs.reconcile,
+        reconcile_market=MarketHost(market, wallets).reconcile,
+        reconcile_run=RunKeeper(market, wallets).reconcile,
+        background=networks.background,
+        close=(jobs.close,),
+    )

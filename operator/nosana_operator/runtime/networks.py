@@ -1,0 +1,407 @@
+"""The settings' networks, as the market host's Protocols want them: chain and content behind small seams.
+
+Only translation happens here: accounts to the market's plain values, errors to the three-valued answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import aiohttp
+
+from nosana_operator.chain import (
+    AccountMalformed,
+    AccountMissing,
+    ChainClient,
+    ChainError,
+    Job,
+    JobState,
+    Market,
+    Network,
+    OutcomeState,
+    Programs,
+    Run,
+    SignedTransaction,
+    Wallet,
+    address_problem,
+)
+from nosana_operator.chain import Outcome as ChainOutcome
+from nosana_operator.content import (
+    IpfsGateways,
+    KuboPinner,
+    PinataPinner,
+    PinUnavailable,
+    cid_from_digest,
+    cid_of,
+    digest_of,
+)
+from nosana_operator.content import Pinner as ContentPinner
+from nosana_operator.errors import NosanaError, Unavailable
+from nosana_operator.market.facts import (
+    GONE,
+    UNKNOWN,
+    Fate,
+    Funds,
+    JobFacts,
+    Known,
+    MarketFacts,
+    Outcome,
+    RunFacts,
+    Signed,
+)
+from nosana_operator.market.ports import Wallet as MarketWallet
+from nosana_operator.runtime.errors import SettingsError
+from nosana_operator.runtime.settings import IpfsSettings, NetworkSettings, PinSettings
+
+log = logging.getLogger(__name__)
+
+_SEEN_KEPT = timedelta(hours=1)
+"""How long the first sight of a run is remembered: until its job is made, with room to spare."""
+
+OnChange = Callable[[str, str, str], None]
+"""(network, kind, address): what changed."""
+
+
+class SolanaNetwork:
+    """`market.ports.Chain` over one `ChainClient`."""
+
+    def __init__(self, client: ChainClient) -> None:
+        self._client = client
+        self._watcher = client.watcher
+        self._first_seen: dict[str, datetime] = {}
+        self._watcher.on_change(self._note)
+
+    @property
+    def client(self) -> ChainClient:
+        """The room's façade; its watcher has to run."""
+        return self._client
+
+    def _note(self, kind: str, address: str) -> None:
+        if kind == "run" and address not in self._first_seen:
+            now = datetime.now(UTC)
+            self._first_seen[address] = now
+            for old in [a for a, seen in self._first_seen.items() if now - seen > _SEEN_KEPT]:
+                del self._first_seen[old]
+
+    # -- watched ------------------------------------------------------------------------------------------
+
+    def watch(self, *, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
+        """See `Chain.watch`."""
+        self._watcher.watch(keys=keys, jobs=jobs, markets=markets)
+
+    def watched_runs(self, key: str) -> Known[tuple[RunFacts, ...]]:
+        """See `Chain.watched_runs`."""
+        runs = self._watcher.runs_of(key)
+        return UNKNOWN if runs is None else tuple(_run(run) for run in runs)
+
+    def watched_job(self, address: str) -> Known[JobFacts]:
+        """See `Chain.watched_job`."""
+        seen = self._watcher.jobs.get(address)
+        if seen is None:
+            return UNKNOWN
+        return GONE if seen.value is None else _job(seen.value)
+
+    def watched_market(self, address: str) -> Known[MarketFacts]:
+        """See `Chain.watched_market`."""
+        seen = self._watcher.markets.get(address)
+        if seen is None:
+            return UNKNOWN
+        return GONE if seen.value is None else _market(seen.value)
+
+    def run_seen_at(self, address: str) -> datetime | None:
+        """When the run was first noticed, by our clock; None: before this process began, or not yet."""
+        return self._first_seen.get(address)
+
+    async def refresh_runs(self, key: str) -> tuple[RunFacts, ...]:
+        """See `Chain.refresh_runs`."""
+        return tuple(_run(run) for run in await self._watcher.refresh_runs(key))
+
+    async def refresh_market(self, address: str) -> MarketFacts | None:
+        """See `Chain.refresh_market`."""
+        await self._watcher.refresh([address])
+        return await self._read_market(address)
+
+    async def _read_market(self, address: str) -> MarketFacts | None:
+        watched = self._watcher.markets.get(address)
+        if watched is not None:
+            return None if watched.value is None else _market(watched.value)
+        try:
+            return _market(await self._client.fetch_market(address))
+        except (AccountMissing, AccountMalformed):
+            return None
+
+    # -- read now -----------------------------------------------------------------------------------------
+
+    async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
+        """See `Chain.read_run`."""
+        run = await self._client.fetch_run(address, finalized=finalized)
+        return None if run is None else _run(run)
+
+    async def read_job(self, address: str, *, finalized: bool = False) -> JobFacts | None:
+        """See `Chain.read_job`."""
+        job = await self._client.fetch_job(address, finalized=finalized)
+        return None if job is None else _job(job)
+
+    async def read_funds(self, address: str) -> Funds:
+        """See `Chain.read_funds`."""
+        state = await self._client.fetch_wallet_state(address)
+        return Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos)
+
+    # -- sign and send ------------------------------------------------------------------------------------
+
+    async def sign_work(self, wallet: MarketWallet, market: MarketFacts) -> Signed:
+        """See `Chain.sign_work`."""
+        return _signed(await self._client.sign_work(_key(wallet), market.address))
+
+    async def sign_stop(self, wallet: MarketWallet, market: str) -> Signed:
+        """See `Chain.sign_stop`."""
+        return _signed(await self._client.sign_stop(_key(wallet), market))
+
+    async def sign_finish(self, wallet: MarketWallet, run: RunFacts, job: JobFacts, result: bytes) -> Signed:
+        """See `Chain.sign_finish`."""
+        return _signed(await self._client.sign_finish(_key(wallet), _as_run(run), _as_job(job), result))
+
+    async def sign_complete(self, wallet: MarketWallet, job: JobFacts, result: bytes) -> Signed:
+        """See `Chain.sign_complete`."""
+        return _signed(await self._client.sign_complete(_key(wallet), _as_job(job), result))
+
+    async def sign_quit(self, wallet: MarketWallet, run: RunFacts) -> Signed:
+        """See `Chain.sign_quit`."""
+        return _signed(await self._client.sign_quit(_key(wallet), _as_run(run)))
+
+    async def send(self, raw: str, *, first: bool) -> None:
+        """See `Chain.send`."""
+        await self._client.send(base64.b64decode(raw), first=first)
+
+    async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
+        """See `Chain.outcome`."""
+        try:
+            return _outcome(await self._client.outcome(signature, last_valid_block_height))
+        except ChainError as error:
+            log.warning("outcome not known: %s", error, extra={"signature": signature})
+            return Outcome(Fate.UNKNOWN, str(error))
+
+    def our_time(self, chain_time: float) -> datetime:
+        """See `Chain.our_time`. Before the first reading both clocks are taken as the same."""
+        try:
+            return self._client.clock.ours(chain_time)
+        except Unavailable:
+            return datetime.fromtimestamp(chain_time, UTC)
+
+    def problem_with(self, address: str) -> str | None:
+        """See `Chain.problem_with`."""
+        return address_problem(address)
+
+
+class ResultPinner:
+    """`market.ports.Pinner` over the network's pin services: the first that takes the bytes is enough."""
+
+    def __init__(self, services: Collection[ContentPinner]) -> None:
+        self._services = tuple(services)
+
+    def cid_of(self, data: bytes) -> str:
+        """See `Pinner.cid_of`."""
+        return cid_of(data)
+
+    def digest_of(self, cid: str) -> bytes:
+        """See `Pinner.digest_of`."""
+        return digest_of(cid)
+
+    def cid_from_digest(self, digest: bytes) -> str:
+        """See `Pinner.cid_from_digest`."""
+        return cid_from_digest(digest)
+
+    async def pin(self, data: bytes, *, name: str) -> None:
+        """See `Pinner.pin`. Raises what the last service said."""
+        problem: NosanaError = PinUnavailable(
+            "no pin service is set up for this network; add one under networks.<name>.ipfs.pin"
+        )
+        for service in self._services:
+            try:
+                await service.pin(data, name)
+            except NosanaError as error:
+                problem = error
+                continue
+            return
+        raise problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    solana: SolanaNetwork
+    pinner: ResultPinner
+
+
+class ConfiguredNetworks:
+    """`market.ports.Networks` from the settings. Each network's watcher has to run: see `background`."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, NetworkSettings],
+        http: aiohttp.ClientSession,
+        *,
+        observer: Callable[[str, str, float], None],
+        on_change: OnChange,
+    ) -> None:
+        self._entries = {
+            name: _Entry(
+                SolanaNetwork(_client(network, http, observer)),
+                ResultPinner(_pinners(name, network.ipfs, http)),
+            )
+            for name, network in settings.items()
+        }
+        for name, entry in self._entries.items():
+            entry.solana.client.watcher.on_change(partial(on_change, name))
+
+    @property
+    def background(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+        """What has to run for ever, by name."""
+        return [(f"chain {name}", entry.solana.client.watcher.run) for name, entry in self._entries.items()]
+
+    def names(self) -> list[str]:
+        """See `Networks.names`."""
+        return sorted(self._entries)
+
+    def chain(self, network: str) -> SolanaNetwork | None:
+        """See `Networks.chain`."""
+        entry = self._entries.get(network)
+        return entry.solana if entry else None
+
+    def pinner(self, network: str) -> ResultPinner | None:
+        """See `Networks.pinner`."""
+        entry = self._entries.get(network)
+        return entry.pinner if entry else None
+
+
+def definition_gateways(settings: Mapping[str, NetworkSettings], http: aiohttp.ClientSession) -> IpfsGateways:
+    """Where definitions are fetched: the gateways of all networks; what they give is verified."""
+    urls = dict.fromkeys(url for network in settings.values() for url in network.ipfs.gateways)
+    return IpfsGateways(tuple(urls), http)
+
+
+def _client(
+    network: NetworkSettings, http: aiohttp.ClientSession, observer: Callable[[str, str, float], None]
+) -> ChainClient:
+    return ChainClient(
+        Network(
+            rpc_url=network.rpc[0],
+            ws_url=network.ws[0],
+            programs=Programs(
+                jobs=network.program,
+                nos_mint=network.nos_mint,
+                staking=network.staking_program,
+                rewards=network.rewards_program,
+            ),
+        ),
+        http,
+        observer=observer,
+    )
+
+
+def _pinners(name: str, ipfs: IpfsSettings, http: aiohttp.ClientSession) -> list[ContentPinner]:
+    return [_pinner(f"networks.{name}.ipfs.pin[{at}]", pin, http) for at, pin in enumerate(ipfs.pin)]
+
+
+def _pinner(where: str, pin: PinSettings, http: aiohttp.ClientSession) -> ContentPinner:
+    token = None
+    if pin.token_file is not None:
+        try:
+            token = pin.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{where}.tokenFile {pin.token_file} cannot be read: {error}.") from None
+    if pin.type == "kubo":
+        return KuboPinner(pin.url, http, authorization=token)
+    if token is None:
+        raise SettingsError(f"{where}.tokenFile is needed: a file with the Pinata account's JWT.")
+    return PinataPinner(pin.url, http, token)
+
+
+def _key(wallet: MarketWallet) -> Wallet:
+    if not isinstance(wallet, Wallet):
+        raise TypeError("a wallet of another make cannot sign here")
+    return wallet
+
+
+def _run(run: Run) -> RunFacts:
+    return RunFacts(address=run.address, job=run.job, node=run.node, payer=run.payer, time=run.time)
+
+
+def _as_run(run: RunFacts) -> Run:
+    return Run(address=run.address, job=run.job, node=run.node, payer=run.payer, time=run.time)
+
+
+def _job(job: Job) -> JobFacts:
+    return JobFacts(
+        address=job.address,
+        ipfs_job=job.ipfs_job,
+        ipfs_result=job.ipfs_result,
+        market=job.market,
+        node=job.node,
+        payer=job.payer,
+        project=job.project,
+        price=job.price,
+        state=int(job.state),
+        time_start=job.time_start,
+        time_end=job.time_end,
+        timeout=job.timeout,
+    )
+
+
+def _as_job(job: JobFacts) -> Job:
+    return Job(
+        address=job.address,
+        ipfs_job=job.ipfs_job,
+        ipfs_result=job.ipfs_result,
+        market=job.market,
+        node=job.node,
+        payer=job.payer,
+        project=job.project,
+        price=job.price,
+        state=JobState(job.state),
+        time_start=job.time_start,
+        time_end=job.time_end,
+        timeout=job.timeout,
+    )
+
+
+def _market(market: Market) -> MarketFacts:
+    return MarketFacts(
+        address=market.address,
+        price=market.price,
+        node_access_key=market.node_access_key,
+        xnos_minimum=market.xnos_minimum,
+        queue_type=market.queue_type,
+        queue=market.queue,
+    )
+
+
+def _signed(transaction: SignedTransaction) -> Signed:
+    return Signed(
+        kind=transaction.kind,
+        key=transaction.key,
+        signature=transaction.signature,
+        raw=base64.b64encode(transaction.raw).decode(),
+        blockhash=transaction.blockhash,
+        last_valid_block_height=transaction.last_valid_block_height,
+        run=transaction.run,
+    )
+
+
+def _outcome(outcome: ChainOutcome) -> Outcome:
+    match outcome.state:
+        case OutcomeState.PENDING:
+            return Outcome(Fate.PENDING)
+        case OutcomeState.CONFIRMED:
+            return Outcome(Fate.CONFIRMED)
+        case OutcomeState.FINALIZED:
+            return Outcome(Fate.FINALIZED)
+        case OutcomeState.EXPIRED:
+            return Outcome(Fate.EXPIRED)
+        case OutcomeState.FAILED:
+            return Outcome(Fate.FAILED if outcome.finalized else Fate.FAILING, str(outcome.error))
