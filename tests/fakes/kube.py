@@ -159,7 +159,8 @@ class FakeKube:
             for path, value in wanted.items():
                 if path in others and _read(old, path) != value:
                     raise FakeConflict(f"conflict with another manager at {path}")
-        for path in owners.get(mine, set()) - set(wanted):
+        # An item of a list map is found by its key, so that goes last.
+        for path in sorted(owners.get(mine, set()) - set(wanted), key=_is_key):
             if path not in others:
                 _remove(new, path)
         for path, value in wanted.items():
@@ -404,6 +405,10 @@ def _flatten(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield (*path, _Item(item)), item
     else:
         yield path, value
+
+
+def _is_key(path: Path) -> bool:
+    return len(path) > 2 and isinstance(path[-2], _Item) and path[-1] == _LIST_MAPS.get(path[:-2])
 
 
 def _read(body: Any, path: Path) -> Any:

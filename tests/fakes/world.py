@@ -1,0 +1,56 @@
+"""Small stand-ins for the edges of the rooms: a clock, a cache, Events, metrics, IPFS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+
+@dataclass
+class FakeClock:
+    """Time that moves when the test says so."""
+
+    moment: datetime = datetime(2026, 1, 2, 3, 4, 5, 250_000, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+@dataclass
+class RecordedEvents:
+    """Events as (type, reason, note)."""
+
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def event(self, regarding: Mapping[str, Any], *, type: str, reason: str, action: str, note: str) -> None:
+        self.seen.append((type, reason, note))
+
+
+@dataclass
+class RecordedMetrics:
+    """What the job controller measures."""
+
+    run_to_pod_seconds: list[float] = field(default_factory=list)
+
+    def run_to_pod(self, seconds: float) -> None:
+        self.run_to_pod_seconds.append(seconds)
+
+
+@dataclass
+class FakeIpfs:
+    """CID → bytes, or the error that fetching raises."""
+
+    content: dict[str, bytes | Exception] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+
+    async def fetch(self, cid: str) -> bytes:
+        self.fetched.append(cid)
+        found = self.content[cid]
+        if isinstance(found, Exception):
+            raise found
+        return found
