@@ -161,6 +161,7 @@ def _job_crd() -> JsonObject:
         _rule("has(self.run) == has(oldSelf.run)", "spec.run is set at creation or never"),
         _rule(
             "has(self.definition) == has(oldSelf.definition) && "
+            "(!has(self.definition) || self.definition == oldSelf.definition) && "
             "has(self.definitionFrom) == has(oldSelf.definitionFrom) && "
             "(!has(self.definitionFrom) || self.definitionFrom == oldSelf.definitionFrom)",
             "the definition is immutable: make another NosanaJob",
