@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from fakes.kube import FakeKube, Request
 from fakes.kubelet import FakeKubelet
@@ -94,6 +94,8 @@ class Lab:
     settles: bool = True
     """The market host settles what has ended."""
     expires_after: float = 3600.0
+    later: Callable[[], bool] = lambda: False
+    """Something that happens to the job once the time has come; True when it happened."""
 
     def __post_init__(self) -> None:
         self.kube = FakeKube(now=self.clock.now)
@@ -176,7 +178,7 @@ class Lab:
             await self.work()
             if until():
                 return
-            if self._settle() or self.kubelet.step() or self.dirty:
+            if self.later() or self._settle() or self.kubelet.step() or self.dirty:
                 continue
             if self._fetching():
                 await asyncio.wait_for(self.news.wait(), 5)
@@ -279,22 +281,8 @@ class Lab:
         return [r for r in self.kube.requests if r.verb != "logs" and (not kinds or r.kind in kinds)]
 
 
-def crash_at(lab: Lab, point: int) -> Callable[[Request, Literal["before", "after"]], Any]:
-    """An interrupt that kills the process at the `point`-th chance, counted over all requests."""
-    seen = 0
-
-    async def interrupt(request: Request, when: Literal["before", "after"]) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == point:
-            raise Crash
-
-    lab.kube.interrupt = interrupt
-    return interrupt
-
-
 def _key(body: Body) -> Key:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-__all__ = ["CID", "Crash", "Lab", "crash_at", "definition", "market_job", "op", "private_job"]
+__all__ = ["CID", "Crash", "Lab", "definition", "market_job", "op", "private_job"]

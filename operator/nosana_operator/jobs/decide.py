@@ -53,6 +53,7 @@ from nosana_operator.jobs.ops import (
     Ops,
     advance,
     ended,
+    first_start,
     last_end,
     progress,
     replace,
@@ -378,6 +379,9 @@ def _end(view: JobView, ops: Ops, why: Cause | None) -> Decision:
     if not view.result and _wants_result(view, why):
         return Decision(before=(_result(view, ops, why, outcome, moment),))
     moments = {"ended": micro_timestamp(moment)}
+    if (start := first_start(ops)) and all(op.started_at for op in ops):
+        # Ops may start and end between two looks.
+        moments["ready"] = micro_timestamp(start)
     if isinstance(view.definition, Loaded):
         moments["accepted"] = micro_timestamp(view.now)
     good = outcome.condition is JobCondition.COMPLETE
