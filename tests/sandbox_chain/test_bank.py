@@ -11,12 +11,12 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from spl.token.instructions import create_idempotent_associated_token_account
 
-from nosana_sandbox.chain import Bank, Commitment, rent_exempt
+from nosana_sandbox.chain import Bank, Commitment
 from nosana_sandbox.chain.errors import TransactionRejected
 from nosana_sandbox.chain.tokens import parse_token_account
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import NOS_MINT, associated_token_account
-from nosana_sandbox.program.layout import Job, Market, Run
+from nosana_sandbox.program.layout import Job, Market, Run, rent_exempt_minimum
 from nosana_sandbox.world.genesis import Founded
 from sandbox_chain.helpers import SOL, finish, pay, post, signed, wire, work
 
@@ -140,7 +140,7 @@ def test_each_signature_costs(founded: Founded) -> None:
     [
         (None, "AccountNotFound"),
         (4_999, "InsufficientFundsForFee"),
-        (rent_exempt(0) + 4_999, {"InsufficientFundsForRent": {"account_index": 0}}),
+        (rent_exempt_minimum(0) + 4_999, {"InsufficientFundsForRent": {"account_index": 0}}),
     ],
 )
 def test_a_fee_payer_without_the_money_is_refused(
@@ -275,7 +275,7 @@ def test_closed_accounts_leave_nothing_behind(founded: Founded) -> None:
     bank = founded.bank
     owner = hashlib.sha256(b"program").digest()
     key, program = Keypair().pubkey(), Pubkey(owner)
-    bank.place(key, Account(rent_exempt(3), program, b"abc"))
+    bank.place(key, Account(rent_exempt_minimum(3), program, b"abc"))
     bank.tick(10)
     assert [each for each, _ in bank.accounts_of(program, FINALIZED)] == [key]
     bank.place(key, None)

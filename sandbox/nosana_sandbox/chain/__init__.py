@@ -4,7 +4,7 @@ async with running_chain() as chain:
     client = AsyncClient(chain.url)
 """
 
-from nosana_sandbox.chain.bank import DEFAULT_FINALITY, LAMPORTS_PER_SOL, Bank, Commitment, rent_exempt
+from nosana_sandbox.chain.bank import DEFAULT_FINALITY, LAMPORTS_PER_SOL, Bank, Commitment
 from nosana_sandbox.chain.clock import ChainClock
 from nosana_sandbox.chain.server import SLOT_SECONDS, RunningChain, chain_app, loopback_pair, running_chain
 
@@ -18,6 +18,5 @@ __all__ = [
     "RunningChain",
     "chain_app",
     "loopback_pair",
-    "rent_exempt",
     "running_chain",
 ]

@@ -38,6 +38,8 @@ from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.chain.units import units_of
 from nosana_sandbox.program import PROGRAM_ID, Account, Custom, Instruction, Result
 from nosana_sandbox.program import execute as execute_jobs
+from nosana_sandbox.program.addresses import REWARDS_PROGRAM, STAKING_PROGRAM
+from nosana_sandbox.program.layout import rent_exempt_minimum
 
 MAX_PROCESSING_AGE: Final = 150
 """Blocks after its own for which a block hash is accepted."""
@@ -50,8 +52,6 @@ LAMPORTS_PER_SOL: Final = 1_000_000_000
 _FIRST_SLOT: Final = 5_000
 _SLOTS_WITHOUT_BLOCK: Final = 1_234
 _UPGRADEABLE_LOADER: Final = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
-_REWARDS_PROGRAM: Final = Pubkey.from_string("nosRB8DUV67oLNrL45bo2pFLrmsWPiewe2Lk2DRNYCp")
-_STAKING_PROGRAM: Final = Pubkey.from_string("nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE")
 _CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _MAX_ACCOUNT_LOCKS: Final = 64
 _RETAINED_BLOCKS: Final = 10_000
@@ -140,11 +140,6 @@ class BankObserver(Protocol):
         """A new slot is under way; these two have just reached their commitment."""
 
 
-def rent_exempt(data_length: int) -> int:
-    """Lamports that keep an account of `data_length` bytes."""
-    return (128 + data_length) * 6_960
-
-
 class Bank:
     """A chain of one node. Not thread-safe: one event loop, or one thread, owns it."""
 
@@ -179,7 +174,7 @@ class Bank:
 
     def _write_genesis(self, accounts: Mapping[Pubkey, Account]) -> None:
         program = Account(1_141_440, _UPGRADEABLE_LOADER, bytes(36), executable=True)
-        written = dict.fromkeys((*self._programs, _REWARDS_PROGRAM, _STAKING_PROGRAM), program)
+        written = dict.fromkeys((*self._programs, REWARDS_PROGRAM, STAKING_PROGRAM), program)
         written[self.faucet.pubkey()] = Account(1_000_000_000 * LAMPORTS_PER_SOL, SYSTEM_PROGRAM)
         written.update(accounts)
         for key, account in written.items():
@@ -302,7 +297,9 @@ class Bank:
             for value in (slot, self._epoch_start, epoch, epoch + 1, block.time)
         )
         return Account(
-            rent_exempt(len(data)), Pubkey.from_string("Sysvar1111111111111111111111111111111111111"), data
+            rent_exempt_minimum(len(data)),
+            Pubkey.from_string("Sysvar1111111111111111111111111111111111111"),
+            data,
         )
 
     def decimals_of(self, mint: Pubkey, commitment: Commitment) -> int:
@@ -515,9 +512,9 @@ class Bank:
 
 def _rent_state_allowed(before: Account | None, after: Account | None) -> bool:
     """Whether an account may be left like this: gone, rent-exempt, or no worse off than it was."""
-    if after is None or after.lamports == 0 or after.lamports >= rent_exempt(len(after.data)):
+    if after is None or after.lamports == 0 or after.lamports >= rent_exempt_minimum(len(after.data)):
         return True
-    if before is None or before.lamports >= rent_exempt(len(before.data)):
+    if before is None or before.lamports >= rent_exempt_minimum(len(before.data)):
         return False
     return len(before.data) == len(after.data) and after.lamports <= before.lamports
 

@@ -15,6 +15,7 @@ from nosana_sandbox.chain.errors import INVALID_REQUEST, RpcError, invalid_param
 from nosana_sandbox.chain.tokens import TokenBalance, parse_mint, parse_token_account, ui_amount
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import Account
+from nosana_sandbox.program.addresses import TOKEN_PROGRAM
 
 _MAX_BASE58: Final = 128
 _MAX_FILTERS: Final = 4
@@ -111,10 +112,10 @@ def _parsed(bank: Bank, account: Account, commitment: Commitment) -> dict[str, A
     if held is not None:
         decimals = bank.decimals_of(held.mint, commitment)
         info: dict[str, Any] = {
-            "isNative": held.is_native,
+            "isNative": held.native is not None,
             "mint": str(held.mint),
             "owner": str(held.owner),
-            "state": held.state,
+            "state": "frozen" if held.frozen else "initialized",
             "tokenAmount": ui_amount(held.amount, decimals),
         }
         if held.delegate is not None:
@@ -294,7 +295,7 @@ def _token_balance(balance: TokenBalance) -> dict[str, Any]:
         "accountIndex": balance.index,
         "mint": str(balance.account.mint),
         "owner": str(balance.account.owner),
-        "programId": "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
+        "programId": str(TOKEN_PROGRAM),
         "uiTokenAmount": ui_amount(balance.account.amount, balance.decimals),
     }
 

@@ -24,7 +24,6 @@ from nosana_sandbox.chain.bank import (
     Commitment,
     Landed,
     Simulation,
-    rent_exempt,
 )
 from nosana_sandbox.chain.encoding import (
     AccountFilter,
@@ -49,9 +48,11 @@ from nosana_sandbox.chain.errors import (
     invalid_params,
     transaction_error_text,
 )
-from nosana_sandbox.chain.tokens import TOKEN_PROGRAM, parse_mint, parse_token_account, ui_amount
+from nosana_sandbox.chain.tokens import parse_mint, parse_token_account, ui_amount
 from nosana_sandbox.chain.transaction import PACKET_DATA_SIZE, MalformedTransaction, WireTransaction
 from nosana_sandbox.program import Account
+from nosana_sandbox.program.addresses import TOKEN_PROGRAM
+from nosana_sandbox.program.layout import rent_exempt_minimum
 
 API_VERSION: Final = "3.1.10"
 _FEATURE_SET: Final = 3_640_012_085
@@ -284,7 +285,7 @@ class Methods:
         commitment_in(config or {})
         if not isinstance(length, int) or length < 0:
             raise invalid_params("Invalid params: length must be a number.")
-        return rent_exempt(length)
+        return rent_exempt_minimum(length)
 
     def get_fee_for_message(self, message: Any, config: Config | None = None) -> Any:
         """Lamports a message costs, null when its block hash is not known (any more)."""
@@ -452,7 +453,7 @@ class Methods:
         if account is not None:
             try:
                 data = base64.b64decode(account.get("data", ""), validate=True)
-                lamports = int(account.get("lamports", rent_exempt(len(data))))
+                lamports = int(account.get("lamports", rent_exempt_minimum(len(data))))
             except (TypeError, ValueError) as error:
                 raise invalid_params(f"sandbox_setAccount: {error}.") from error
             owner = parse_pubkey(account.get("owner", str(Pubkey.default())))

@@ -9,26 +9,10 @@ from typing import Any, Final
 from solders.pubkey import Pubkey
 
 from nosana_sandbox.program import Account
+from nosana_sandbox.program.addresses import TOKEN_PROGRAM
+from nosana_sandbox.program.layout import TokenAccount, UnreadableError
 
-TOKEN_PROGRAM: Final = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
-TOKEN_ACCOUNT_LENGTH: Final = 165
 MINT_LENGTH: Final = 82
-
-_STATES: Final = {1: "initialized", 2: "frozen"}
-
-
-@dataclass(frozen=True, slots=True)
-class TokenAccount:
-    """A wallet's account of one token; amounts in base units."""
-
-    mint: Pubkey
-    owner: Pubkey
-    amount: int
-    delegate: Pubkey | None
-    state: str
-    is_native: bool
-    delegated_amount: int
-    close_authority: Pubkey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +48,13 @@ def _optional_key(data: bytes, offset: int) -> Pubkey | None:
 
 def parse_token_account(account: Account | None) -> TokenAccount | None:
     """Read an initialized token account of the classic Token program; None for anything else."""
-    if account is None or account.owner != TOKEN_PROGRAM or len(account.data) != TOKEN_ACCOUNT_LENGTH:
+    if account is None or account.owner != TOKEN_PROGRAM or len(account.data) != TokenAccount.SPACE:
         return None
-    data = account.data
-    state = _STATES.get(data[108])
-    if state is None:
+    try:
+        held = TokenAccount.decode(account.data)
+    except UnreadableError:
         return None
-    return TokenAccount(
-        mint=_key(data, 0),
-        owner=_key(data, 32),
-        amount=_u64(data, 64),
-        delegate=_optional_key(data, 72),
-        state=state,
-        is_native=bool(data[109]),
-        delegated_amount=_u64(data, 121),
-        close_authority=_optional_key(data, 129),
-    )
+    return held if held.initialized else None
 
 
 def parse_mint(account: Account | None) -> Mint | None:

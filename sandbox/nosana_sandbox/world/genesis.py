@@ -19,7 +19,7 @@ from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from nosana_sandbox.chain import LAMPORTS_PER_SOL, Bank, Commitment, rent_exempt
+from nosana_sandbox.chain import LAMPORTS_PER_SOL, Bank, Commitment
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import (
@@ -31,7 +31,7 @@ from nosana_sandbox.program.addresses import (
     associated_token_account,
     stake_account,
 )
-from nosana_sandbox.program.layout import TokenAccount, account_discriminator
+from nosana_sandbox.program.layout import TokenAccount, account_discriminator, rent_exempt_minimum
 from nosana_sandbox.world.errors import TransactionFailed
 from nosana_sandbox.world.instructions import REFLECTION, REWARDS_VAULT, open_market
 
@@ -128,7 +128,7 @@ def token_accounts() -> dict[Pubkey, Account]:
         + bytes([bump])
     )
     return {
-        NOS_MINT: Account(rent_exempt(len(mint)), TOKEN_PROGRAM, mint),
+        NOS_MINT: Account(rent_exempt_minimum(len(mint)), TOKEN_PROGRAM, mint),
         REFLECTION: _padded(REWARDS_PROGRAM, reflection, _REFLECTION_LENGTH),
         REWARDS_VAULT: _token_account(REWARDS_VAULT, 0),
     }
@@ -159,12 +159,12 @@ def stake_accounts(owner: Pubkey, *, amount: int) -> dict[Pubkey, Account]:
 
 
 def _padded(owner: Pubkey, data: bytes, length: int) -> Account:
-    return Account(rent_exempt(length), owner, data.ljust(length, b"\0"))
+    return Account(rent_exempt_minimum(length), owner, data.ljust(length, b"\0"))
 
 
 def _token_account(owner: Pubkey, amount: int) -> Account:
     data = TokenAccount(mint=NOS_MINT, owner=owner, amount=amount).encode()
-    return Account(rent_exempt(len(data)), TOKEN_PROGRAM, data)
+    return Account(rent_exempt_minimum(len(data)), TOKEN_PROGRAM, data)
 
 
 def write_keypair(path: Path, keypair: Keypair) -> None:

@@ -136,6 +136,18 @@ class Sandbox:
         if shape is not None:
             self._cluster(shape).ensure_images(definitions)
 
+    def local_cluster(self) -> LocalCluster:
+        """The cluster on this machine. Raises NotRunning, or WorldError when it is somebody else's."""
+        shape = self._shape()
+        if shape is None:
+            raise NotRunning(f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up`")
+        cluster = self._cluster(shape)
+        if not isinstance(cluster, LocalCluster):
+            raise WorldError(
+                f"the sandbox {self.name!r} uses the cluster that kubeconfig points at; this needs its own"
+            )
+        return cluster
+
     def _cluster(self, shape: Shape) -> Cluster:
         if shape.cluster == "current":
             return CurrentCluster(self.state, self._report)
