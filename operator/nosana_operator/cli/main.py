@@ -6,6 +6,7 @@ import click
 
 from nosana_operator.cli.crds import crds
 from nosana_operator.cli.render import render
+from nosana_operator.cli.run import run
 from nosana_operator.cli.schema import schema
 from nosana_operator.cli.submit import submit
 from nosana_operator.cli.validate import validate
@@ -19,6 +20,7 @@ def main() -> None:
 
 main.add_command(crds)
 main.add_command(render)
+main.add_command(run)
 main.add_command(submit)
 main.add_command(schema)
 main.add_command(validate)

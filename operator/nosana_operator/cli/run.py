@@ -32,7 +32,7 @@ from nosana_operator.errors import NosanaError
 )
 def run(settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[str, ...]) -> None:
     """Run the operator until SIGTERM or Ctrl-C; pods and chain are left as they are then."""
-    # Here and not above: kopf and kubernetes take half a second to import, and the other commands need neither.
+    # Here and not above: kopf and kubernetes take half a second to import; other commands need neither.
     from nosana_operator.kube import load_credentials
     from nosana_operator.runtime.compose import build_loops
     from nosana_operator.runtime.logging import configure_logging

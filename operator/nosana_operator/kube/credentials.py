@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,22 @@ class Credentials:
     read_token: Callable[[], str | None] = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
 
-    def open_session(self, *, user_agent: str = "nosana-operator") -> aiohttp.ClientSession:
-        """A session for relative paths of the API server; the caller closes it. Needs a running loop."""
+    def open_session(
+        self,
+        *,
+        user_agent: str = "nosana-operator",
+        middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
+    ) -> aiohttp.ClientSession:
+        """A session for relative paths of the API server; the caller closes it. Needs a running loop.
+
+        `middlewares` see each request before the one that signs in.
+        """
         return aiohttp.ClientSession(
             base_url=self.server.rstrip("/") + "/",
             # No limit: watches hold connections for ever, and a cap would let them starve the requests.
             connector=aiohttp.TCPConnector(limit=0, ssl=self.tls if self.tls is not None else True),
             headers={"User-Agent": user_agent},
-            middlewares=(BearerToken(self.read_token),),
+            middlewares=(*middlewares, BearerToken(self.read_token)),
             proxy=self.proxy,
         )
 

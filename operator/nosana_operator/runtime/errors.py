@@ -2,6 +2,7 @@
 
 SettingsError     the settings file is unusable
 StartError        the cluster is not ready for the operator, or a port is taken
+WatchEnded        the cluster is no longer watched in full
 BackgroundFailed  a task that has to run for ever ended: the process ends with it
 """
 
@@ -16,6 +17,10 @@ class SettingsError(NosanaError):
 
 class StartError(NosanaError):
     """The operator cannot start here; the sentence says what to change."""
+
+
+class WatchEnded(NosanaError):
+    """Some kind is not watched, or not any more: going on would be going by an old picture."""
 
 
 class BackgroundFailed(NosanaError):

@@ -5,6 +5,8 @@ What kopf does not do, and is done here (measured or read in its sources, ecosys
 - A watch that broke and listed anew tells of no deletions meanwhile; a sweep over the metadata finds them.
 - Nothing tells when the first listing is complete; so this lists by itself first, which also proves the
   rights to do so with a clear error, and lets kopf go on from there.
+- A kind that its own look at the API did not find is left out with a mere warning, for ever; so it is
+  checked that every watch was begun, and a kind that is no longer served ends `run()`.
 - It ends when a request failed often enough; here requests are repeated for ever, because an API outage is
   no reason to stop, and its own end would be no cure.
 - It takes SIGTERM for itself, and at its end cancels tasks that are not its own; both are undone.
@@ -24,6 +26,7 @@ import kopf
 
 from nosana_operator.errors import NosanaError, NotFound
 from nosana_operator.kube import Credentials, ObjectCache, Resource, Snapshot
+from nosana_operator.runtime.errors import WatchEnded
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class ClusterView:
         on_signals: Callable[[], None] = lambda: None,
         on_event: Callable[[str, str | None], None] = lambda kind, type_: None,
         sweep_seconds: float = 300.0,
+        begin_seconds: float = 30.0,
     ) -> None:
         self._scopes = tuple(scopes)
         self._cache = cache
@@ -89,6 +93,9 @@ class ClusterView:
         self._on_signals = on_signals
         self._on_event = on_event
         self._sweep_seconds = sweep_seconds
+        self._begin_seconds = begin_seconds
+        self._begun: set[str] = set()
+        """URL paths on which kopf began to watch."""
         self._broken: asyncio.Future[None] | None = None
         self.synced = False
         """Whether everything that existed at the start is in the cache."""
@@ -111,13 +118,14 @@ class ClusterView:
             asyncio.create_task(self._watch(scope), name=f"watch {'/'.join(scope.namespaces) or 'cluster'}")
             for scope in self._scopes
         ]
+        tasks.append(asyncio.create_task(self._check_begun(), name="check of the watches"))
         tasks.append(asyncio.create_task(self._sweep_forever(), name="sweep"))
         try:
             await asyncio.wait([*tasks, self._broken], return_when=asyncio.FIRST_COMPLETED)
             for task in (*tasks, self._broken):
                 if task.done():
                     task.result()
-            raise RuntimeError("kopf stopped watching without saying why")
+            raise WatchEnded("The watches ended without an error; the operator starts anew.")
         finally:
             self._broken.cancel()
             for task in tasks:
@@ -155,6 +163,10 @@ class ClusterView:
             await asyncio.sleep(self._sweep_seconds)
             try:
                 await self.sweep()
+            except NotFound as error:
+                raise WatchEnded(
+                    f"A watched kind is no longer served; the operator starts anew: {error}"
+                ) from error
             except NosanaError as error:
                 log.warning("The sweep for missed deletions failed; the next one comes: %s", error)
 
@@ -174,6 +186,28 @@ class ClusterView:
                 return
             # Our own write brought this version in before the watch did: news to everybody but its writer.
         self._on_change(Change(resource.kind, body))
+
+    async def _check_begun(self) -> None:
+        await asyncio.sleep(self._begin_seconds)
+        expected = {
+            resource.path(namespace if resource.namespaced else None)
+            for scope in self._scopes
+            for resource in scope.resources
+            for namespace in scope.namespaces or (None,)
+        }
+        missing = expected - self._begun
+        if missing:
+            raise WatchEnded(f"No watch was begun on {', '.join(sorted(missing))}; the operator starts anew.")
+        await asyncio.get_running_loop().create_future()
+
+    async def _note_watch(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """aiohttp client middleware of kopf's sessions."""
+        response = await handler(request)
+        if request.url.query.get("watch") == "true" and response.status == 200:
+            self._begun.add(request.url.raw_path)
+        return response
 
     async def _watch(self, scope: Scope) -> None:
         registry = kopf.OperatorRegistry()
@@ -223,7 +257,9 @@ class ClusterView:
             if logins:
                 await asyncio.sleep(_BACKOFFS[min(logins, len(_BACKOFFS)) - 1])
             logins += 1
-            session = self._credentials.open_session(user_agent="nosana-operator (watch)")
+            session = self._credentials.open_session(
+                user_agent="nosana-operator (watch)", middlewares=(self._note_watch,)
+            )
             sessions.append(session)
             return kopf.AiohttpSession(aiohttp_session=session, server=self._credentials.server)
 
