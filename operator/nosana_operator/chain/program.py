@@ -50,6 +50,10 @@ _FULL_QUEUE_UNITS: Final = 131 * 314
 _TOKEN_ACCOUNT_UNITS: Final = 40_000
 """An associated token account: creation, and the search for its address."""
 _OTHER_UNITS: Final = 10_000
+_MARGIN: Final = 2
+"""Programs grow; the price of a limit is a fraction of the fee."""
+_BUDGET_UNITS: Final = 1_000
+"""For the instructions that set limit and price."""
 
 
 @cache
@@ -281,7 +285,7 @@ class JobsProgram:
         The priority fee is the price times this limit, so the runtime's default (200,000 an instruction)
         would be paid several times over.
         """
-        return sum(self._units(instruction) for instruction in instructions)
+        return _BUDGET_UNITS + sum(self._units(instruction) for instruction in instructions)
 
     def _units(self, instruction: Instruction) -> int:
         program = str(instruction.program_id)
@@ -291,7 +295,7 @@ class JobsProgram:
         if program != self.programs.jobs or name is None:
             return _OTHER_UNITS
         reads_market = any(account.name == "market" for account in _account_lists()[name])
-        return _MEASURED_UNITS.get(name, _UNMEASURED_UNITS) + (_FULL_QUEUE_UNITS if reads_market else 0)
+        return _MARGIN * _MEASURED_UNITS.get(name, _UNMEASURED_UNITS) + reads_market * _FULL_QUEUE_UNITS
 
     def _rewards(self) -> dict[str, str]:
         return {
