@@ -1,6 +1,6 @@
 """The accounts that a host reads, as values (`onchain.md` §2).
 
-Read with `struct`: twenty times faster than the IDL's coder, which the tests hold it against. Accounts are
+Read with `struct`: seven times faster than the IDL's coder, which the tests hold it against. Accounts are
 longer than their body; what comes after it is padding.
 """
 
