@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 
 from nosana_sandbox.chain.bank import Balances, Bank, Commitment, Landed
 from nosana_sandbox.chain.errors import INVALID_REQUEST, RpcError, invalid_params
+from nosana_sandbox.chain.params import Config, parse_list
 from nosana_sandbox.chain.tokens import TokenBalance, parse_mint, parse_token_account, ui_amount
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import Account
@@ -33,18 +34,6 @@ def base58_decode(text: str) -> bytes:
     return based58.b58decode(text.encode())
 
 
-def parse_pubkey(value: Any) -> Pubkey:
-    """A 32-byte key off the wire; RpcError when it is not one."""
-    if not isinstance(value, str):
-        raise invalid_params("Invalid param: WrongSize")
-    try:
-        return Pubkey.from_string(value)
-    except ValueError as error:
-        raise invalid_params(
-            f"Invalid param: {'WrongSize' if 'size' in str(error).lower() else 'Invalid'}"
-        ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class AccountView:
     """How a request wants accounts: encoding and, maybe, only a slice of the data."""
@@ -54,20 +43,18 @@ class AccountView:
     """Offset and length."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], default: str = "binary") -> AccountView:
+    def of(cls, settings: Config, default: str = "binary") -> AccountView:
         """Read `encoding` and `dataSlice` of a request's configuration."""
-        encoding = config.get("encoding") or default
+        encoding = settings.text("encoding") or default
         if encoding not in _ENCODINGS:
-            raise invalid_params(
-                f"Invalid params: unknown variant `{encoding}`, expected one of {_ENCODINGS}."
-            )
-        wanted = config.get("dataSlice")
+            raise invalid_params(f"Invalid params: unknown encoding `{encoding}`, not one of {_ENCODINGS}.")
+        wanted = settings.inner("dataSlice")
         if wanted is None:
             return cls(encoding, None)
-        try:
-            return cls(encoding, (int(wanted["offset"]), int(wanted["length"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise invalid_params("Invalid params: dataSlice needs offset and length.") from error
+        offset, length = wanted.whole("offset"), wanted.whole("length")
+        if offset is None or length is None:
+            raise invalid_params("Invalid params: dataSlice needs offset and length.")
+        return cls(encoding, (offset, length))
 
     def encode(self, bank: Bank, account: Account, commitment: Commitment) -> dict[str, Any]:
         """The account as the `value` of an answer."""
@@ -146,43 +133,36 @@ AccountFilter = Callable[[Account], bool]
 
 def parse_filters(raw: Any) -> tuple[AccountFilter, ...]:
     """`getProgramAccounts` filters; an account has to pass all of them."""
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        raise invalid_params("Invalid params: filters must be a list.")
-    if len(raw) > _MAX_FILTERS:
-        raise invalid_params(f"Too many filters provided; max {_MAX_FILTERS}")
-    return tuple(_filter(item) for item in raw)
+    return () if raw is None else tuple(_filter(item) for item in parse_list(raw, _MAX_FILTERS))
 
 
 def _filter(item: Any) -> AccountFilter:
     if item == "tokenAccountState":
         return lambda account: parse_token_account(account) is not None
-    if isinstance(item, dict) and isinstance(item.get("dataSize"), int):
-        size: int = item["dataSize"]
+    settings = Config.of(item)
+    size = settings.whole("dataSize")
+    if size is not None:
         return lambda account: len(account.data) == size
-    if isinstance(item, dict) and isinstance(item.get("memcmp"), dict):
-        wanted = item["memcmp"]
-        offset = wanted.get("offset")
-        if not isinstance(offset, int) or offset < 0:
-            raise invalid_params("Invalid params: memcmp needs an offset.")
-        expected = _memcmp_bytes(wanted)
-        return lambda account: account.data[offset : offset + len(expected)] == expected
-    raise invalid_params(f"Invalid params: unknown filter {item!r}.")
+    wanted = settings.inner("memcmp")
+    offset = None if wanted is None else wanted.whole("offset")
+    if wanted is None or offset is None:
+        raise invalid_params(f"Invalid params: a filter is dataSize or memcmp with an offset, not {item!r}.")
+    expected = _memcmp_bytes(wanted)
+    return lambda account: account.data[offset : offset + len(expected)] == expected
 
 
-def _memcmp_bytes(wanted: Mapping[str, Any]) -> bytes:
-    value = wanted.get("bytes")
+def _memcmp_bytes(wanted: Config) -> bytes:
+    value = wanted.raw("bytes")
     try:
         if isinstance(value, list):
             expected = bytes(value)
         elif not isinstance(value, str):
             raise invalid_params("Invalid params: memcmp needs bytes.")
-        elif wanted.get("encoding") == "base64":
+        elif wanted.text("encoding") == "base64":
             expected = base64.b64decode(value, validate=True)
         else:
             expected = base58_decode(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise invalid_params("Invalid param: could not decode encoded data") from error
     if len(expected) > _MAX_BASE58:
         raise invalid_params("Invalid param: encoded binary data too large")

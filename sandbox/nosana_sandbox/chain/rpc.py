@@ -14,7 +14,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -33,7 +32,6 @@ from nosana_sandbox.chain.encoding import (
     encode_status,
     encode_transaction,
     parse_filters,
-    parse_pubkey,
 )
 from nosana_sandbox.chain.errors import (
     BLOCK_NOT_AVAILABLE,
@@ -48,6 +46,14 @@ from nosana_sandbox.chain.errors import (
     invalid_params,
     transaction_error_text,
 )
+from nosana_sandbox.chain.params import (
+    Config,
+    parse_hash,
+    parse_list,
+    parse_number,
+    parse_pubkey,
+    parse_signature,
+)
 from nosana_sandbox.chain.tokens import parse_mint, parse_token_account, ui_amount
 from nosana_sandbox.chain.transaction import PACKET_DATA_SIZE, MalformedTransaction, WireTransaction
 from nosana_sandbox.program import Account
@@ -60,21 +66,9 @@ _MAX_MULTIPLE_ACCOUNTS: Final = 100
 _MAX_STATUSES: Final = 256
 _MAX_SIGNATURES: Final = 1_000
 _MAX_FEE_ACCOUNTS: Final = 128
+_MOST_SLOTS_AT_ONCE: Final = 100_000
 _RECENT_SLOTS: Final = 150
 """Slots for which a status is found without `searchTransactionHistory`, and fees are remembered."""
-
-Config = Mapping[str, Any]
-
-
-def commitment_in(config: Config, default: Commitment = Commitment.FINALIZED) -> Commitment:
-    """The `commitment` of a request; finalized when it says nothing, as on a real node."""
-    value = config.get("commitment")
-    if value is None:
-        return default
-    try:
-        return Commitment(value)
-    except ValueError as error:
-        raise invalid_params(f"Invalid params: unknown commitment {value!r}.") from error
 
 
 class Methods:
@@ -96,6 +90,11 @@ class Methods:
             return handler(*params)
         except _WrongArguments as error:
             raise invalid_params(f"`params` do not fit {method}: {error}") from error
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every method there is."""
+        return frozenset(self._handlers)
 
     @functools.cached_property
     def _handlers(self) -> Mapping[str, Callable[..., Any]]:
@@ -134,42 +133,39 @@ class Methods:
 
     # Reading accounts
 
-    def get_account_info(self, key: Any, config: Config | None = None) -> Any:
+    def get_account_info(self, key: Any, config: Any = None) -> Any:
         """One account or null."""
-        config = config or {}
-        commitment = self._reader(config)
-        view = AccountView.of(config)
+        settings = Config.of(config)
+        commitment = self._reader(settings)
+        view = AccountView.of(settings)
         return self._answer(commitment, self._view(view, parse_pubkey(key), commitment))
 
-    def get_multiple_accounts(self, keys: Any, config: Config | None = None) -> Any:
+    def get_multiple_accounts(self, keys: Any, config: Any = None) -> Any:
         """Up to 100 accounts, null for those that do not exist."""
-        config = config or {}
-        if not isinstance(keys, list):
-            raise invalid_params("Invalid params: expected a list of addresses.")
-        if len(keys) > _MAX_MULTIPLE_ACCOUNTS:
-            raise invalid_params(f"Too many inputs provided; max {_MAX_MULTIPLE_ACCOUNTS}")
-        commitment = self._reader(config)
-        view = AccountView.of(config, default="base64")
-        return self._answer(commitment, [self._view(view, parse_pubkey(key), commitment) for key in keys])
+        settings = Config.of(config)
+        wanted = parse_list(keys, _MAX_MULTIPLE_ACCOUNTS)
+        commitment = self._reader(settings)
+        view = AccountView.of(settings, default="base64")
+        return self._answer(commitment, [self._view(view, parse_pubkey(key), commitment) for key in wanted])
 
-    def get_program_accounts(self, program: Any, config: Config | None = None) -> Any:
+    def get_program_accounts(self, program: Any, config: Any = None) -> Any:
         """Every account of a program that passes all filters."""
-        config = config or {}
-        commitment = self._reader(config)
-        view = AccountView.of(config)
-        filters = parse_filters(config.get("filters"))
+        settings = Config.of(config)
+        commitment = self._reader(settings)
+        view = AccountView.of(settings)
+        filters = parse_filters(settings.raw("filters"))
         found = self._keyed(view, commitment, parse_pubkey(program), filters)
-        return self._answer(commitment, found) if config.get("withContext") else found
+        return self._answer(commitment, found) if settings.flag("withContext") else found
 
-    def get_balance(self, key: Any, config: Config | None = None) -> Any:
+    def get_balance(self, key: Any, config: Any = None) -> Any:
         """Lamports of an account, 0 when it does not exist."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         account = self._bank.account(parse_pubkey(key), commitment)
         return self._answer(commitment, account.lamports if account else 0)
 
-    def get_token_account_balance(self, key: Any, config: Config | None = None) -> Any:
+    def get_token_account_balance(self, key: Any, config: Any = None) -> Any:
         """Amount in a token account."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         account = self._bank.account(parse_pubkey(key), commitment)
         if account is None:
             raise invalid_params("Invalid param: could not find account")
@@ -179,9 +175,9 @@ class Methods:
         decimals = self._bank.decimals_of(held.mint, commitment)
         return self._answer(commitment, ui_amount(held.amount, decimals))
 
-    def get_token_supply(self, key: Any, config: Config | None = None) -> Any:
+    def get_token_supply(self, key: Any, config: Any = None) -> Any:
         """Supply of a mint."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         account = self._bank.account(parse_pubkey(key), commitment)
         if account is None:
             raise invalid_params("Invalid param: could not find account")
@@ -190,18 +186,19 @@ class Methods:
             raise invalid_params("Invalid param: not a Token mint")
         return self._answer(commitment, ui_amount(mint.supply, mint.decimals))
 
-    def get_token_accounts_by_owner(self, owner: Any, which: Config, config: Config | None = None) -> Any:
+    def get_token_accounts_by_owner(self, owner: Any, which: Any, config: Any = None) -> Any:
         """A wallet's token accounts, of one mint or of all."""
-        config = config or {}
-        commitment = self._reader(config)
-        view = AccountView.of(config)
+        settings = Config.of(config)
+        commitment = self._reader(settings)
+        view = AccountView.of(settings)
         wallet = parse_pubkey(owner)
+        kind = Config.of(which)
         mint: Pubkey | None = None
-        if "mint" in which:
-            mint = parse_pubkey(which["mint"])
+        if kind.raw("mint") is not None:
+            mint = parse_pubkey(kind.raw("mint"))
             if parse_mint(self._bank.account(mint, commitment)) is None:
                 raise invalid_params("Invalid param: could not find mint")
-        elif which.get("programId") != str(TOKEN_PROGRAM):
+        elif kind.raw("programId") != str(TOKEN_PROGRAM):
             raise invalid_params("Invalid param: unrecognized Token program id")
 
         def belongs(account: Account) -> bool:
@@ -212,39 +209,36 @@ class Methods:
 
     # Slots, blocks and time
 
-    def get_slot(self, config: Config | None = None) -> int:
+    def get_slot(self, config: Any = None) -> int:
         """Newest slot at a commitment."""
-        return self._bank.slot_at(self._reader(config or {}))
+        return self._bank.slot_at(self._reader(Config.of(config)))
 
-    def get_block_height(self, config: Config | None = None) -> int:
+    def get_block_height(self, config: Any = None) -> int:
         """Newest block height at a commitment; not the slot."""
-        return self._bank.height_at(self._reader(config or {}))
+        return self._bank.height_at(self._reader(Config.of(config)))
 
     def get_block_time(self, slot: Any) -> int:
         """Unix time of a slot's block."""
-        block = self._bank.block(slot)
-        if block is None or slot > self._bank.slot_at(Commitment.CONFIRMED):
-            raise RpcError(BLOCK_NOT_AVAILABLE, f"Block not available for slot {slot}")
+        number = parse_number(slot, "slot")
+        block = self._bank.block(number)
+        if block is None or number > self._bank.slot_at(Commitment.CONFIRMED):
+            raise RpcError(BLOCK_NOT_AVAILABLE, f"Block not available for slot {number}")
         return block.time
 
-    def get_latest_blockhash(self, config: Config | None = None) -> Any:
+    def get_latest_blockhash(self, config: Any = None) -> Any:
         """A hash to sign over and the last block height it is good for."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         blockhash, last_valid = self._bank.blockhash_at(commitment)
         return self._answer(commitment, {"blockhash": str(blockhash), "lastValidBlockHeight": last_valid})
 
-    def is_blockhash_valid(self, blockhash: Any, config: Config | None = None) -> Any:
+    def is_blockhash_valid(self, blockhash: Any, config: Any = None) -> Any:
         """Whether a block hash is still accepted."""
-        commitment = self._reader(config or {})
-        try:
-            parsed = Hash.from_string(blockhash)
-        except (TypeError, ValueError) as error:
-            raise invalid_params("Invalid param: WrongSize") from error
-        return self._answer(commitment, self._bank.blockhash_valid(parsed, commitment))
+        commitment = self._reader(Config.of(config))
+        return self._answer(commitment, self._bank.blockhash_valid(parse_hash(blockhash), commitment))
 
-    def get_epoch_info(self, config: Config | None = None) -> Any:
+    def get_epoch_info(self, config: Any = None) -> Any:
         """Where in its epoch the chain is."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         slot = self._bank.slot_at(commitment)
         return {
             "absoluteSlot": slot,
@@ -255,9 +249,9 @@ class Methods:
             "transactionCount": self._bank.transaction_count,
         }
 
-    def get_transaction_count(self, config: Config | None = None) -> int:
+    def get_transaction_count(self, config: Any = None) -> int:
         """Transactions that ever landed."""
-        self._reader(config or {})
+        self._reader(Config.of(config))
         return self._bank.transaction_count
 
     # The node
@@ -280,16 +274,14 @@ class Methods:
 
     # Fees and rent
 
-    def get_minimum_balance_for_rent_exemption(self, length: Any, config: Config | None = None) -> int:
+    def get_minimum_balance_for_rent_exemption(self, length: Any, config: Any = None) -> int:
         """Lamports that keep an account of `length` bytes."""
-        commitment_in(config or {})
-        if not isinstance(length, int) or length < 0:
-            raise invalid_params("Invalid params: length must be a number.")
-        return rent_exempt_minimum(length)
+        Config.of(config).commitment()
+        return rent_exempt_minimum(parse_number(length, "the length"))
 
-    def get_fee_for_message(self, message: Any, config: Config | None = None) -> Any:
+    def get_fee_for_message(self, message: Any, config: Any = None) -> Any:
         """Lamports a message costs, null when its block hash is not known (any more)."""
-        commitment = self._reader(config or {})
+        commitment = self._reader(Config.of(config))
         try:
             transaction = WireTransaction.unsigned(_base64(message))
         except MalformedTransaction as error:
@@ -300,9 +292,7 @@ class Methods:
 
     def get_recent_prioritization_fees(self, keys: Any = None) -> Any:
         """Per recent slot the lowest price (micro-lamports per unit) that got in and wrote to `keys`."""
-        if keys is not None and (not isinstance(keys, list) or len(keys) > _MAX_FEE_ACCOUNTS):
-            raise invalid_params(f"Too many inputs provided; max {_MAX_FEE_ACCOUNTS}")
-        wanted = {parse_pubkey(key) for key in keys or ()}
+        wanted = {parse_pubkey(key) for key in parse_list(keys or [], _MAX_FEE_ACCOUNTS)}
         newest = self._bank.slot_at(Commitment.CONFIRMED)
         fees = []
         for slot in range(newest - _RECENT_SLOTS + 1, newest + 1):
@@ -313,28 +303,28 @@ class Methods:
 
     # Transactions
 
-    def send_transaction(self, encoded: Any, config: Config | None = None) -> str:
+    def send_transaction(self, encoded: Any, config: Any = None) -> str:
         """Take a transaction in; its signature is the answer, which says nothing of its fate."""
-        config = config or {}
-        transaction = _decode(encoded, config.get("encoding") or "base58")
-        if not config.get("skipPreflight"):
+        settings = Config.of(config)
+        transaction = _decode(encoded, settings.text("encoding") or "base58")
+        if not settings.flag("skipPreflight"):
             if not transaction.signatures_verify():
                 raise RpcError(SIGNATURE_VERIFICATION_FAILURE, "Transaction signature verification failure")
-            preflight = commitment_in({"commitment": config.get("preflightCommitment")})
-            self._min_context(config, preflight)
+            preflight = settings.commitment("preflightCommitment")
+            self._min_context(settings, preflight)
             self._preflight(transaction, preflight)
         # A node hands the transaction on to the leader, who may drop it: nobody hears of that.
         with contextlib.suppress(TransactionRejected):
             self._bank.submit(transaction)
         return str(transaction.signature)
 
-    def simulate_transaction(self, encoded: Any, config: Config | None = None) -> Any:
+    def simulate_transaction(self, encoded: Any, config: Any = None) -> Any:
         """Run a transaction without effect."""
-        config = config or {}
-        commitment = self._reader(config)
-        transaction = _decode(encoded, config.get("encoding") or "base58")
-        replace = bool(config.get("replaceRecentBlockhash"))
-        if config.get("sigVerify"):
+        settings = Config.of(config)
+        commitment = self._reader(settings)
+        transaction = _decode(encoded, settings.text("encoding") or "base58")
+        replace = settings.flag("replaceRecentBlockhash")
+        if settings.flag("sigVerify"):
             if replace:
                 raise invalid_params("sigVerify may not be used with replaceRecentBlockhash")
             if not transaction.signatures_verify():
@@ -348,7 +338,7 @@ class Methods:
         else:
             value = _simulation_body(simulation.outcome.error, simulation)
             changed = simulation.changed
-        value["accounts"] = self._simulated_accounts(config.get("accounts"), changed, commitment)
+        value["accounts"] = self._simulated_accounts(settings.inner("accounts"), changed, commitment)
         if replace:
             blockhash, last_valid = self._bank.blockhash_at(commitment)
             value["replacementBlockhash"] = {
@@ -357,28 +347,25 @@ class Methods:
             }
         return self._answer(commitment, value)
 
-    def get_signature_statuses(self, signatures: Any, config: Config | None = None) -> Any:
+    def get_signature_statuses(self, signatures: Any, config: Any = None) -> Any:
         """How far each transaction has got; null when it is not known or too long ago."""
-        if not isinstance(signatures, list):
-            raise invalid_params("Invalid params: expected a list of signatures.")
-        if len(signatures) > _MAX_STATUSES:
-            raise invalid_params(f"Too many inputs provided; max {_MAX_STATUSES}")
-        everything = bool((config or {}).get("searchTransactionHistory"))
+        wanted = parse_list(signatures, _MAX_STATUSES)
+        everything = Config.of(config).flag("searchTransactionHistory")
         oldest = 0 if everything else self._bank.slot - _RECENT_SLOTS
-        statuses = [self._status(parse_signature(text), oldest) for text in signatures]
+        statuses = [self._status(parse_signature(text), oldest) for text in wanted]
         return self._answer(Commitment.PROCESSED, statuses)
 
-    def get_transaction(self, signature: Any, config: Config | str | None = None) -> Any:
+    def get_transaction(self, signature: Any, config: Any = None) -> Any:
         """A landed transaction with what it did; null when it is not at the commitment yet."""
-        settings: Config = {"encoding": config} if isinstance(config, str) else config or {}
-        commitment = commitment_in(settings)
+        settings = Config({"encoding": config}) if isinstance(config, str) else Config.of(config)
+        commitment = settings.commitment()
         if commitment is Commitment.PROCESSED:
             raise invalid_params("Method does not support commitment below `confirmed`")
         landed = self._bank.landed(parse_signature(signature))
         if landed is None or landed.slot > self._bank.slot_at(commitment):
             return None
         version = landed.transaction.version
-        newest = settings.get("maxSupportedTransactionVersion")
+        newest = settings.whole("maxSupportedTransactionVersion")
         if version == 0 and newest is None:
             raise RpcError(
                 UNSUPPORTED_TRANSACTION_VERSION,
@@ -387,7 +374,7 @@ class Methods:
             )
         body = {
             "slot": landed.slot,
-            "transaction": encode_transaction(landed.transaction, settings.get("encoding") or "json"),
+            "transaction": encode_transaction(landed.transaction, settings.text("encoding") or "json"),
             "meta": encode_meta(landed),
             "blockTime": landed.block_time,
         }
@@ -395,18 +382,18 @@ class Methods:
             body["version"] = version
         return body
 
-    def get_signatures_for_address(self, address: Any, config: Config | None = None) -> Any:
+    def get_signatures_for_address(self, address: Any, config: Any = None) -> Any:
         """Landed transactions that name an address, newest first."""
-        config = config or {}
-        commitment = commitment_in(config)
+        settings = Config.of(config)
+        commitment = settings.commitment()
         if commitment is Commitment.PROCESSED:
             raise invalid_params("Method does not support commitment below `confirmed`")
-        limit = config.get("limit") or _MAX_SIGNATURES
+        limit = settings.whole("limit") or _MAX_SIGNATURES
         if not 1 <= limit <= _MAX_SIGNATURES:
             raise invalid_params(f"Invalid limit; max {_MAX_SIGNATURES}")
-        self._min_context(config, commitment)
-        before = None if config.get("before") is None else parse_signature(config["before"])
-        until = None if config.get("until") is None else parse_signature(config["until"])
+        self._min_context(settings, commitment)
+        before = _bound(settings, "before")
+        until = _bound(settings, "until")
         newest = self._bank.slot_at(commitment)
         found: list[dict[str, Any]] = []
         started = before is None
@@ -418,60 +405,62 @@ class Methods:
             started = started or landed.signature == before
         return found
 
-    def request_airdrop(self, key: Any, lamports: Any, config: Config | None = None) -> str:
+    def request_airdrop(self, key: Any, lamports: Any, config: Any = None) -> str:
         """Lamports out of nothing, by a transaction as any other."""
-        commitment_in(config or {})
-        if not isinstance(lamports, int) or lamports < 0:
-            raise invalid_params("Invalid params: lamports must be a number.")
-        return str(self._bank.airdrop(parse_pubkey(key), lamports).signature)
+        Config.of(config).commitment()
+        amount = parse_number(lamports, "lamports")
+        return str(self._bank.airdrop(parse_pubkey(key), amount).signature)
 
     # What no real chain offers
 
-    def sandbox_clock(self, config: Config | None = None) -> Any:
+    def sandbox_clock(self, config: Any = None) -> Any:
         """Move the chain's time: `freeze` true or false, `set` unix time, `advance` seconds, `slots` to pass.
 
         Without parameters only tells the time. A change shows at once in a new slot.
         """
-        config = config or {}
-        unknown = set(config) - {"freeze", "set", "advance", "slots"}
+        settings = Config.of(config)
+        unknown = settings.keys - {"freeze", "set", "advance", "slots"}
         if unknown:
             raise invalid_params(f"sandbox_clock does not know {', '.join(sorted(unknown))}.")
+        to, by, slots = settings.seconds("set"), settings.seconds("advance"), settings.whole("slots") or 1
+        if slots > _MOST_SLOTS_AT_ONCE:
+            raise invalid_params(f"sandbox_clock passes at most {_MOST_SLOTS_AT_ONCE} slots at once.")
         clock = self._bank.clock
-        if "freeze" in config:
-            (clock.freeze if config["freeze"] else clock.resume)()
-        if "set" in config:
-            clock.set(float(config["set"]))
-        if "advance" in config:
-            clock.advance(float(config["advance"]))
-        if config:
-            self._bank.tick(max(1, int(config.get("slots", 1))))
+        if settings.raw("freeze") is not None:
+            (clock.freeze if settings.flag("freeze") else clock.resume)()
+        if to is not None:
+            clock.set(to)
+        if by is not None:
+            clock.advance(by)
+        if settings.keys:
+            self._bank.tick(slots)
         return {"unixTime": clock.now(), "frozen": clock.frozen, "slot": self._bank.slot}
 
-    def sandbox_set_account(self, key: Any, account: Config | None) -> Any:
+    def sandbox_set_account(self, key: Any, account: Any) -> Any:
         """Write an account directly: `lamports`, `owner`, `data` in base64; null removes it."""
         written: Account | None = None
         if account is not None:
-            try:
-                data = base64.b64decode(account.get("data", ""), validate=True)
-                lamports = int(account.get("lamports", rent_exempt_minimum(len(data))))
-            except (TypeError, ValueError) as error:
-                raise invalid_params(f"sandbox_setAccount: {error}.") from error
-            owner = parse_pubkey(account.get("owner", str(Pubkey.default())))
-            written = Account(lamports, owner, data, bool(account.get("executable", False)))
+            settings = Config.of(account)
+            data = _base64(settings.text("data") or "")
+            lamports = settings.whole("lamports")
+            written = Account(
+                rent_exempt_minimum(len(data)) if lamports is None else lamports,
+                parse_pubkey(settings.text("owner") or str(Pubkey.default())),
+                data,
+                settings.flag("executable"),
+            )
         self._bank.place(parse_pubkey(key), written)
         return self._answer(Commitment.PROCESSED, None)
 
     # Shared parts
 
-    def _reader(self, config: Config) -> Commitment:
-        if not isinstance(config, dict):
-            raise invalid_params("Invalid params: expected a configuration object.")
-        commitment = commitment_in(config)
-        self._min_context(config, commitment)
+    def _reader(self, settings: Config) -> Commitment:
+        commitment = settings.commitment()
+        self._min_context(settings, commitment)
         return commitment
 
-    def _min_context(self, config: Config, commitment: Commitment) -> None:
-        wanted = config.get("minContextSlot")
+    def _min_context(self, settings: Config, commitment: Commitment) -> None:
+        wanted = settings.whole("minContextSlot")
         slot = self._bank.slot_at(commitment)
         if wanted is not None and slot < wanted:
             raise RpcError(
@@ -510,13 +499,13 @@ class Methods:
             raise _preflight_failure(simulation.outcome.error, simulation)
 
     def _simulated_accounts(
-        self, wanted: Any, changed: Mapping[Pubkey, Account | None], commitment: Commitment
+        self, wanted: Config | None, changed: Mapping[Pubkey, Account | None], commitment: Commitment
     ) -> list[Any] | None:
         if wanted is None:
             return None
         view = AccountView.of(wanted, default="base64")
         found: list[Any] = []
-        for text in wanted.get("addresses", []):
+        for text in parse_list(wanted.raw("addresses"), _MAX_MULTIPLE_ACCOUNTS):
             key = parse_pubkey(text)
             account = changed[key] if key in changed else self._bank.account(key, commitment)
             found.append(None if account is None else view.encode(self._bank, account, commitment))
@@ -565,12 +554,9 @@ def _checked(handler: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def parse_signature(text: Any) -> Signature:
-    """A 64-byte signature off the wire; RpcError when it is not one."""
-    try:
-        return Signature.from_string(text)
-    except (TypeError, ValueError) as error:
-        raise invalid_params("Invalid param: WrongSize") from error
+def _bound(settings: Config, key: str) -> Signature | None:
+    value = settings.raw(key)
+    return None if value is None else parse_signature(value)
 
 
 def _base64(text: Any) -> bytes:

@@ -134,11 +134,11 @@ class _Endpoint:
             number = body.get("id") if isinstance(body, dict) else None
             method, params = _parse(body)
             if method in SUBSCRIBE_METHODS:
-                subscription = self._hub.subscribe(method, params or [], send)
+                subscription = self._hub.subscribe(method, params, send)
                 send(_result(number, subscription))
                 self._hub.announce(subscription)
             elif method in UNSUBSCRIBE_METHODS:
-                send(_result(number, self._hub.unsubscribe((params or [None])[0], send)))
+                send(_result(number, self._hub.unsubscribe(params, send)))
             else:
                 send(_result(number, self._methods.call(method, params)))
         except RpcError as error:

@@ -16,9 +16,10 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from nosana_sandbox.chain.bank import Bank, Commitment, Landed
-from nosana_sandbox.chain.encoding import AccountFilter, AccountView, parse_filters, parse_pubkey
+from nosana_sandbox.chain.encoding import AccountFilter, AccountView, parse_filters
 from nosana_sandbox.chain.errors import invalid_params
-from nosana_sandbox.chain.rpc import API_VERSION, commitment_in, parse_signature
+from nosana_sandbox.chain.params import Config, parse_number, parse_pubkey, parse_signature
+from nosana_sandbox.chain.rpc import API_VERSION
 from nosana_sandbox.program import Account
 
 Send = Callable[[dict[str, Any]], None]
@@ -138,9 +139,9 @@ class Hub:
         self._bank.observers.remove(self)
         self._active.clear()
 
-    def subscribe(self, method: str, params: list[Any], send: Send) -> int:
+    def subscribe(self, method: str, params: Any, send: Send) -> int:
         """Take a subscription; its number is the answer."""
-        subscription = _SUBSCRIBE[method](params)
+        subscription = _SUBSCRIBE[method](_positional(params))
         number = next(self._ids)
         self._active[number] = (subscription, send)
         return number
@@ -157,8 +158,9 @@ class Hub:
         if landed is not None and landed.slot <= self._bank.slot_at(subscription.commitment):
             self._notify(number, subscription, send, subscription.on_landed(landed))
 
-    def unsubscribe(self, number: Any, send: Send) -> bool:
+    def unsubscribe(self, params: Any, send: Send) -> bool:
         """Forget a subscription; RpcError when this client has no such."""
+        number = parse_number(_first(_positional(params)), "the subscription")
         if number not in self._active or self._active[number][1] is not send:
             raise invalid_params("Invalid subscription id.")
         del self._active[number]
@@ -225,13 +227,14 @@ class Hub:
             self._active.pop(number, None)
 
 
-def _config(params: list[Any], index: int) -> Mapping[str, Any]:
-    config = params[index] if len(params) > index else None
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise invalid_params("Invalid params: expected a configuration object.")
-    return config
+def _positional(params: Any) -> list[Any]:
+    if params is not None and not isinstance(params, list):
+        raise invalid_params("`params` should be an array")
+    return params or []
+
+
+def _config(params: list[Any]) -> Config:
+    return Config.of(params[1] if len(params) > 1 else None)
 
 
 def _first(params: list[Any]) -> Any:
@@ -241,31 +244,31 @@ def _first(params: list[Any]) -> Any:
 
 
 def _account(params: list[Any]) -> Subscription:
-    config = _config(params, 1)
+    config = _config(params)
     return _AccountSubscription(
         method="account",
-        commitment=commitment_in(config),
+        commitment=config.commitment(),
         key=parse_pubkey(_first(params)),
         view=AccountView.of(config),
     )
 
 
 def _program(params: list[Any]) -> Subscription:
-    config = _config(params, 1)
+    config = _config(params)
     return _ProgramSubscription(
         method="program",
-        commitment=commitment_in(config),
+        commitment=config.commitment(),
         program=parse_pubkey(_first(params)),
         view=AccountView.of(config),
-        filters=parse_filters(config.get("filters")),
+        filters=parse_filters(config.raw("filters")),
     )
 
 
 def _signature(params: list[Any]) -> Subscription:
-    config = _config(params, 1)
+    config = _config(params)
     return _SignatureSubscription(
         method="signature",
-        commitment=commitment_in(config),
+        commitment=config.commitment(),
         once=True,
         signature=parse_signature(_first(params)),
     )
@@ -281,7 +284,7 @@ def _logs(params: list[Any]) -> Subscription:
         mentions = parse_pubkey(named[0])
     elif which not in ("all", "allWithVotes"):
         raise invalid_params("Invalid params: expected `all`, `allWithVotes` or mentions.")
-    return _LogsSubscription(method="logs", commitment=commitment_in(_config(params, 1)), mentions=mentions)
+    return _LogsSubscription(method="logs", commitment=_config(params).commitment(), mentions=mentions)
 
 
 _SUBSCRIBE: Final[Mapping[str, Callable[[list[Any]], Subscription]]] = {
