@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nosana_operator.api.quantity import QuantityError, cores, parse_quantity, size
+from nosana_operator.api.quantity import UNIT, QuantityError, cores, parse_quantity, size
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,12 @@ from nosana_operator.api.quantity import QuantityError, cores, parse_quantity, s
     ],
 )
 def test_every_form_is_read_exactly(text: str, value: Fraction) -> None:
-    assert parse_quantity(text) == value
+    assert parse_quantity(text) == value * UNIT
+
+
+@pytest.mark.parametrize(("text", "billionths"), [("1e-12", 1), ("1.5n", 2), ("0.0000000001", 1)])
+def test_what_is_finer_is_rounded_up(text: str, billionths: int) -> None:
+    assert parse_quantity(text) == billionths
 
 
 @pytest.mark.parametrize(
@@ -48,16 +53,16 @@ def test_anything_else_is_refused(text: str) -> None:
 
 @given(st.integers(1, 10**9))
 def test_cores_say_whole_millicores(milli: int) -> None:
-    assert parse_quantity(cores(Fraction(milli, 1000))) == Fraction(milli, 1000)
+    assert parse_quantity(cores(milli * UNIT // 1000)) == milli * UNIT // 1000
 
 
 def test_cores_are_never_none() -> None:
-    assert cores(Fraction(1, 7000)) == "1m"
+    assert cores(UNIT // 7000) == "1m"
 
 
 @given(st.integers(0, 2**62))
 def test_sizes_are_exact(count: int) -> None:
-    assert parse_quantity(size(Fraction(count))) == count
+    assert parse_quantity(size(count * UNIT)) == count * UNIT
 
 
 @pytest.mark.parametrize(
@@ -72,4 +77,4 @@ def test_sizes_are_exact(count: int) -> None:
     ],
 )
 def test_sizes_use_the_largest_unit(value: int, text: str) -> None:
-    assert size(Fraction(value)) == text
+    assert size(value * UNIT) == text

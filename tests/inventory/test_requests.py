@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from nosana_operator.api.quantity import UNIT
 from nosana_operator.inventory import holds_node, requests
 
 
@@ -22,7 +22,7 @@ def pod(*containers: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **sp
     [
         (pod(container()), 0),
         (pod({}), 0),
-        (pod(container(cpu="1"), container(cpu="500m")), Fraction(3, 2)),
+        (pod(container(cpu="1"), container(cpu="500m")), 1.5),
         # Init containers run one at a time, before the others.
         (pod(container(cpu="1"), init=(container(cpu="3"), container(cpu="2"))), 3),
         (pod(container(cpu="4"), init=(container(cpu="3"),)), 4),
@@ -30,14 +30,14 @@ def pod(*containers: dict[str, Any], init: tuple[dict[str, Any], ...] = (), **sp
         (pod(container(cpu="1"), init=(container(sidecar=True, cpu="2"),)), 3),
         (pod(container(cpu="1"), init=(container(sidecar=True, cpu="2"), container(cpu="3"))), 5),
         (pod(container(cpu="1"), init=(container(cpu="3"), container(sidecar=True, cpu="1"))), 3),
-        (pod(container(cpu="1"), overhead={"cpu": "250m"}), Fraction(5, 4)),
+        (pod(container(cpu="1"), overhead={"cpu": "250m"}), 1.25),
         # What is asked for the pod as a whole wins.
         (pod(container(cpu="1"), resources={"requests": {"cpu": "2"}}), 2),
     ],
 )
-def test_effective_requests(body: dict[str, Any], cpu: Fraction | int) -> None:
-    assert requests(body).get("cpu", 0) == cpu
-    assert requests(body)["pods"] == 1
+def test_effective_requests(body: dict[str, Any], cpu: float) -> None:
+    assert requests(body).get("cpu", 0) == cpu * UNIT
+    assert requests(body)["pods"] == UNIT
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.api import Exposure
+from nosana_operator.api import Endpoint, Exposure
 from nosana_operator.definition import LiteralError, exposed_ports, service_id
 from nosana_operator.workload import (
     ArgsError,
     JobContext,
     build_ingresses,
     build_services,
-    endpoints,
     literal_context,
     objects,
+    op_endpoints,
     op_objects,
     run_args,
 )
@@ -23,6 +23,10 @@ from workload.jobs import RUN, UID, context, op
 
 def services(ctx: JobContext, index: int = 0) -> list[dict[str, Any]]:
     return build_services(ctx, index, exposed_ports(run_args(ctx, index)))
+
+
+def endpoints(ctx: JobContext, index: int = 0) -> list[Endpoint]:
+    return op_endpoints(ctx, index, exposed_ports(run_args(ctx, index)))
 
 
 def ingresses(ctx: JobContext, index: int = 0) -> list[dict[str, Any]]:
@@ -77,7 +81,7 @@ def test_a_host_for_each_port() -> None:
 def test_ids_are_the_ones_that_clients_compute() -> None:
     """A poster finds the service by the hash alone; an op's index counts every op."""
     ctx = context(op("a"), op("b", expose=80), run=RUN)
-    assert endpoints(ctx)[0].id == "2ehaBb1hmc48XVpMPTKGBvPr3GDMqC8tde3VjEr1vnJz"
+    assert endpoints(ctx, 1)[0].id == "2ehaBb1hmc48XVpMPTKGBvPr3GDMqC8tde3VjEr1vnJz"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_ports_may_come_from_variables() -> None:
     service, pod = op_objects(ctx, 0)
     assert service["spec"]["ports"][0]["port"] == 7000
     assert pod["spec"]["containers"][0]["ports"] == [{"containerPort": 7000, "protocol": "TCP"}]
-    assert endpoints(ctx) == []  # not written as a number: known when the op starts
+    assert [endpoint.port for endpoint in endpoints(ctx)] == [7000]
 
 
 def test_a_literal_without_a_value_fails_the_op() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from typing import Any
 
-from nosana_operator.api.quantity import parse_quantity
+from nosana_operator.api.quantity import UNIT, parse_quantity
 
-Amounts = dict[str, Fraction]
-"""Resource name → amount: cores of `cpu`, bytes of `memory` and `ephemeral-storage`, devices."""
+Amounts = dict[str, int]
+"""Resource name → amount in billionths (`api.quantity`): of a core, a byte, a device."""
 
 PODS = "pods"
 
@@ -44,7 +43,7 @@ def requests(pod: Mapping[str, Any]) -> Amounts:
     total = _largest(_sum((running, sidecars)), peak)
     total.update(_requests(spec))
     total = _sum((total, amounts(spec.get("overhead"))))
-    total[PODS] = Fraction(1)
+    total[PODS] = UNIT
     return total
 
 
@@ -56,9 +55,9 @@ def _sum(parts: Iterable[Amounts]) -> Amounts:
     out: Amounts = {}
     for part in parts:
         for name, amount in part.items():
-            out[name] = out.get(name, Fraction(0)) + amount
+            out[name] = out.get(name, 0) + amount
     return out
 
 
 def _largest(left: Amounts, right: Amounts) -> Amounts:
-    return {name: max(left.get(name, Fraction(0)), right.get(name, Fraction(0))) for name in left | right}
+    return {name: max(left.get(name, 0), right.get(name, 0)) for name in left | right}

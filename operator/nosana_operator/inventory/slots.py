@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MARKET, Gpu, Resources, Toleration
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_tolerations
-from nosana_operator.api.quantity import parse_quantity
+from nosana_operator.api.quantity import UNIT, parse_quantity
 from nosana_operator.inventory.requests import PODS, Amounts, amounts, holds_node, requests
-
-_ZERO = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def slots(
             continue
         into = taken[node]
         for name, amount in requests(pod).items():
-            into[name] = into.get(name, _ZERO) + amount
+            into[name] = into.get(name, 0) + amount
     counted = tuple(
         _node_slots(node, need, taken[_name(node)], len(own_jobs[_name(node)]), gpu)
         for node in sorted(nodes, key=_name)
@@ -139,20 +136,20 @@ def _tolerates(tolerations: Sequence[Toleration], taint: Mapping[str, Any]) -> b
 
 def _need(gpu: Gpu, resources: Resources) -> Amounts:
     """What one slot takes; one pod at least."""
-    need = {gpu.resource_name: Fraction(gpu.count), PODS: Fraction(1)}
+    need = {gpu.resource_name: gpu.count * UNIT, PODS: UNIT}
     for name, quantity in (
         ("cpu", resources.cpu),
         ("memory", resources.memory),
         ("ephemeral-storage", resources.ephemeral_storage),
     ):
-        amount = parse_quantity(quantity) if quantity is not None else _ZERO
+        amount = parse_quantity(quantity) if quantity is not None else 0
         if amount > 0:
             need[name] = amount
     return need
 
 
 def _fit(room: Amounts, taken: Amounts, need: Amounts) -> int:
-    return min(max(0, (room.get(name, _ZERO) - taken.get(name, _ZERO)) // one) for name, one in need.items())
+    return min(max(0, (room.get(name, 0) - taken.get(name, 0)) // one) for name, one in need.items())
 
 
 def _node_slots(node: Mapping[str, Any], need: Amounts, taken: Amounts, held: int, gpu: Gpu) -> NodeSlots:

@@ -8,7 +8,6 @@ from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.network import (
     build_ingresses,
     build_services,
-    endpoints,
     host_name,
     op_endpoints,
     service_name,
@@ -27,7 +26,6 @@ __all__ = [
     "build_ingresses",
     "build_pod",
     "build_services",
-    "endpoints",
     "gpu_demand",
     "host_name",
     "literal_context",

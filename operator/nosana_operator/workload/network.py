@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nosana_operator.api import Endpoint
-from nosana_operator.definition import Definition, Port, RunArgs, exposed_ports, service_id
+from nosana_operator.definition import Definition, Port, service_id
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import literals
 from nosana_operator.workload.metadata import Body, child, op_name, op_selector
@@ -39,16 +39,6 @@ def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[
             )
         )
     return found
-
-
-def endpoints(ctx: JobContext) -> list[Endpoint]:
-    """The endpoints of all ops whose ports are written as numbers; the rest is known when the op starts."""
-    return [
-        endpoint
-        for index, op in enumerate(ctx.definition.ops)
-        if isinstance(op.args, RunArgs)
-        for endpoint in op_endpoints(ctx, index, exposed_ports(op.args))
-    ]
 
 
 def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Final
 
 from nosana_operator.api import ANNOTATION_OP_ID, FINALIZER_OP, Toleration
@@ -88,10 +87,10 @@ def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[s
         ("memory", ctx.spec.resources.memory, size),
         ("ephemeral-storage", ctx.spec.resources.ephemeral_storage, size),
     ):
-        amount = parse_quantity(quantity) if quantity else Fraction(0)
+        amount = parse_quantity(quantity) if quantity else 0
         if quantity and amount > 0:
             limits[name] = quantity
-            requests[name] = quantity if beside == 1 else write(amount / beside)
+            requests[name] = quantity if beside == 1 else write(amount // beside)
     if gpu:
         limits[ctx.spec.gpu.resource_name] = requests[ctx.spec.gpu.resource_name] = str(ctx.spec.gpu.count)
     return {"limits": limits, "requests": requests} if limits else {}
@@ -99,7 +98,7 @@ def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[s
 
 def _shared_memory(ctx: JobContext) -> str:
     """Size of /dev/shm: as on Nosana's nodes, but never more than the memory it counts against."""
-    memory = parse_quantity(ctx.spec.resources.memory) if ctx.spec.resources.memory else Fraction(0)
+    memory = parse_quantity(ctx.spec.resources.memory) if ctx.spec.resources.memory else 0
     return size(min(_SHARED_MEMORY, memory) if memory > 0 else _SHARED_MEMORY)
 
 
