@@ -31,6 +31,7 @@ from nosana_sandbox.program import Account, Instruction
 logging.getLogger("solana_runtime").setLevel(logging.ERROR)
 
 SYSTEM_PROGRAM: Final = Pubkey.default()
+_SYSVARS: Final = Pubkey.from_string("Sysvar1111111111111111111111111111111111111")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,16 @@ class ScratchMachine:
         # Pays LiteSVM's own fee, so that the bank's accounts keep to what the instruction did.
         self._payer = Pubkey.new_unique()
         self._time = (-1, -1)
+        self._builtins: dict[Pubkey, Account] = {}
 
     def builtin(self, key: Pubkey) -> Account | None:
         """A program or sysvar that LiteSVM brings along; None for any other account."""
-        account = self._svm.get_account(key)
-        if account is None or not (account.executable or str(account.owner).startswith("Sysvar")):
-            return None
-        return Account(account.lamports, account.owner, bytes(account.data), account.executable)
+        if key not in self._builtins:
+            account = _from_svm(self._svm.get_account(key))
+            if account is None or not _fixed(account):
+                return None
+            self._builtins[key] = account
+        return self._builtins[key]
 
     def set_time(self, slot: int, epoch: int, unix_time: int) -> None:
         """Set the Clock sysvar."""
@@ -78,9 +82,9 @@ class ScratchMachine:
 
     def execute(self, instruction: Instruction, accounts: Mapping[Pubkey, Account], units: int) -> Execution:
         """Run `instruction` on `accounts` (absent ones do not exist) with at most `units` compute units."""
-        touched = {meta.pubkey for meta in instruction.accounts if self.builtin(meta.pubkey) is None}
-        for key in touched:
-            account = accounts.get(key)
+        named = {meta.pubkey: accounts.get(meta.pubkey) for meta in instruction.accounts}
+        touched = {key: account for key, account in named.items() if account is None or not _fixed(account)}
+        for key, account in touched.items():
             self._svm.set_account(key, _to_svm(account) if account else SvmAccount(0, b"", SYSTEM_PROGRAM))
         self._svm.set_account(self._payer, SvmAccount(10**12, b"", SYSTEM_PROGRAM))
         message = MessageV0.try_compile(
@@ -109,9 +113,9 @@ class ScratchMachine:
         if error is not None:
             return Execution(error, logs, used)
         changed: dict[Pubkey, Account | None] = {}
-        for key in touched:
+        for key, before in touched.items():
             after = _from_svm(self._svm.get_account(key))
-            if after != accounts.get(key):
+            if after != before:
                 changed[key] = after
         inner = meta["inner_instructions"]
         return Execution(
@@ -140,6 +144,11 @@ def _inner(record: dict[str, Any], keys: Sequence[Pubkey]) -> InnerInstruction:
         bytes(body["data"][1:]),
         record["stackHeight"],
     )
+
+
+def _fixed(account: Account) -> bool:
+    """Whether no instruction can change it: a program, or a sysvar that LiteSVM keeps itself."""
+    return account.executable or account.owner == _SYSVARS
 
 
 def _to_svm(account: Account) -> SvmAccount:
