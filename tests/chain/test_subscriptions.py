@@ -69,7 +69,7 @@ class Heard:
         self.subscribed: list[Target] = []
         self.changed = asyncio.Event()
 
-    def account(self, address: str, slot: int, info: AccountInfo | None) -> None:
+    def account(self, target: Target, address: str, slot: int, info: AccountInfo | None) -> None:
         self.accounts.append((address, slot, info))
         self.changed.set()
 

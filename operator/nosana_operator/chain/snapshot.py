@@ -83,6 +83,14 @@ class SnapshotStore:
         wanted.update({address: "run" for address, seen in self._runs.items() if seen.value is not None})
         return wanted
 
+    def kind_of(self, address: str) -> Kind | None:
+        """What a watched address is; None: not watched singly."""
+        if address in self._wanted_jobs:
+            return "job"
+        if address in self._wanted_markets:
+            return "market"
+        return "run" if address in self._runs else None
+
     def runs_of(self, key: str) -> tuple[Run, ...] | None:
         """The live runs of a host; None until the first answer."""
         if key not in self._listed:

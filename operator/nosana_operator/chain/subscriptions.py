@@ -54,8 +54,8 @@ class SlotTarget:
 
 
 Target = AccountTarget | RunsTarget | SlotTarget
-OnAccount = Callable[[str, int, AccountInfo | None], None]
-"""Address, slot, account (None: it holds nothing any more)."""
+OnAccount = Callable[[Target, str, int, AccountInfo | None], None]
+"""What was subscribed, address, slot, account (None: it holds nothing any more)."""
 OnSubscribed = Callable[[Target], None]
 """The node has confirmed the subscription: what happened before has to be read."""
 
@@ -229,10 +229,10 @@ class _Connection:
         result = field(params, "result")
         if isinstance(target, AccountTarget):
             account = read_slotted(result, _existing)
-            self._on_account(target.address, account.slot, account.value)
+            self._on_account(target, target.address, account.slot, account.value)
         elif isinstance(target, RunsTarget):
             found = read_slotted(result, lambda v: (read_text(v, "pubkey"), _existing(field(v, "account"))))
-            self._on_account(found.value[0], found.slot, found.value[1])
+            self._on_account(target, found.value[0], found.slot, found.value[1])
 
     def _params(self, target: Target) -> list[Any]:
         config: dict[str, Any] = {"commitment": Confirmed, "encoding": "base64"}

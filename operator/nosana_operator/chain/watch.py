@@ -217,7 +217,7 @@ class ChainWatcher:
         if sysvar is not None:
             self._chain_clock.observe(decode_clock(sysvar.data)[1])
         for address, info in found.value.items():
-            self._reported(address, found.slot, info)
+            self._reported(self._store.kind_of(address), address, found.slot, info)
 
     # subscriptions
 
@@ -239,16 +239,17 @@ class ChainWatcher:
             self._dirty.add(target)
             self._wake.set()
 
-    def _notified(self, address: str, slot: int, info: AccountInfo | None) -> None:
-        self._reported(address, slot, info)
+    def _notified(self, target: Target, address: str, slot: int, info: AccountInfo | None) -> None:
+        # A host's subscription tells of runs that nobody knew.
+        found: Kind | None = "run" if isinstance(target, RunsTarget) else self._store.kind_of(address)
+        self._reported(found, address, slot, info)
 
-    def _reported(self, address: str, slot: int, info: AccountInfo | None) -> None:
-        # What is not known singly can only be a new run.
-        kind = self._store.wanted.get(address, "run")
-        if self._store.report(kind, address, slot, info):
-            if kind == "run":
-                self._follow(frozenset())
-            self._tell(kind, address)
+    def _reported(self, kind: Kind | None, address: str, slot: int, info: AccountInfo | None) -> None:
+        if kind is None or not self._store.report(kind, address, slot, info):
+            return
+        if kind == "run":
+            self._follow(frozenset())
+        self._tell(kind, address)
 
     def _tell(self, kind: Kind, address: str) -> None:
         for callback in self._callbacks:
