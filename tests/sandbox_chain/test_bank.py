@@ -18,7 +18,7 @@ from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import NOS_MINT, associated_token_account
 from nosana_sandbox.program.layout import Job, Market, Run, rent_exempt_minimum
 from nosana_sandbox.world.genesis import Founded
-from sandbox_chain.helpers import SOL, finish, pay, post, signed, wire, work
+from sandbox_chain.transactions import SOL, finish, pay, post, signed, wire, work
 
 PROCESSED, CONFIRMED, FINALIZED = Commitment
 

@@ -20,7 +20,7 @@ from nosana_sandbox.chain import Commitment, RunningChain
 from nosana_sandbox.chain.encoding import base58_encode
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT, TOKEN_PROGRAM, associated_token_account
 from nosana_sandbox.world.genesis import Founded
-from sandbox_chain.helpers import SOL, pay, post, rpc, signed, work
+from sandbox_chain.transactions import SOL, pay, post, rpc, signed, work
 
 pytestmark = pytest.mark.contract
 

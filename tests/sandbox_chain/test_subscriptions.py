@@ -20,7 +20,7 @@ from nosana_sandbox.chain import RunningChain
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import JOBS_PROGRAM
 from nosana_sandbox.world.genesis import Founded
-from sandbox_chain.helpers import SOL, finish, pay, post, signed, wire, work
+from sandbox_chain.transactions import SOL, finish, pay, post, signed, wire, work
 
 pytestmark = pytest.mark.contract
 
