@@ -11,19 +11,24 @@ import pytest
 from nosana_operator.api import crds
 from nosana_operator.kube import KubeClient, load_credentials
 from nosana_operator.runtime.operator import KINDS
+from nosana_operator.runtime.watching import wait_for_kinds
 from nosana_sandbox.cluster.apiserver import BareApiServer
 from nosana_sandbox.cluster.build import cache_folder, cache_key, ensure_programs
 
 
 @pytest.fixture(scope="session")
-def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareApiServer]:
-    """etcd and kube-apiserver on loopback. Builds them when $CI is true or they are in the cache already."""
+def kubernetes_programs() -> Path:
+    """The folder of etcd and kube-apiserver. Builds them when $CI is true; else skips where they are not."""
     built = cache_folder() / cache_key() / "bin" / "kube-apiserver"
     if os.environ.get("CI") != "true" and not built.is_file():
         pytest.skip("the API server is not built yet; `make sandbox` builds it")
-    programs = ensure_programs(print)
-    state: Path = tmp_path_factory.mktemp("apiserver")
-    with BareApiServer(state, programs) as server:
+    return ensure_programs(print)
+
+
+@pytest.fixture(scope="session")
+def apiserver(kubernetes_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareApiServer]:
+    """etcd and kube-apiserver on loopback, shared by all tests."""
+    with BareApiServer(tmp_path_factory.mktemp("apiserver"), kubernetes_programs) as server:
         yield server
 
 
@@ -37,8 +42,6 @@ async def kube(apiserver: BareApiServer) -> AsyncIterator[KubeClient]:
 @pytest.fixture
 async def installed(kube: KubeClient) -> KubeClient:
     """`kube`, with our CRDs served."""
-    from nosana_operator.runtime.watching import wait_for_kinds
-
     for crd in crds():
         await kube.apply(crd, manager="tests")
     await wait_for_kinds(kube.read_path, [KINDS["NosanaJob"], KINDS["NosanaMarket"]], poll_seconds=0.1)

@@ -8,18 +8,26 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from prometheus_client import generate_latest
 
-from nosana_operator.api import LABEL_JOB, LABEL_JOB_UID
-from nosana_operator.kube import CORE_KINDS, KubeClient, ObjectCache, Resource, load_credentials
+from nosana_operator.api import LABEL_JOB, LABEL_JOB_UID, crds
+from nosana_operator.kube import (
+    CORE_KINDS,
+    KubeClient,
+    KubeUnavailable,
+    ObjectCache,
+    Resource,
+    load_credentials,
+)
 from nosana_operator.runtime.errors import BackgroundFailed, StartError, WatchEnded
 from nosana_operator.runtime.operator import KINDS, Edges, Loops, Operator
 from nosana_operator.runtime.settings import parse_settings
-from nosana_operator.runtime.watching import Change, ClusterView, Scope
+from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
 from nosana_sandbox.cluster.apiserver import BareApiServer
 
 pytestmark = pytest.mark.contract
@@ -367,6 +375,33 @@ async def test_a_sweep_finds_deletions_that_no_event_told(
     assert [(c.body["metadata"]["name"], c.deleted) for c in changes] == [("a", True)]
     assert [p["metadata"]["name"] for p in cache.list("Pod")] == ["b"]
     assert await view.sweep() == 0
+
+
+async def test_an_api_outage_ends_nothing_and_what_happened_meanwhile_is_seen(
+    kubernetes_programs: Path, tmp_path: Path
+) -> None:
+    with BareApiServer(tmp_path / "own", kubernetes_programs) as own:
+        credentials = load_credentials(own.kubeconfig)
+        async with credentials.open_session() as session:
+            client = KubeClient(session, kinds=KINDS)
+            for crd in crds():
+                await client.apply(crd, manager="tests")
+            await wait_for_kinds(client.read_path, [KINDS["NosanaJob"]], poll_seconds=0.1)
+            loops = Recording()
+            async with running(own, loops) as operator, aiohttp.ClientSession() as http:
+                await client.create(job("default", "before"))
+                await eventually(lambda: ("default", "before") in loops.jobs)
+                with own.outage():
+                    with pytest.raises(KubeUnavailable):
+                        await client.get("NosanaJob", "default", "before")
+                    async with http.get(f"http://127.0.0.1:{operator.web_port}/healthz") as response:
+                        assert response.status == 200
+                await client.delete("NosanaJob", "default", "before")
+                await client.create(job("default", "after"))
+                await eventually(lambda: ("default", "after") in loops.jobs, 30)
+                assert loops.edges is not None
+                cache = loops.edges.cache
+                await eventually(lambda: cache.get("NosanaJob", "default", "before") is None, 30)
 
 
 async def test_a_taken_port_is_said_with_the_remedy(apiserver: BareApiServer) -> None:

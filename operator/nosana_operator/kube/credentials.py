@@ -126,7 +126,7 @@ def load_credentials(kubeconfig: Path | None = None, *, context: str | None = No
         return _from_configuration(configuration, namespace)
     except (kubernetes_config.ConfigException, OSError, yaml.YAMLError, ssl.SSLError) as error:
         raise CredentialsError(
-            f"No usable way to sign in to Kubernetes: {error}. Name a kubeconfig with --kubeconfig or "
+            f"No usable way to sign in to Kubernetes: {str(error).rstrip('.')}. Name a kubeconfig with --kubeconfig or "
             "$KUBECONFIG, or run in a pod with a service account."
         ) from error
 

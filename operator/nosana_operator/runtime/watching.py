@@ -2,7 +2,8 @@
 
 What kopf does not do, and is done here (measured or read in its sources, ecosystem.md B):
 
-- A watch that broke and listed anew tells of no deletions meanwhile; a sweep over the metadata finds them.
+- A watch that broke and listed anew tells of no deletions meanwhile (seen after a restart of the API
+  server); so each listing of kopf's is followed by a sweep over the metadata that finds them.
 - Nothing tells when the first listing is complete; so this lists by itself first, which also proves the
   rights to do so with a clear error, and lets kopf go on from there.
 - A kind that its own look at the API did not find is left out with a mere warning, for ever; so it is
@@ -36,6 +37,7 @@ _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _STOP_SECONDS = 10.0
+_SWEEP_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ class ClusterView:
         self._begin_seconds = begin_seconds
         self._begun: set[str] = set()
         """URL paths on which kopf began to watch."""
+        self._listed: set[str] = set()
+        """URL paths that kopf listed and no sweep has followed yet."""
+        self._listed_any = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self.synced = False
         """Whether everything that existed at the start is in the cache."""
@@ -134,11 +139,10 @@ class ClusterView:
 
     async def sweep(self) -> int:
         """Forget what is no longer there although no event told it; how many objects that were."""
-        gone = 0
-        for scope in self._scopes:
-            for resource in scope.resources:
-                gone += await self._sweep_kind(resource, scope.namespaces)
-        return gone
+        return await self._sweep([(r, scope.namespaces) for scope in self._scopes for r in scope.resources])
+
+    async def _sweep(self, kinds: Sequence[tuple[Resource, tuple[str, ...]]]) -> int:
+        return sum([await self._sweep_kind(resource, namespaces) for resource, namespaces in kinds])
 
     async def _sweep_kind(self, resource: Resource, namespaces: tuple[str, ...]) -> int:
         alive: set[str] = set()
@@ -160,15 +164,24 @@ class ClusterView:
 
     async def _sweep_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._sweep_seconds)
             try:
-                await self.sweep()
+                async with asyncio.timeout(self._sweep_seconds):
+                    await self._listed_any.wait()
+            except TimeoutError:
+                self._listed = {path for path, _, _ in self._paths()}
+            self._listed_any.clear()
+            listed, self._listed = self._listed, set()
+            kinds = dict.fromkeys((r, namespaces) for path, r, namespaces in self._paths() if path in listed)
+            try:
+                await self._sweep(tuple(kinds))
             except NotFound as error:
                 raise WatchEnded(
                     f"A watched kind is no longer served; the operator starts anew: {error}"
                 ) from error
             except NosanaError as error:
-                log.warning("The sweep for missed deletions failed; the next one comes: %s", error)
+                log.warning("The sweep for missed deletions failed and is repeated: %s", error)
+                self._listed |= listed
+                asyncio.get_running_loop().call_later(_SWEEP_AGAIN_SECONDS, self._listed_any.set)
 
     def take(self, resource: Resource, type_: str | None, body: Body) -> None:
         """One watch event; `type_` None is an object from a listing."""
@@ -189,24 +202,30 @@ class ClusterView:
 
     async def _check_begun(self) -> None:
         await asyncio.sleep(self._begin_seconds)
-        expected = {
-            resource.path(namespace if resource.namespaced else None)
-            for scope in self._scopes
-            for resource in scope.resources
-            for namespace in scope.namespaces or (None,)
-        }
-        missing = expected - self._begun
+        missing = {path for path, _, _ in self._paths()} - self._begun
         if missing:
             raise WatchEnded(f"No watch was begun on {', '.join(sorted(missing))}; the operator starts anew.")
         await asyncio.get_running_loop().create_future()
 
-    async def _note_watch(
+    def _paths(self) -> Iterator[tuple[str, Resource, tuple[str, ...]]]:
+        """Each collection that kopf lists and watches: its URL path, its kind, the kind's namespaces."""
+        for scope in self._scopes:
+            for resource in scope.resources:
+                for namespace in scope.namespaces or (None,):
+                    yield resource.path(namespace), resource, scope.namespaces
+
+    async def _note_request(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """aiohttp client middleware of kopf's sessions."""
         response = await handler(request)
-        if request.url.query.get("watch") == "true" and response.status == 200:
-            self._begun.add(request.url.raw_path)
+        if request.method == "GET" and response.status == 200:
+            path = request.url.raw_path
+            if request.url.query.get("watch") == "true":
+                self._begun.add(path)
+            elif any(path == collection for collection, _, _ in self._paths()):
+                self._listed.add(path)
+                self._listed_any.set()
         return response
 
     async def _watch(self, scope: Scope) -> None:
@@ -258,7 +277,7 @@ class ClusterView:
                 await asyncio.sleep(_BACKOFFS[min(logins, len(_BACKOFFS)) - 1])
             logins += 1
             session = self._credentials.open_session(
-                user_agent="nosana-operator (watch)", middlewares=(self._note_watch,)
+                user_agent="nosana-operator (watch)", middlewares=(self._note_request,)
             )
             sessions.append(session)
             return kopf.AiohttpSession(aiohttp_session=session, server=self._credentials.server)

@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -36,8 +36,9 @@ class BareApiServer:
     def __init__(self, state: Path, programs: Path) -> None:
         self._state = state
         self._programs = programs
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
+        self._api_arguments: tuple[str, ...] = ()
         self._port = 0
         self._authority: Path | None = None
         self.token = secrets.token_urlsafe(16)
@@ -84,8 +85,7 @@ class BareApiServer:
             "--unsafe-no-fsync",
             "--log-level=error",
         )
-        self._spawn(
-            "kube-apiserver",
+        self._api_arguments = (
             f"--etcd-servers=http://127.0.0.1:{etcd}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -103,12 +103,25 @@ class BareApiServer:
             # Nobody makes the service accounts that this plugin would demand of each pod.
             "--disable-admission-plugins=ServiceAccount",
         )
+        self._spawn("kube-apiserver", *self._api_arguments)
         self._write_kubeconfig()
         self._wait_until_ready()
 
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """The API server is gone without a word while the block runs, and back with all its objects after."""
+        gone = self._running.pop("kube-apiserver")
+        gone.kill()
+        gone.wait()
+        try:
+            yield
+        finally:
+            self._spawn("kube-apiserver", *self._api_arguments)
+            self._wait_until_ready()
+
     def stop(self) -> None:
         """End both; fine when they are not running."""
-        for process in reversed(self._running):
+        for process in reversed(self._running.values()):
             process.terminate()
             try:
                 process.wait(STOP_SECONDS)
@@ -125,14 +138,14 @@ class BareApiServer:
         self._logs.append(log)
         # The kernel ends it when this process is gone, however that came about.
         command: Sequence[str] = ("setpriv", "--pdeathsig", "KILL", str(self._programs / program), *arguments)
-        self._running.append(
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._state)
+        self._running[program] = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._state
         )
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
-            ended = [process for process in self._running if process.poll() is not None]
+            ended = [process for process in self._running.values() if process.poll() is not None]
             if ended or time.monotonic() > deadline:
                 what = "ended" if ended else f"was not ready after {START_SECONDS:.0f} s"
                 log = (self._state / "kube-apiserver.log").read_text(errors="replace").splitlines()[-8:]
