@@ -53,8 +53,6 @@ from nosana_operator.jobs.ops import (
     Ops,
     advance,
     ended,
-    first_start,
-    last_end,
     progress,
     replace,
     stopping,
@@ -85,7 +83,7 @@ def decide(view: JobView) -> Decision:
     starts: tuple[StartOp, ...] = ()
     why = standing_cause(view)
     if why is None and not _done(view, ops):
-        why = new_cause(view, ops)
+        why = new_cause(view)
         if why is None:
             ops, starts = _schedule(view, ops)
     if why is not None:
@@ -142,7 +140,7 @@ def _pending(view: JobView, loading: Loading) -> Decision:
     ]
     at = _give_up_at(view) if view.is_market_job else None
     limits = [at or view.now + GIVE_UP_DEFINITION] if view.is_market_job else []
-    end = expiry(view, ())
+    end = expiry(view)
     return _state(view, "Pending", said, limits=[*limits, *([end] if end else [])])
 
 
@@ -211,8 +209,8 @@ def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
                 ops = replace(ops, ended(op, "Failed", OpReason.DEFINITION_CHANGED, message, view.now))
         return ops, ()
     for op in ops:
-        at = _op_limit(definition, op)
-        if op.state == "Running" and at is not None and view.now >= at:
+        at = _op_limit(view, definition, op)
+        if at is not None and view.now >= at:
             ops = replace(ops, stopping(op, OpReason.EXPIRED, "its execution.timeout is over"))
     starts: list[StartOp] = []
     settled = False
@@ -259,12 +257,14 @@ def _same_ops(definition: Loaded, ops: Sequence[OpStatus]) -> bool:
     ]
 
 
-def _op_limit(definition: Loaded, op: OpStatus) -> datetime | None:
+def _op_limit(view: JobView, definition: Loaded, op: OpStatus) -> datetime | None:
+    """When a running op's own time is up (`execution.timeout`, from its container's start)."""
+    pod = view.pods.get(op.index)
     planned = next(p for s in definition.plan.stages for p in s.ops if p.index == op.index)
-    if planned.timeout is None or op.started_at is None:
+    if op.state != "Running" or planned.timeout is None or pod is None or pod.started_at is None:
         return None
     try:
-        return parse_timestamp(op.started_at) + timedelta(seconds=planned.timeout)
+        return pod.started_at + timedelta(seconds=planned.timeout)
     except OverflowError:
         return None
 
@@ -350,9 +350,9 @@ def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[d
     """The moments at which the passing of time alone changes something."""
     if why is not None:
         return []
-    limits = [end] if (end := expiry(view, ops)) else []
+    limits = [end] if (end := expiry(view)) else []
     if isinstance(view.definition, Loaded):
-        limits += [at for op in ops if op.state == "Running" and (at := _op_limit(view.definition, op))]
+        limits += [at for op in ops if (at := _op_limit(view, view.definition, op))]
         limits += [
             view.refused[op.index].again_at
             for op in ops
@@ -375,11 +375,11 @@ def _end(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         outcome = unusable_verdict(view.definition)
     else:
         outcome = verdict(why, ops)
-    moment = last_end(ops) or view.now
+    moment = view.last_end or view.now
     if not view.result and _wants_result(view, why):
         return Decision(before=(_result(view, ops, why, outcome, moment),))
     moments = {"ended": micro_timestamp(moment)}
-    if (start := first_start(ops)) and all(op.started_at for op in ops):
+    if (start := view.first_start) and all(op.started_at for op in ops):
         # Ops may start and end between two looks.
         moments["ready"] = micro_timestamp(start)
     if isinstance(view.definition, Loaded):
@@ -408,7 +408,8 @@ def _wants_result(view: JobView, why: Cause | None) -> bool:
 
 def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment: datetime) -> StoreResult:
     timing = view.status.timing
-    start = parse_timestamp(timing.accepted) if timing and timing.accepted else view.created
+    asked = parse_timestamp(timing.accepted) if timing and timing.accepted else view.created
+    start = min([asked, *(parse_timestamp(op.started_at) for op in ops if op.started_at)])
     unusable = view.definition if isinstance(view.definition, Unusable) and not ops else None
     return StoreResult(
         status=outcome.flow_status,

@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 from nosana_operator.api import JobCondition, JobReason, OpStatus, Phase, find, parse_timestamp
 from nosana_operator.definition.flowstate import FlowStatus
-from nosana_operator.jobs.ops import first_start
 from nosana_operator.jobs.view import JobView, Unusable
 
 STOPS: Final = frozenset({JobReason.OWNER_ENDED, JobReason.RUN_GONE, JobReason.STOPPED, JobReason.DELETED})
@@ -52,7 +51,7 @@ def standing_cause(view: JobView) -> Cause | None:
         return None
 
 
-def new_cause(view: JobView, ops: Sequence[OpStatus]) -> Cause | None:
+def new_cause(view: JobView) -> Cause | None:
     """Why the job has to end now, though its ops are not done."""
     run = view.status.run
     if run is not None and run.ended is not None:
@@ -61,18 +60,18 @@ def new_cause(view: JobView, ops: Sequence[OpStatus]) -> Cause | None:
         return _DELETED
     if view.spec.stop:
         return _STOPPED
-    moment = expiry(view, ops)
+    moment = expiry(view)
     if moment is not None and view.now >= moment:
         return _EXPIRED
     return None
 
 
-def expiry(view: JobView, ops: Sequence[OpStatus]) -> datetime | None:
+def expiry(view: JobView) -> datetime | None:
     """When the job's time is up, by our clock; None: never, or not known yet (DESIGN 5 "Clocks")."""
     if view.is_market_job:
         run = view.status.run
         return parse_timestamp(run.expires_at) if run is not None and run.expires_at else None
-    start = first_start(ops)
+    start = view.first_start
     if view.spec.timeout is None or start is None:
         return None
     try:

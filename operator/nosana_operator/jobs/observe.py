@@ -1,7 +1,8 @@
 """Pods as the API server gives them → `PodView`.
 
-A kubelet stamps whole seconds by its node's clock. What this process sees happen gets the moment at which it
-was seen instead; what had happened before it looked keeps the kubelet's stamp.
+A kubelet stamps whole seconds (cut off) by its node's clock, and tells about a second later. What this
+process sees happen gets the moment at which it was seen, for latencies and time limits; what had happened
+before it looked gets the kubelet's stamp. An op's own times go by the stamps: its log lies between them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nosana_operator.jobs.view import Ended, PodView
 
 _FRESH: Final = timedelta(seconds=3)
 """A stamp so young was set while we watched: seconds are cut off, and clocks differ a little."""
+_GRAIN: Final = timedelta(seconds=1)
 _PULL_TROUBLE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
@@ -68,6 +70,7 @@ class Observer:
             if container.get("imageID") or started
             else None,
             started_at=self._when(uid, "started", started, now) if started else None,
+            start_stamp=min(parse_timestamp(started), now) if started else None,
             ended=self._ended(uid, body, terminated, now),
             trouble=_trouble(state.get("waiting"), scheduled),
             deleting=deleting,
@@ -89,14 +92,16 @@ class Observer:
             reason = why or terminated.get("reason")
             message = status.get("message") or terminated.get("message")
             code = terminated.get("exitCode")
-            return Ended(at, code, None if reason in _PLAIN_ENDS else reason, message)
+            by = min(at, parse_timestamp(stamp) + _GRAIN) if (stamp := terminated.get("finishedAt")) else at
+            return Ended(at, by, code, None if reason in _PLAIN_ENDS else reason, message)
         finished = status.get("phase") in ("Succeeded", "Failed")
         # The API server ends a pod without a node by itself; a kubelet confirms the end with grace 0.
         gone = "deletionTimestamp" in meta and (
             not (body.get("spec") or {}).get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0
         )
         if finished or gone:
-            return Ended(self._when(uid, "ended", None, now), None, why, status.get("message"))
+            at = self._when(uid, "ended", None, now)
+            return Ended(at, at, None, why, status.get("message"))
         return None
 
     def _when(self, uid: str, what: str, stamp: str | None, now: datetime) -> datetime:

@@ -73,7 +73,7 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
         update={
             "pod": pod.name,
             "node": pod.node if told(pod, now) else op.node,
-            "started_at": op.started_at or (micro_timestamp(pod.started_at) if pod.started_at else None),
+            "started_at": op.started_at or (micro_timestamp(pod.start_stamp) if pod.start_stamp else None),
         }
     )
     if pod.ended is not None:
@@ -102,15 +102,15 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     assert end is not None  # noqa: S101 - the caller looked
     op = op.model_copy(update={"exit_code": end.exit_code})
     if op.state == "Stopping":
-        return _stopped(op, end.at)
+        return _stopped(op, end.by)
     if pod.deleting:
         message = f"pod {pod.name} was deleted by somebody else; delete or stop the NosanaJob instead"
-        return ended(op, "Failed", OpReason.POD_DELETED, message, end.at)
+        return ended(op, "Failed", OpReason.POD_DELETED, message, end.by)
     if end.exit_code == 0 and end.reason is None:
-        return ended(op, "Succeeded", None, None, end.at)
+        return ended(op, "Succeeded", None, None, end.by)
     code = f"exit code {end.exit_code}" if end.exit_code is not None else "its container never ran"
     said = f"{code}: {end.message}" if end.message else code
-    return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, said, end.at)
+    return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, said, end.by)
 
 
 def _stopped(op: OpStatus, at: datetime) -> OpStatus:
@@ -159,18 +159,6 @@ def progress(ops: Sequence[OpStatus]) -> dict[str, OpProgress]:
 def replace(ops: Sequence[OpStatus], changed: OpStatus) -> Ops:
     """The ops with that one changed."""
     return tuple(changed if op.index == changed.index else op for op in ops)
-
-
-def first_start(ops: Sequence[OpStatus]) -> datetime | None:
-    """When the job's first container started."""
-    starts = [parse_timestamp(op.started_at) for op in ops if op.started_at]
-    return min(starts, default=None)
-
-
-def last_end(ops: Sequence[OpStatus]) -> datetime | None:
-    """When its last container ended; None when none ran."""
-    ends = [parse_timestamp(op.ended_at) for op in ops if op.ended_at and op.pod]
-    return max(ends, default=None)
 
 
 def cut(message: str | None) -> str | None:

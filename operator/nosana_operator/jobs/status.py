@@ -16,7 +16,7 @@ from nosana_operator.api import (
     find,
     micro_timestamp,
 )
-from nosana_operator.jobs.ops import OVER, first_start, told
+from nosana_operator.jobs.ops import OVER, told
 from nosana_operator.jobs.view import JobView, Loaded
 
 OWN_CONDITIONS: Final = (
@@ -133,7 +133,7 @@ def _timing(view: JobView, ops: Sequence[OpStatus], moments: Mapping[str, str]) 
     for name, when in (
         ("scheduled", min((p.scheduled_at for p in pods if p.scheduled_at), default=None)),
         ("pulled", min((p.pulled_at for p in pods if p.pulled_at), default=None)),
-        ("started", first_start(ops)),
+        ("started", view.first_start),
     ):
         if when is not None:
             seen[name] = micro_timestamp(when)

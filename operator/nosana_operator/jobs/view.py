@@ -61,9 +61,13 @@ DefinitionState = Loading | Loaded | Unusable
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A container that ended; `exit_code` is None when it never started."""
+    """A container that ended; `exit_code` is None when it never started.
+
+    `at` is when we saw it; `by` when it was over at the latest, by the kubelet's stamp.
+    """
 
     at: datetime
+    by: datetime
     exit_code: int | None
     reason: str | None = None
     """The kubelet's word (OOMKilled, Evicted, …), None for a plain end."""
@@ -72,7 +76,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One op's pod. Moments are by our clock (`observe.py`)."""
+    """One op's pod. Moments are by our clock, when we saw them (`observe.py`); stamps are the kubelet's."""
 
     name: str
     uid: str
@@ -81,6 +85,7 @@ class PodView:
     scheduled_at: datetime | None = None
     pulled_at: datetime | None = None
     started_at: datetime | None = None
+    start_stamp: datetime | None = None
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
     """(reason, sentence) why it does not start: unschedulable, image not pulled."""
@@ -130,7 +135,9 @@ class JobView:
 
     @property
     def generation(self) -> int:
-        """metadata.generation."""
+        """metadata.generation. A deletion raises it too, which is no news for the status of what is over."""
+        if self.deleting and self.over and self.status.observed_generation is not None:
+            return self.status.observed_generation
         return int(self.meta.get("generation", 0))
 
     @property
@@ -152,6 +159,18 @@ class JobView:
     def is_market_job(self) -> bool:
         """It belongs to a run on chain."""
         return self.spec.run is not None
+
+    @property
+    def first_start(self) -> datetime | None:
+        """When the job's first container was seen to run."""
+        if self.status.timing is not None and self.status.timing.started is not None:
+            return parse_timestamp(self.status.timing.started)
+        return min((pod.started_at for pod in self.pods.values() if pod.started_at), default=None)
+
+    @property
+    def last_end(self) -> datetime | None:
+        """When the last container so far was seen to have ended."""
+        return max((pod.ended.at for pod in self.pods.values() if pod.ended), default=None)
 
     @property
     def may_run(self) -> bool:
