@@ -18,7 +18,7 @@ workers: {jobs: 3, markets: 1}
 exposure: {domain: jobs.example.org, ingressClassName: nginx}
 networks:
   mainnet:
-    rpc: ["https://one.example.org/key", "https://two.example.org"]
+    rpc: ["https://one.example.org/key"]
     ipfs:
       gateways: ["https://gateway.example.org"]
       pin:
@@ -49,7 +49,7 @@ def test_a_well_known_network_knows_its_programs_and_derives_its_sockets() -> No
     mainnet = parse_settings(FULL).networks["mainnet"]
     assert mainnet.program == "nosJhNRqr2bc9g1nfGDcXXTXvYUmxD4cVwy2pMWhrYM"
     assert mainnet.nos_mint == "nosXBVoaCTtYdLvKY6Csb4AC8JCdQKKAaWYtx2ZMoo7"
-    assert mainnet.ws == ("wss://one.example.org/key", "wss://two.example.org")
+    assert mainnet.ws == ("wss://one.example.org/key",)
 
 
 def test_a_network_of_another_name_states_its_own() -> None:
@@ -78,7 +78,12 @@ def test_nothing_set_is_the_defaults(text: str) -> None:
         ("clusterName:", ["clusterName", "text is needed", "empty"]),
         ("- a", ["the file", "mapping", "a list"]),
         ("1: a", ["the key 1"]),
-        ("networks: {x: {rpc: []}}", ["networks.x.rpc", "at least one"]),
+        ("networks: {x: {rpc: []}}", ["networks.x.rpc", "exactly one"]),
+        ("networks: {x: {}}", ["networks.x.rpc", "needed"]),
+        ("networks: {x: }", ["networks.x", "mapping", "empty"]),
+        ("networks: {x: {rpc: ['http://a', 'http://b']}}", ["networks.x.rpc", "exactly one"]),
+        ("networks: {x: {rpc: ['http://a'], ws: []}}", ["networks.x.ws", "exactly one"]),
+        ("networks: {devnet: {rpc: 'http://a'}}", ["networks.devnet.rpc", "list", "text"]),
         ("networks: {x: {rpc: ['http://a']}}", ["networks.x.program", "needed"]),
         ("networks: {X: {rpc: ['http://a']}}", ["networks.X", "lower-case"]),
         ("networks: {devnet: {rpc: ['ftp://a']}}", ["networks.devnet.rpc[0]", "http://"]),

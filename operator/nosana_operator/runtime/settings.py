@@ -218,14 +218,14 @@ def _completed(path: str, name: str, network: Any) -> Any:
         return network
     if not _DNS_LABEL.fullmatch(name):
         raise _bad(f"{path}.{name}", "the name has to be lower-case letters, digits and dashes")
-    if not network.get("rpc"):
-        raise _bad(f"{path}.{name}.rpc", "at least one JSON-RPC endpoint is needed")
     complete = {**_WELL_KNOWN.get(name, _SHARED_PROGRAMS), **network}
-    urls = complete["rpc"]
-    if isinstance(urls, list) and len(urls) > 1:
-        raise _bad(f"{path}.{name}.rpc", "this version uses one endpoint and has no failover; give one")
+    urls = complete.get("rpc")
     if "ws" not in complete and isinstance(urls, list):
         complete["ws"] = [url.replace("http", "ws", 1) if isinstance(url, str) else url for url in urls]
+    for key in ("rpc", "ws"):
+        given = complete.get(key)
+        if isinstance(given, list) and len(given) != 1:
+            raise _bad(f"{path}.{name}.{key}", "exactly one endpoint is needed; this version has no failover")
     return complete
 
 
