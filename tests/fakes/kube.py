@@ -355,6 +355,7 @@ class FakeKube:
             grace = (asked if grace_seconds is None else grace_seconds) if running else 0
         if grace or meta.get("finalizers"):
             meta["deletionTimestamp"] = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            meta["generation"] = meta.get("generation", 1) + 1
             if key[0] == "Pod":
                 meta["deletionGracePeriodSeconds"] = grace
             self._changed(key)

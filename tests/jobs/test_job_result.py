@@ -26,8 +26,8 @@ def op_status(state: str = "Succeeded", **more: Any) -> OpStatus:
     return OpStatus.model_validate({**fields, "state": state})
 
 
-def plan(*ops: OpStatus, cause: Cause | None = None, status: FlowStatus = FlowStatus.SUCCESS) -> StoreResult:
-    return StoreResult(status, ops, (), 1_000, 2_000, cause)
+def plan(*ops: OpStatus, cause: Cause | None = None, host: bool = False) -> StoreResult:
+    return StoreResult(FlowStatus.SUCCESS, ops, (), 1_000, 2_000, cause, host)
 
 
 def only_op(made: StoreResult, log: Log | None = None) -> dict[str, Any]:
@@ -60,7 +60,8 @@ def test_an_op_that_ended_well() -> None:
     ],
 )
 def test_why_an_op_was_ended(reason: JobReason, expected: tuple[bool, bool, bool]) -> None:
-    state = only_op(plan(op_status("Stopped", reason=str(reason)), cause=Cause(reason, "because")))
+    made = plan(op_status("Stopped", reason=str(reason)), cause=Cause(reason, "because"), host=expected[0])
+    state = only_op(made)
     why = state["diagnostics"]["reason"]
     assert (why["hostShutDown"], why["jobStopped"], why["jobExpired"]) == expected
     assert why["reason"] == "because"

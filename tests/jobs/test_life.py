@@ -429,3 +429,52 @@ async def test_image_trouble_is_told_once() -> None:
         await lab.work()
     assert lab.status()["ops"][0]["reason"] == "ImagePull"
     assert lab.kube.requests == []
+
+
+async def test_a_deleted_job_that_cannot_be_read_ends_its_pods_and_goes() -> None:
+    lab = Lab()
+    lab.kube.add(private_job({"definition": ONE}))
+    lab.boot()
+    await lab.drive(lambda: lab.phase() == "Running")
+    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"gpu": {"count": "many"}}})
+    await lab.drive(lambda: lab.says("Stalled") == ("True", "SpecInvalid"))
+    assert lab.pods()[0].get("metadata", {}).get("deletionTimestamp") is None
+    lab.kube.remove("NosanaJob", NAMESPACE, "hello")
+    await lab.drive(lambda: lab.kube.find("NosanaJob", NAMESPACE, "hello") is None)
+    await lab.drive(lambda: not lab.pods())
+
+
+async def test_a_fetch_that_dies_is_shown_and_begun_again() -> None:
+    lab = Lab(exits={0: 0})
+    lab.ipfs.content[CID] = ZeroDivisionError("a defect")
+    lab.kube.add(private_job({"definitionFrom": {"ipfs": CID}}))
+    lab.boot()
+    with pytest.raises(ZeroDivisionError):
+        await lab.drive(lab.over())
+    lab.ipfs.content[CID] = json.dumps(ONE).encode()
+    lab.wake((NAMESPACE, "hello"))
+    await lab.drive(lab.over())
+    assert lab.phase() == "Completed"
+
+
+async def test_an_admin_who_stops_a_posters_job_is_named() -> None:
+    lab = Lab()
+    lab.ipfs.content[CID] = json.dumps(ONE).encode()
+    lab.kube.add(market_job(lab.clock.now()))
+    lab.boot()
+    lab.verify()
+    await lab.drive(lambda: lab.phase("run-a") == "Running")
+    lab.kube.edit("NosanaJob", NAMESPACE, "run-a", {"spec": {"stop": True}})
+    await lab.drive(lab.over("run-a"))
+    assert lab.result("run-a")["opStates"][0]["diagnostics"]["reason"]["hostShutDown"] is True
+
+
+async def test_deletion_of_a_job_that_is_over_writes_no_status() -> None:
+    lab = Lab(exits={0: 0})
+    lab.kube.add(private_job({"definition": ONE}))
+    lab.boot()
+    await lab.drive(lab.over())
+    lab.kube.requests.clear()
+    lab.kube.remove("NosanaJob", NAMESPACE, "hello")
+    await lab.drive(lambda: lab.kube.find("NosanaJob", NAMESPACE, "hello") is None)
+    assert [(r.verb, r.kind) for r in lab.kube.requests] == [("patch", "NosanaJob")]

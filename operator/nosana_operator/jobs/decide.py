@@ -68,6 +68,8 @@ TELL_FETCHING: Final = timedelta(seconds=2)
 TELL_UNVERIFIED: Final = timedelta(seconds=10)
 GIVE_UP_DEFINITION: Final = timedelta(minutes=2)
 """For a market's job: its poster pays while we look."""
+LONGEST_WAIT: Final = timedelta(minutes=5)
+"""The wall clock may be set while a timer runs; a look costs no request."""
 REFUSED_PATIENCE: Final = timedelta(seconds=60)
 """A fresh namespace refuses pods until its service account is there; a quota may free up."""
 
@@ -418,6 +420,9 @@ def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment
         start_ms=_milliseconds(start),
         end_ms=_milliseconds(max(start, moment)),
         cause=why,
+        host_shut_down=view.is_market_job
+        and why is not None
+        and why.reason in (JobReason.DELETED, JobReason.STOPPED),
         problems=unusable.problems if unusable and why is None else (),
     )
 
@@ -469,12 +474,12 @@ def _state(
 ) -> Decision:
     before = own_part(view.body.get("status"))
     status = render(view, phase, said, ops=ops, result=result, moments=moments)
-    next_limit = min(limits, default=None)
+    wait = min((max(0.0, (at - view.now).total_seconds()) for at in limits), default=None)
     return Decision(
         status=None if status == before else status,
         after=tuple(after),
         events=announce(before, status),
-        requeue_after=None if next_limit is None else max(0.0, (next_limit - view.now).total_seconds()),
+        requeue_after=None if wait is None else min(wait, LONGEST_WAIT.total_seconds()),
     )
 
 

@@ -83,7 +83,12 @@ class DefinitionLoader:
             elif entry.task is None:
                 key = (meta["namespace"], meta["name"])
                 entry.task = asyncio.create_task(self._fetch(entry, key, spec), name=f"definition of {key}")
+                entry.task.add_done_callback(lambda task: None if task.cancelled() else self._wake(key))
         if not isinstance(entry.document, Definition):
+            if entry.task is not None and entry.task.done() and isinstance(entry.document, Loading):
+                # A fetch that died of a defect of ours: the work queue shows it and calls again.
+                task, entry.task = entry.task, None
+                task.result()
             return entry.document
         generation = int(meta.get("generation", 0))
         if entry.state is None or entry.generation != generation:

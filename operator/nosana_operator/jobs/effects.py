@@ -37,6 +37,8 @@ class StoreResult:
     start_ms: int
     end_ms: int
     cause: Cause | None = None
+    host_shut_down: bool = False
+    """It was the host's admin who ended a poster's job."""
     problems: tuple[Problem, ...] = ()
     """Of an unusable definition."""
 

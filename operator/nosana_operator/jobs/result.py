@@ -19,7 +19,7 @@ from nosana_operator.definition.flowstate import (
     OpState,
 )
 from nosana_operator.jobs.effects import StoreResult
-from nosana_operator.jobs.ending import STOPS, Cause
+from nosana_operator.jobs.ending import STOPS
 from nosana_operator.jobs.ops import OpReason
 from nosana_operator.jobs.ports import Body
 from nosana_operator.jobs.view import PodView
@@ -65,13 +65,11 @@ def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_
         plan.status,
         plan.start_ms,
         plan.end_ms,
-        ops=tuple(
-            _op(op, pods.get(op.index), logs.get(op.index, Log()), plan.cause, log_bytes) for op in plan.ops
-        ),
+        ops=tuple(_op(op, pods.get(op.index), logs.get(op.index, Log()), plan, log_bytes) for op in plan.ops),
     )
 
 
-def _op(op: OpStatus, pod: PodView | None, log: Log, cause: Cause | None, log_bytes: int) -> OpState:
+def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_bytes: int) -> OpState:
     return OpState(
         operation_id=op.id,
         group=op.stage,
@@ -82,7 +80,7 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, cause: Cause | None, log_by
         exit_code=op.exit_code,
         logs=tuple(_entries(op, log, log_bytes)),
         errors=_errors(op),
-        reason=_reason(op, cause),
+        reason=_reason(op, plan),
         state=_engine_state(op) if op.exit_code is not None else None,
     )
 
@@ -123,11 +121,12 @@ def _errors(op: OpStatus) -> Sequence[FlowError]:
     return (FlowError(event, op.message or op.reason or "failed"),)
 
 
-def _reason(op: OpStatus, cause: Cause | None) -> EndReason:
+def _reason(op: OpStatus, plan: StoreResult) -> EndReason:
     """Why an op was ended from outside, if it was."""
+    cause = plan.cause
     if cause is not None and op.reason in (cause.reason, OpReason.NEVER_STARTED):
         return EndReason(
-            host_shut_down=cause.reason is JobReason.DELETED,
+            host_shut_down=plan.host_shut_down,
             job_stopped=cause.reason in STOPS,
             job_expired=cause.reason is JobReason.EXPIRED,
             sentence=cause.message,
