@@ -269,7 +269,7 @@ class KubeClient:
 
     async def read_path(self, path: str) -> bytes:
         """A path outside the table of kinds ("/version", "/readyz", "/apis/GROUP/VERSION")."""
-        return await self._request("get", Resource(path, "", "", ""), "GET", path)
+        return await self._request("get", Resource("other", "", "", ""), "GET", path)
 
     async def _object(
         self, verb: str, resource: Resource, method: str, path: str, **options: Any
