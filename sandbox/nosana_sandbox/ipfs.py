@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_UPLOAD: Final = 64 * 1024 * 1024
 _RAW: Final = "application/vnd.ipld.raw"
 _FOREVER: Final = "public, max-age=29030400, immutable"
+_FAULTS: Final = "/sandbox/faults/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,9 @@ class IpfsStore:
 def ipfs_app(store: IpfsStore, token: str | None = None) -> web.Application:
     """The gateway (`/ipfs/CID`), Kubo's `/api/v0` and Pinata's `/pinning`, over one store.
 
+    What no real IPFS offers is below `/sandbox/faults/`: `corrupt/CID` (the body is answered in place of the
+    file), `forget/CID`, and `unreachable` with `{"fault": 503 | "cut" | "hang" | null}`. They always answer.
+
     Args:
         store: where blocks live; tests reach into it for faults.
         token: the bearer token that `/pinning` asks for; None takes any, but not none at all.
@@ -129,6 +133,9 @@ def ipfs_app(store: IpfsStore, token: str | None = None) -> web.Application:
     app.router.add_post("/pinning/pinJSONToIPFS", service.pinata_json)
     app.router.add_post("/pinning/pinFileToIPFS", service.pinata_file)
     app.router.add_get("/data/testAuthentication", service.pinata_authentication)
+    app.router.add_post(f"{_FAULTS}corrupt/{{cid}}", service.fault_corrupt)
+    app.router.add_post(f"{_FAULTS}forget/{{cid}}", service.fault_forget)
+    app.router.add_post(f"{_FAULTS}unreachable", service.fault_unreachable)
     return app
 
 
@@ -140,7 +147,7 @@ class _Service:
     @web.middleware
     async def faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         fault = self._store.unreachable
-        if fault is None:
+        if fault is None or request.path.startswith(_FAULTS):
             return await handler(request)
         if fault == "hang":
             await asyncio.Event().wait()
@@ -149,6 +156,28 @@ class _Service:
                 request.transport.abort()
             raise ConnectionResetError
         return web.Response(status=fault, text="the sandbox's IPFS was told to fail\n")
+
+    # Faults
+
+    async def fault_corrupt(self, request: web.Request) -> web.Response:
+        self._store.corrupt(request.match_info["cid"], await request.read())
+        return web.Response(status=204)
+
+    async def fault_forget(self, request: web.Request) -> web.Response:
+        self._store.forget(request.match_info["cid"])
+        return web.Response(status=204)
+
+    async def fault_unreachable(self, request: web.Request) -> web.Response:
+        """One of the faults of `IpfsStore.unreachable`, or null for none."""
+        fault = _json_object(await request.read()).get("fault")
+        is_status = isinstance(fault, int) and 400 <= fault <= 599
+        if fault not in (None, "cut", "hang") and not is_status:
+            return web.Response(
+                status=400,
+                text=f'fault {fault!r} is not known; a status of 400 to 599, "cut", "hang" or null\n',
+            )
+        self._store.unreachable = fault
+        return web.Response(status=204)
 
     # Gateway
 

@@ -162,3 +162,16 @@ async def test_the_operators_own_clients_read_what_they_pinned(client: TestClien
             assert cid == cid_of(BIG)
         gateways = IpfsGateways([url], session, size_limit=2 * len(BIG), timeouts=FetchTimeouts(2, 4))
         assert await gateways.fetch(cid) == BIG
+
+
+async def test_faults_are_switched_over_http(client: TestClient, store: IpfsStore) -> None:
+    cid = store.add(b"the truth").cid
+    assert (await client.post(f"/sandbox/faults/corrupt/{cid}", data=b"a lie")).status == 204
+    assert await (await client.get(f"/ipfs/{cid}")).read() == b"a lie"
+    assert (await client.post("/sandbox/faults/unreachable", json={"fault": 503})).status == 204
+    assert (await client.get(f"/ipfs/{cid}")).status == 503
+    assert (await client.post("/sandbox/faults/unreachable", json={"fault": None})).status == 204
+    assert (await client.post(f"/sandbox/faults/forget/{cid}")).status == 204
+    assert (await client.get(f"/ipfs/{cid}")).status == 404
+    refused = await client.post("/sandbox/faults/unreachable", json={"fault": "slow"})
+    assert (refused.status, store.unreachable) == (400, None)

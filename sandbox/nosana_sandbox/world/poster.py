@@ -76,9 +76,12 @@ class Poster:
 
         Raises TransactionFailed, or WorldError when something cannot be reached.
         """
+        return await self.list_job(await self.pin(definition), market, timeout=timeout)
+
+    async def list_job(self, cid: str, market: str, *, timeout: int | None = None) -> Posted:
+        """List a definition by its CID, whether or not anybody holds it. Raises as `post`."""
         where = _pubkey(market)
         seconds = timeout if timeout is not None else (await self._market(where)).job_timeout
-        cid = await self.pin(definition)
         job, run = Keypair(), Keypair()
         instruction = list_job(
             where, job.pubkey(), run.pubkey(), self.address, ipfs_job=digest_of(cid), timeout=seconds
