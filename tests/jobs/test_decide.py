@@ -442,3 +442,9 @@ def test_a_deleted_private_job_takes_its_result_with_it() -> None:
     decision = decide(job)
     assert decision.before == ()
     assert decision.after == (ReleasePod(pod(exit_code=143, stopping=True)), RemoveFinalizer())
+
+
+def test_no_pod_outlives_its_job() -> None:
+    alive = pod()
+    decision = decide(replace(over(False, settled=False, deleted=True), pods={0: alive}))
+    assert decision.after == (StopPod(alive),)

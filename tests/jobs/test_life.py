@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fakes.jobs import CID, NAMESPACE, Lab, definition, market_job, op, private_job
+from fakes.jobs import CID, NAMESPACE, Crash, Lab, definition, market_job, op, private_job
 from fakes.kube import Request
 from nosana_operator.api import (
     FINALIZER_JOB,
@@ -478,3 +478,31 @@ async def test_deletion_of_a_job_that_is_over_writes_no_status() -> None:
     lab.kube.remove("NosanaJob", NAMESPACE, "hello")
     await lab.drive(lambda: lab.kube.find("NosanaJob", NAMESPACE, "hello") is None)
     assert [(r.verb, r.kind) for r in lab.kube.requests] == [("patch", "NosanaJob")]
+
+
+async def test_pods_are_ended_though_neither_status_nor_definition_tells_of_them() -> None:
+    lab = Lab()
+    lab.ipfs.content[CID] = json.dumps(ONE).encode()
+    lab.kube.add(market_job(lab.clock.now()))
+    lab.boot()
+    lab.verify()
+
+    async def die_after_the_pod(request: Request, when: str) -> None:
+        if request.kind == "Pod" and when == "after":
+            raise Crash
+
+    lab.kube.interrupt = die_after_the_pod
+    with pytest.raises(Crash):
+        await lab.drive(lab.over("run-a"))
+    lab.kube.interrupt = None
+    lab.ipfs.content[CID] = Unavailable("no gateway answers")
+    await lab.crash_and_reboot()
+    await lab.drive(lambda: lab.says("Accepted", "run-a") == ("Unknown", "DefinitionUnreachable"))
+    while lab.kubelet.step():
+        pass
+    run = {**lab.status("run-a")["run"], "ended": "OwnerEnded"}
+    lab.kube.edit("NosanaJob", NAMESPACE, "run-a", {"status": {"run": run}})
+    await lab.drive(lab.over("run-a"))
+    assert lab.phase("run-a") == "Stopped"
+    assert lab.pods()[0]["status"]["phase"] == "Failed"
+    assert [s["operationId"] for s in lab.result("run-a")["opStates"]] == ["hello"]

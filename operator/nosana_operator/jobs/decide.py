@@ -53,6 +53,7 @@ from nosana_operator.jobs.ops import (
     Ops,
     advance,
     ended,
+    of_pods,
     progress,
     replace,
     stopping,
@@ -60,7 +61,7 @@ from nosana_operator.jobs.ops import (
     waiting,
 )
 from nosana_operator.jobs.status import Say, all_over, kept, own_part, render
-from nosana_operator.jobs.view import JobView, Loaded, Loading, Unusable
+from nosana_operator.jobs.view import JobView, Loaded, Loading, PodView, Unusable
 from nosana_operator.workload import op_objects
 
 TELL_FETCHING: Final = timedelta(seconds=2)
@@ -140,10 +141,10 @@ def _pending(view: JobView, loading: Loading) -> Decision:
         Say(JobCondition.READY, False, JobReason.WAITING, message),
         Say(JobCondition.RECONCILING, True, JobReason.WAITING, message),
     ]
-    at = _give_up_at(view) if view.is_market_job else None
-    limits = [at or view.now + GIVE_UP_DEFINITION] if view.is_market_job else []
-    end = expiry(view)
-    return _state(view, "Pending", said, limits=[*limits, *([end] if end else [])])
+    limits = [end] if (end := expiry(view)) else []
+    if view.is_market_job:
+        limits.append(_give_up_at(view) or view.now + GIVE_UP_DEFINITION)
+    return _state(view, "Pending", said, limits=limits)
 
 
 def _may_run_since(view: JobView) -> datetime:
@@ -166,6 +167,7 @@ def _given_up(view: JobView) -> JobView:
         not isinstance(loading, Loading)
         or loading.problem is None
         or view.status.ops
+        or view.pods
         or not view.is_market_job
         or at is None
         or view.now < at
@@ -182,10 +184,18 @@ def _given_up(view: JobView) -> JobView:
 
 
 def _known(view: JobView) -> Ops:
-    """The ops as written; before the first write, as the definition has them."""
-    if not view.status.ops and isinstance(view.definition, Loaded):
+    """The ops as written; before the first write, as the definition has them.
+
+    A process may die between making the first pods and writing of them, and the next one not get the
+    definition: when the job has to end then, these pods are its ops.
+    """
+    if view.status.ops:
+        return view.status.ops
+    if isinstance(view.definition, Loaded):
         return waiting(view.definition.context.definition)
-    return view.status.ops
+    if isinstance(view.definition, Loading) and new_cause(view) is None:
+        return ()
+    return of_pods(view.pods)
 
 
 def _done(view: JobView, ops: Sequence[OpStatus]) -> bool:
@@ -309,7 +319,7 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
     for op in ops:
         pod = view.pods.get(op.index)
         if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
-            after.append(StopPod(pod) if pod.started_at is not None else DeletePod(pod))
+            after.append(_halt(pod))
     return _state(
         view,
         phase,
@@ -451,11 +461,18 @@ def _settling() -> Say:
 
 
 def _let_go(view: JobView) -> list[After]:
-    """Release what was read; the NosanaJob itself only when somebody deleted it."""
-    after: list[After] = [ReleasePod(pod) for _, pod in sorted(view.pods.items()) if pod.held]
-    if view.deleting and view.held:
+    """Release what was read; the NosanaJob itself only when somebody deleted it. No pod outlives its job."""
+    pods = [pod for _, pod in sorted(view.pods.items())]
+    after: list[After] = [_halt(pod) for pod in pods if pod.ended is None and not pod.stopping]
+    after += [ReleasePod(pod) for pod in pods if pod.ended is not None and pod.held]
+    if view.deleting and view.held and all(pod.ended is not None for pod in pods):
         after.append(RemoveFinalizer())
     return after
+
+
+def _halt(pod: PodView) -> StopPod | DeletePod:
+    """Deleting would take the log along, so only a pod that never started is deleted."""
+    return StopPod(pod) if pod.started_at is not None else DeletePod(pod)
 
 
 # -- form -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from nosana_operator.api import FINALIZER_OP, LABEL_OP, parse_timestamp
+from nosana_operator.api import ANNOTATION_OP_ID, FINALIZER_OP, LABEL_OP, parse_timestamp
 from nosana_operator.jobs.view import Ended, PodView
 
 _FRESH: Final = timedelta(seconds=3)
@@ -62,6 +62,7 @@ class Observer:
             name=str(meta["name"]),
             uid=uid,
             op_index=int(index),
+            op_id=(meta.get("annotations") or {}).get(ANNOTATION_OP_ID, f"op {index}"),
             node=spec.get("nodeName"),
             scheduled_at=self._when(uid, "scheduled", (scheduled or {}).get("lastTransitionTime"), now)
             if is_scheduled

@@ -49,6 +49,14 @@ def waiting(definition: Definition) -> Ops:
     )
 
 
+def of_pods(pods: Mapping[int, PodView]) -> Ops:
+    """The ops that have pods, where no definition tells of the others."""
+    return tuple(
+        OpStatus(id=pod.op_id, index=index, stage=pod.op_id, state="Starting", pod=pod.name)
+        for index, pod in sorted(pods.items())
+    )
+
+
 def advance(ops: Sequence[OpStatus], pods: Mapping[int, PodView], lost: frozenset[int], now: datetime) -> Ops:
     """The ops as their pods say; an op that has ended stays as it is."""
     return tuple(_advance(op, pods.get(op.index), op.index in lost, now) for op in ops)

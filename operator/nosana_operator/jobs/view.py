@@ -81,6 +81,7 @@ class PodView:
     name: str
     uid: str
     op_index: int
+    op_id: str = ""
     node: str | None = None
     scheduled_at: datetime | None = None
     pulled_at: datetime | None = None
