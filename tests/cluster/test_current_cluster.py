@@ -27,7 +27,8 @@ def test_it_is_used_as_it_is_and_left_as_it_was(
 
     kubectl.run("create", "namespace", "the-users")
     assert status.kubeconfig is not None
-    expose_in_cluster(status.kubeconfig, "the-sandboxes", "chain", 80, 8899)
+    for namespace in ("the-sandboxes", "the-users"):
+        expose_in_cluster(status.kubeconfig, namespace, "chain", 80, 8899)
     monkeypatch.setenv("KUBECONFIG", "/nonexistent")
     current.down()
     names = [item["metadata"]["name"] for item in kubectl.get("namespaces")["items"]]

@@ -187,3 +187,9 @@ def test_what_is_no_definition_has_no_images(broken: dict[str, Any]) -> None:
 
 def test_an_image_known_only_while_the_job_runs_is_left_out() -> None:
     assert stand_ins_for([definition({"image": "docker.io/%%ops.a.results.image%%"})]) == ()
+
+
+def test_the_shell_takes_our_wget_and_not_its_own() -> None:
+    files = base_files(b"\x7fELF\0vi\0wget\0which\0", ["wget", "which"])
+    assert files["bin/busybox"].content == b"\x7fELF\0vi\0wgot\0which\0"
+    assert b"exec ${limit:+timeout" in (files["usr/bin/wget"].content or b"")

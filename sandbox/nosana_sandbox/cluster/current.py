@@ -34,8 +34,8 @@ class CurrentCluster:
             kubectl.run("get", "--raw", "/readyz", f"--request-timeout={REACH_TIMEOUT:.0f}s")
         except KubectlError as error:
             raise KubectlError(
-                f"the current cluster {server} cannot be used: {error}; see `kubectl config current-context`, "
-                "or use --cluster local"
+                f"the current cluster {server} cannot be used: {error}; see `kubectl config "
+                "current-context`, or use --cluster local"
             ) from error
         self._kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         self._kubeconfig.touch(mode=0o600)

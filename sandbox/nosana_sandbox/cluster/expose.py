@@ -26,16 +26,28 @@ def expose_in_cluster(
     The program listens inside the cluster's network namespace (`listen_in_namespace`) on all addresses or on
     `address`. Doing it again, also with another port, is fine. Raises `KubectlError`.
     """
-    Kubectl(find_kubectl(), kubeconfig).apply(service_objects(namespace, name, port, target_port, address))
+    kubectl = Kubectl(find_kubectl(), kubeconfig)
+    ensure_namespace(kubectl, namespace)
+    kubectl.apply(service_objects(namespace, name, port, target_port, address))
+
+
+def ensure_namespace(kubectl: Kubectl, name: str) -> None:
+    """Make the namespace with the sandbox's label, unless there is one: then it stays as it is.
+
+    The label means that it goes when the sandbox goes, so it must never get onto one that the user made.
+    """
+    if not kubectl.run("get", "namespace", name, "--ignore-not-found", "-o", "name"):
+        kubectl.apply(
+            [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(MADE_BY)}}]
+        )
 
 
 def service_objects(
     namespace: str, name: str, port: int, target_port: int, address: str
 ) -> list[Mapping[str, Any]]:
-    """Return the Namespace, the Service without selector and the EndpointSlice that stands for its pods."""
+    """Return the Service without selector and the EndpointSlice that stands for its pods."""
     metadata = {"name": name, "namespace": namespace}
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": dict(MADE_BY)}},
         {
             "apiVersion": "v1",
             "kind": "Service",

@@ -141,7 +141,7 @@ class LocalCluster:
         if (status.gpus, status.nodes) != (self.layout.gpus, self.layout.node_count):
             raise ClusterError(
                 f"sandbox {self.layout.name!r} runs with {status.gpus} GPUs on {status.nodes} nodes, not "
-                f"with {self.layout.gpus} on {self.layout.node_count}; take it down first, or leave it as it is"
+                f"with {self.layout.gpus} on {self.layout.node_count}; take it down first, or leave it"
             )
 
     @contextmanager

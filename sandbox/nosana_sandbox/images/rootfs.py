@@ -1,7 +1,7 @@
 """The root file system that all stand-in images share: Debian's static BusyBox and the least a program needs.
 
-It has a real shell with the usual small programs. What looks up names inside static BusyBox dies
-(wget, ping); `nslookup`, and everything that is given an address, works.
+It has a real shell with the usual small programs. Static BusyBox cannot look up names, except by `nslookup`,
+and Debian's `wget` dies of a time limit. Jobs do both, so `wget` is a script around it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,54 @@ from pathlib import Path
 from typing import Final
 
 from nosana_sandbox.images.archive import File, folder, layer, script
+
+WGET: Final = """\
+#!/bin/sh
+# Looks the host's name up as the system's resolver would, then lets BusyBox fetch from the address.
+look_up() {
+  found=$(awk -v n="$1" '{ for (i = 2; i <= NF; i++) if ($i == n) { print $1; exit } }' /etc/hosts)
+  for domain in $(sed -n 's/^search //p' /etc/resolv.conf) ""; do
+    [ -n "$found" ] && break
+    found=$(nslookup -type=a "$1${domain:+.$domain}." 2>/dev/null |
+      sed -n '/^Name:/,$ s/^Address: //p' | head -n 1)
+  done
+  [ -n "$found" ] && echo "$found" && return
+  echo "wget: bad address '$1'" >&2
+  return 1
+}
+limit=
+left=$#
+while [ "$left" -gt 0 ]; do
+  word=$1
+  shift
+  left=$((left - 1))
+  case $word in
+    -T | --timeout)
+      limit=$1
+      shift
+      left=$((left - 1))
+      ;;
+    -T?* | --timeout=*)
+      limit=${word#-T}
+      limit=${limit#--timeout=}
+      ;;
+    http://*)
+      rest=${word#http://}
+      authority=${rest%%/*}
+      name=${authority%%:*}
+      case $name in
+        *[!0-9.]*)
+          address=$(look_up "$name") || exit 1
+          set -- "$@" --header "Host: $authority" "http://$address${rest#"$name"}"
+          ;;
+        *) set -- "$@" "$word" ;;
+      esac
+      ;;
+    *) set -- "$@" "$word" ;;
+  esac
+done
+exec ${limit:+timeout "$limit"} busybox wgot "$@"
+"""
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -27,9 +75,12 @@ def base_files(busybox: bytes, applets: list[str]) -> dict[str, File]:
     bash = script('#!/bin/sh\nexec /bin/sh "$@"\n')
     # In both places, as on a system whose /bin is /usr/bin; links to folders would be lost under a layer.
     places = ("bin", "usr/bin")
+    # BusyBox' shell takes its own programs before any file: its wget has to give the name away.
+    busybox = busybox.replace(b"\0wget\0", b"\0wgot\0")
     return {
         **{f"{place}/{name}": File(link="/bin/busybox") for place in places for name in applets},
         **{f"{place}/bash": bash for place in places},
+        **{f"{place}/wget": script(WGET) for place in places},
         "bin/busybox": File(busybox, 0o755),
         "sbin": folder(),
         "usr/sbin": folder(),
