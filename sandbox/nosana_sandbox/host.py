@@ -42,7 +42,7 @@ class SandboxHost:
         """Raises ClusterError when the sandbox's cluster is not one of this machine's own."""
         self._cluster: LocalCluster = sandbox.local_cluster()
         self._running = running
-        self._settings = sandbox.state / "operator.yaml"
+        self._settings = self._cluster.layout.folder / "operator.yaml"
         self.kubectl = Kubectl(find_kubectl(), running.kubeconfig)
 
     @property
@@ -159,9 +159,9 @@ class SandboxHost:
     def _get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
         connection.sock = socket_in_namespace(self._cluster.namespace)
-        connection.sock.settimeout(5)
-        connection.sock.connect(("127.0.0.1", METRICS_PORT))
         try:
+            connection.sock.settimeout(5)
+            connection.sock.connect(("127.0.0.1", METRICS_PORT))
             connection.request("GET", path)
             response = connection.getresponse()
             return response.status, response.read().decode()
