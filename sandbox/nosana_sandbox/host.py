@@ -50,8 +50,8 @@ class SandboxHost:
         """What the operator says."""
         return self._cluster.layout.logs / f"{_PROGRAM}.log"
 
-    def install(self) -> None:
-        """CRDs, the wallet's Secret and the settings file; safe to repeat."""
+    def install(self, **settings: Any) -> None:
+        """CRDs, the wallet's Secret and the settings file; safe to repeat. `settings` overrides parts of it."""
         self.kubectl.apply(crds())
         self.kubectl.run(
             "wait",
@@ -61,7 +61,7 @@ class SandboxHost:
             *(c["metadata"]["name"] for c in crds()),
         )
         self.kubectl.apply([self.wallet_secret(Path(self._running.world.host.keypair).read_text())])
-        self._settings.write_text(yaml.safe_dump(self.settings(), sort_keys=False))
+        self._settings.write_text(yaml.safe_dump(self.settings() | settings, sort_keys=False))
 
     def settings(self) -> dict[str, Any]:
         """The operator's settings: the sandbox's chain and IPFS as network `localnet`."""

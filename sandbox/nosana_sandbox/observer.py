@@ -109,7 +109,8 @@ class Observer:
         ) as response:
             response.raise_for_status()
             page = await response.json(content_type=None)
-        for item in page["items"]:
+        # A list of metadata alone says null where there is nothing.
+        for item in page["items"] or ():
             self._take(resource.kind, "LISTED", item)
         return str(page["metadata"]["resourceVersion"])
 
