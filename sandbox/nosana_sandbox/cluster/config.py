@@ -268,6 +268,11 @@ def proxy(layout: Layout, kubeconfig_file: Path, *, masquerade_all: bool) -> lis
         f"--kubeconfig={kubeconfig_file}",
         f"--hostname-override={layout.nodes[0].name}",
         "--proxy-mode=nftables",
+        # The default gathers changes for a second, in which a new Service does not answer. Despite its name
+        # the setting is nftables' too.
+        "--iptables-min-sync-period=100ms",
+        # The default is negative, which a virtual machine may refuse.
+        "--oom-score-adj=0",
         f"--cluster-cidr={at.POD_RANGE}",
         # Limits of the whole machine, not ours to set.
         "--conntrack-max-per-core=0",

@@ -20,6 +20,7 @@ from nosana_sandbox.cluster import cgroups, config, tunables
 from nosana_sandbox.cluster import layout as at
 from nosana_sandbox.cluster.build import Report
 from nosana_sandbox.cluster.errors import KubectlError, StartError
+from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.inside import inside, make_network
 from nosana_sandbox.cluster.kubectl import Kubectl
 from nosana_sandbox.cluster.layout import Layout
@@ -89,7 +90,7 @@ class Start:
         self._admin_kubeconfigs()
         clients = {
             name: self._client(name, f"system:{name}")
-            for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns")
+            for name in ("kube-controller-manager", "kube-scheduler", "coredns")
         }
         self._wait("the API server", self._api_is_ready, API_TIMEOUT)
         self._spawn(
@@ -100,8 +101,6 @@ class Start:
         corefile = _write(layout.folder / "Corefile", config.corefile(clients["coredns"]))
         self._kubectl().apply(config.bootstrap_objects(layout))
         self._spawn("coredns", [f"-conf={corefile}"])
-        proxy = config.proxy(layout, clients["kube-proxy"], masquerade_all=not self._machine.bridge_filter)
-        self._spawn("kube-proxy", proxy)
 
     def _admin_kubeconfigs(self) -> None:
         """Write both ways in for the admin, and open the one from this machine."""
@@ -160,12 +159,20 @@ class Start:
                     kubectl.run(
                         "patch", "node", node.name, "--subresource=status", "--type=merge", "--patch", patch
                     )
+            self._start_proxy()
             kubectl.run("wait", "--for=condition=Ready", *names, patience, timeout=NODE_TIMEOUT + 10)
             # A pod made before its namespace has this account is refused.
             kubectl.run("wait", "--for=create", "serviceaccount/default", patience, timeout=NODE_TIMEOUT + 10)
         except KubectlError as error:
             raise StartError(f"{error}; see {self._layout.logs}\n{self._what_ended()}") from error
         self._wait("CoreDNS", self._dns_is_ready, NODE_TIMEOUT)
+        self._wait("kube-proxy", self._services_answer, NODE_TIMEOUT)
+
+    def _start_proxy(self) -> None:
+        """Start it when the node that it serves exists: else it looks again only every second."""
+        masquerade_all = not self._machine.bridge_filter
+        kubeconfig = self._client("kube-proxy", "system:kube-proxy")
+        self._spawn("kube-proxy", config.proxy(self._layout, kubeconfig, masquerade_all=masquerade_all))
 
     def _write_record(self) -> None:
         record = {
@@ -206,6 +213,11 @@ class Start:
             capture_output=True, check=False,
         )  # fmt: skip
         return done.returncode == 0
+
+    def _services_answer(self) -> bool:
+        with socket_in_namespace(self._layout.namespace) as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex((at.API_SERVICE_IP, 443)) == 0
 
     def _wait(self, what: str, condition: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from nosana_sandbox.cluster.build import Report
 from nosana_sandbox.cluster.current import CurrentCluster
-from nosana_sandbox.cluster.expose import MADE_BY
+from nosana_sandbox.cluster.expose import ensure_namespace
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.cluster.status import Cluster
@@ -174,10 +174,9 @@ class Sandbox:
             )
 
     def _make_namespaces(self, kubeconfig: Path) -> None:
-        Kubectl(find_kubectl(), kubeconfig).apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(MADE_BY)}}
-            for name in NAMESPACES.values()
-        )
+        kubectl = Kubectl(find_kubectl(), kubeconfig)
+        for name in NAMESPACES.values():
+            ensure_namespace(kubectl, name)
 
     @property
     def _lock_file(self) -> Path:
