@@ -4,7 +4,7 @@
     ├── InvalidCid           not a CID that this operator can use (Refused)
     ├── ContentUnreachable   a gateway gave no usable answer: unknown, try again (Unavailable)
     ├── ContentNotFound      gateways answered, none has it (yet); try again (NotFound)
-    ├── ContentMismatch      every gateway gave other bytes than the CID stands for (Refused)
+    ├── ContentMismatch      every gateway gave other bytes than the CID stands for (Mismatch)
     ├── ContentMalformed     the bytes match the CID but are not one file (Refused)
     ├── ContentTooLarge      more bytes than allowed (Refused)
     ├── PinUnavailable       the pinning service gave no usable answer; try again (Unavailable)
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
+from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused, Unavailable
 
 
 class ContentError(NosanaError):
@@ -50,7 +50,7 @@ class ContentNotFound(ContentError, NotFound):
     retryable: ClassVar[bool] = True
 
 
-class ContentMismatch(ContentError, Refused):
+class ContentMismatch(ContentError, Mismatch):
     """Every gateway gave bytes that do not hash to the CID."""
 
 
