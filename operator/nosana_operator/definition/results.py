@@ -1,0 +1,61 @@
+"""`results`: values captured from an op's log by regular expressions (§1.10; node-behaviour.md §7.7). Pure.
+
+On every line each expression is tried once; its whole match and then every group are appended. The engine is
+given by the caller: JavaScript's dialect, strangers' patterns (`nosana_operator.regex`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from nosana_operator.definition.flowstate import LogEntry
+from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.model import ResultPattern
+
+MAX_RESULT_BYTES: Final = 2 * 1024 * 1024
+"""UTF-8 bytes that all ops of a job may capture together; a compressed result has room for them."""
+
+Search = tuple[str, frozenset[str] | None]
+"""A regular expression, and the types of the lines it is tried on (None: all)."""
+Line = tuple[str, str]
+"""A line's log type and its text, line break included."""
+Match = Callable[[Sequence[Search], Sequence[Line], int], Awaitable[Sequence[ResultValue]]]
+"""The engine: searches, lines, and how many bytes may be captured → a value for each search, in order."""
+
+_CONTAINER: Final = frozenset({"stdout", "stderr"})
+
+
+async def extract(
+    results: Mapping[str, str | ResultPattern],
+    entries: Iterable[LogEntry],
+    match: Match,
+    *,
+    streams_apart: bool = False,
+    max_bytes: int = MAX_RESULT_BYTES,
+) -> dict[str, ResultValue]:
+    """The values of an op's `results` by name, in the definition's order.
+
+    A value is a list of captures (None for a group that did not take part), empty when nothing matched, or
+    the text of what is wrong with the expression. `streams_apart=False`: the log does not tell stdout and
+    stderr apart, so a `logType` of either takes the lines of both.
+    """
+    if not results:
+        return {}
+    searches = [_search(pattern, streams_apart) for pattern in results.values()]
+    values = await match(searches, [(entry.type, entry.log) for entry in entries], max_bytes)
+    return dict(zip(results, values, strict=True))
+
+
+def _search(pattern: str | ResultPattern, streams_apart: bool) -> Search:
+    if isinstance(pattern, str):
+        return _expression(pattern), None
+    types = frozenset[str](pattern.log_type)
+    if not streams_apart and types & _CONTAINER:
+        types |= _CONTAINER
+    return _expression(pattern.regex), types
+
+
+def _expression(text: str) -> str:
+    # No expression by itself: the node takes it for this one, which matches every line.
+    return "/*" if text == "*" else text
