@@ -28,6 +28,8 @@ def paths(ctx: JobContext) -> list[str]:
         {"resources": ["__remove-if-empty__"]},
         {"volumes": []},
         {"aliases": []},
+        {"aliases": "db, Cache,"},
+        {"aliases": ["db", "x-%%global.job%%"]},
         {"authentication": {}},
         {"private": True},  # nothing is exposed, so nothing is hidden
         {"private": False, "expose": 80},
@@ -47,8 +49,8 @@ def test_what_is_served(args: dict[str, Any]) -> None:
         ({"authentication": {"docker": {"username": "u", "password": "hush"}}}, "ops[0].args.authentication"),
         ({"restart_policy": "always"}, "ops[0].args.restart_policy"),
         ({"restart_policy": {"policy": "on-failure", "restart_tries": 3}}, "ops[0].args.restart_policy"),
-        ({"aliases": "db,cache"}, "ops[0].args.aliases"),
-        ({"aliases": ["db"]}, "ops[0].args.aliases"),
+        ({"aliases": "db, my_cache"}, "ops[0].args.aliases"),
+        ({"aliases": ["db.local"]}, "ops[0].args.aliases"),
         ({"private": True, "expose": 80}, "ops[0].args.private"),
         ({"trusted_execution_env": True}, "ops[0].args.trusted_execution_env"),
         (

@@ -24,6 +24,7 @@ from nosana_operator.jobs.effects import (
     After,
     Before,
     DeletePod,
+    PublishNames,
     ReleasePod,
     RemoveFinalizer,
     StartOp,
@@ -47,6 +48,7 @@ class Outcomes:
     """What acting for one job brought, for the next decision; losing it costs only time."""
 
     refused: dict[int, Refusal] = field(default_factory=dict)
+    named: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
     log_trouble_since: datetime | None = None
 
@@ -70,7 +72,7 @@ class Actor:
             case StoreResult():
                 outcomes.result = await self._store(view, effect, outcomes)
 
-    async def after(self, view: JobView, effect: After) -> None:
+    async def after(self, view: JobView, effect: After, outcomes: Outcomes) -> None:
         """Do what the status already tells."""
         match effect:
             case StopPod(pod):
@@ -79,6 +81,8 @@ class Actor:
                 await self._kube.delete("Pod", view.meta["namespace"], pod.name, uid=pod.uid)
             case ReleasePod(pod):
                 await self._drop_finalizer("Pod", view.meta["namespace"], pod.name, pod.uid, FINALIZER_OP)
+            case PublishNames():
+                await self._publish(effect, outcomes)
             case RemoveFinalizer():
                 await self.let_go(view.body)
 
@@ -143,6 +147,14 @@ class Actor:
                 "delete it, or give the NosanaJob another name"
             )
         return found
+
+    async def _publish(self, effect: PublishNames, outcomes: Outcomes) -> None:
+        meta = effect.body["metadata"]
+        if effect.address is None:
+            await self._kube.delete(effect.body["kind"], meta["namespace"], meta["name"])
+        else:
+            await self._kube.apply(effect.body, manager=MANAGER_JOBS)
+        outcomes.named[effect.op_index] = effect.address
 
     # -- the result --------------------------------------------------------------------------------------
 

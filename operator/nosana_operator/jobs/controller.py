@@ -102,7 +102,7 @@ class JobController:
             view = await self._gather(body, spec, status, memory)
             decision = decide(view)
             if not decision.before:
-                return await self._finish(key, view, decision)
+                return await self._finish(key, view, decision, memory)
             for effect in decision.before:
                 log.info("%s", type(effect).__name__, extra=_fields(body))
                 await self._actor.before(view, effect, memory.outcomes)
@@ -112,7 +112,7 @@ class JobController:
         """End what runs beside the reconciles."""
         await self._loader.close()
 
-    async def _finish(self, key: Key, view: JobView, decision: Decision) -> float | None:
+    async def _finish(self, key: Key, view: JobView, decision: Decision, memory: _Memory) -> float | None:
         if decision.status is not None:
             try:
                 await self._actor.write_status(view.body, decision.status)
@@ -122,7 +122,7 @@ class JobController:
             log.info("%s", decision.status.get("phase"), extra=_fields(view.body))
             self._tell(view.body, decision.events)
         for effect in decision.after:
-            await self._actor.after(view, effect)
+            await self._actor.after(view, effect, memory.outcomes)
         if view.over:
             self._loader.forget(view.meta["uid"])
         return decision.requeue_after
@@ -151,6 +151,7 @@ class JobController:
             pods=pods,
             lost=lost,
             refused=dict(memory.outcomes.refused),
+            named=dict(memory.outcomes.named),
             result=memory.outcomes.result,
         )
         if view.over:
@@ -234,9 +235,9 @@ class JobController:
         pods = self._pods(body, memory, now).values()
         for pod in pods:
             if pod.ended is None and not pod.deleting:
-                await self._actor.after(view, DeletePod(pod))
+                await self._actor.after(view, DeletePod(pod), memory.outcomes)
             elif pod.ended is not None and pod.held:
-                await self._actor.after(view, ReleasePod(pod))
+                await self._actor.after(view, ReleasePod(pod), memory.outcomes)
         if all(pod.ended is not None for pod in pods) and FINALIZER_JOB in (meta.get("finalizers") or ()):
             await self._actor.let_go(body)
         return None

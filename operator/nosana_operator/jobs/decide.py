@@ -46,6 +46,7 @@ from nosana_operator.jobs.ending import (
     unusable_verdict,
     verdict,
 )
+from nosana_operator.jobs.naming import names
 from nosana_operator.jobs.ops import (
     DETAIL_AFTER,
     OVER,
@@ -315,7 +316,7 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
             ]
     if isinstance(view.definition, Loaded):
         moments["accepted"] = micro_timestamp(view.now)
-    after: list[After] = []
+    after: list[After] = [*names(view, ops)]
     for op in ops:
         pod = view.pods.get(op.index)
         if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
@@ -410,7 +411,8 @@ def _end(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         said.append(_settling())
     elif not good:
         said.append(Say(JobCondition.STALLED, True, outcome.reason, outcome.message))
-    return _state(view, phase, said, ops=ops, moments=moments, result=view.result, after=_let_go(view))
+    after = [*names(view, ops), *_let_go(view)]
+    return _state(view, phase, said, ops=ops, moments=moments, result=view.result, after=after)
 
 
 def _wants_result(view: JobView, why: Cause | None) -> bool:

@@ -121,6 +121,7 @@ class DefinitionLoader:
             definition=definition,
             cluster=self._settings.cluster,
             default_exposure=self._settings.exposure,
+            cluster_domain=self._settings.cluster_domain,
         )
         try:
             order = plan(definition)

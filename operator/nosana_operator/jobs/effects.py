@@ -65,6 +65,15 @@ class ReleasePod:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishNames:
+    """Say which address an op's aliases stand for; with None its pod has ended, and they go."""
+
+    op_index: int
+    body: Body
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
     """Let the deleted NosanaJob go."""
 
@@ -81,7 +90,7 @@ class Announce:
 
 Before = AddFinalizer | StartOp | StoreResult
 """Done before the status is written, and then all is decided again with what they brought."""
-After = StopPod | DeletePod | ReleasePod | RemoveFinalizer
+After = StopPod | DeletePod | ReleasePod | PublishNames | RemoveFinalizer
 """Done after the status is written: it holds why."""
 
 

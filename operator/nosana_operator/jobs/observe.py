@@ -64,6 +64,7 @@ class Observer:
             op_index=int(index),
             op_id=(meta.get("annotations") or {}).get(ANNOTATION_OP_ID, f"op {index}"),
             node=spec.get("nodeName"),
+            address=status.get("podIP"),
             scheduled_at=self._when(uid, "scheduled", (scheduled or {}).get("lastTransitionTime"), now)
             if is_scheduled
             else None,

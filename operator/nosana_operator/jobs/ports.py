@@ -112,3 +112,5 @@ class JobSettings:
     """The cluster's name: `global.host` of private jobs."""
     exposure: Exposure
     """For the fields that a NosanaJob's own exposure leaves out."""
+    cluster_domain: str = "cluster.local"
+    """Below which the cluster's DNS has the names of Services."""

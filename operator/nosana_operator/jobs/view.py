@@ -83,6 +83,8 @@ class PodView:
     op_index: int
     op_id: str = ""
     node: str | None = None
+    address: str | None = None
+    """Its IP address, once it has one."""
     scheduled_at: datetime | None = None
     pulled_at: datetime | None = None
     started_at: datetime | None = None
@@ -121,6 +123,8 @@ class JobView:
     lost: frozenset[int] = frozenset()
     """Ops whose pod should be there, and the API server says that it is not."""
     refused: Mapping[int, Refusal] = field(default_factory=lambda: MappingProxyType({}))
+    named: Mapping[int, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    """Ops whose aliases were published by this process, with the address."""
     result: tuple[str, ...] = ()
     """Names of the Secrets that hold the fixed result."""
 

@@ -39,6 +39,7 @@ def build_loops(edges: Edges) -> Loops:
         clock=clock,
         settings=JobSettings(
             cluster=settings.cluster_name,
+            cluster_domain=settings.cluster_domain,
             exposure=Exposure(
                 domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
             ),

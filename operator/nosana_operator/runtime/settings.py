@@ -98,6 +98,8 @@ class Settings:
 
     cluster_name: str = "kubernetes"
     """Private jobs see it as `global.host`."""
+    cluster_domain: str = "cluster.local"
+    """Of the cluster's DNS; ops find each other's aliases below it."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose NosanaJobs and NosanaMarkets are served; empty: all."""
     metrics: MetricsSettings = MetricsSettings()

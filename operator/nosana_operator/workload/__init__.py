@@ -5,6 +5,7 @@ from __future__ import annotations
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, op_name, pod_name
+from nosana_operator.workload.names import aliases, build_names
 from nosana_operator.workload.network import (
     build_ingresses,
     build_services,
@@ -23,7 +24,9 @@ __all__ = [
     "Body",
     "GpuDemand",
     "JobContext",
+    "aliases",
     "build_ingresses",
+    "build_names",
     "build_pod",
     "build_services",
     "gpu_demand",

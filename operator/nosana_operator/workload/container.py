@@ -11,6 +11,7 @@ from nosana_operator.definition import Problem, RunArgs
 from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place
+from nosana_operator.workload.names import alias_problems
 
 NVIDIA_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 
@@ -102,6 +103,7 @@ def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Pro
                     "use letters, digits and _",
                 )
             yield from _nul_problems((*env_place, name), value)
+    yield from alias_problems(op_index, args)
     yield from _nul_problems((*place, "cmd"), args.cmd)
     yield from _nul_problems((*place, "entrypoint"), args.entrypoint)
     yield from _nul_problems(("global", "entrypoint"), defaults.entrypoint if defaults else None)

@@ -21,6 +21,8 @@ class JobContext:
     """The cluster's name from the settings: the host of a private job."""
     default_exposure: Exposure = field(default_factory=Exposure)
     """From the settings; each field that the job's own exposure leaves out."""
+    cluster_domain: str = "cluster.local"
+    """From the settings; below it the cluster's DNS has the names of Services."""
 
     @property
     def job_address(self) -> str:
@@ -55,6 +57,11 @@ class JobContext:
         """Whether an op gets the GPUs; it cannot refuse those of `global.gpu` (node-behaviour.md §8.1)."""
         defaults = self.definition.global_
         return bool(args.gpu) or bool(defaults and defaults.gpu)
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether ops of the job have names of their own choice, which its other ops may call them by."""
+        return any(isinstance(op.args, RunArgs) and op.args.aliases for op in self.definition.ops)
 
     def runs_beside(self, index: int) -> int:
         """How many containers the stage of that op runs at once, this one included."""

@@ -53,10 +53,17 @@ def op_selector(ctx: JobContext, op_index: int) -> dict[str, str]:
 
 def child(ctx: JobContext, name: str, op_index: int) -> Body:
     """Metadata of a child of one op."""
+    metadata = job_child(ctx, name)
+    metadata["labels"][LABEL_OP] = str(op_index)
+    return metadata
+
+
+def job_child(ctx: JobContext, name: str) -> Body:
+    """Metadata of a child of the whole job."""
     return {
         "name": name,
         "namespace": ctx.namespace,
-        "labels": job_labels(ctx) | {LABEL_OP: str(op_index)},
+        "labels": job_labels(ctx),
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,

@@ -6,6 +6,7 @@ from nosana_operator.definition import RunArgs, exposed_ports, interpolate, serv
 from nosana_operator.definition.literals import Context, OpFacts
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, op_name
+from nosana_operator.workload.names import build_names_service
 from nosana_operator.workload.network import build_ingresses, build_services, host_name
 from nosana_operator.workload.pod import build_pod
 
@@ -46,6 +47,7 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
     args = run_args(ctx, op_index)
     ports = exposed_ports(args)
     return [
+        *([build_names_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),
         build_pod(ctx, op_index, args, attempt=attempt),

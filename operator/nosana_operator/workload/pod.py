@@ -12,6 +12,7 @@ from nosana_operator.workload.container import args_problems, command, environme
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, child, pod_name
+from nosana_operator.workload.names import name_search
 
 CONTAINER: Final = "op"
 """The name of an op's container: where its exit code and log are read."""
@@ -49,6 +50,7 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             **({"runtimeClassName": ctx.spec.runtime_class_name} if ctx.spec.runtime_class_name else {}),
             **_placement(ctx, gpu=ctx.uses_gpu(args)),
+            **name_search(ctx),
             "containers": [_container(ctx, op_index, args)],
             "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}}],
         },

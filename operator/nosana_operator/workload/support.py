@@ -105,12 +105,6 @@ def _unsupported_args(place: Place, args: RunArgs) -> Iterator[Problem]:
         yield Problem(
             json_path((*place, "restart_policy")), f"restarting an op is {_LATER}", "take it out, or write no"
         )
-    if args.aliases:
-        yield Problem(
-            json_path((*place, "aliases")),
-            f"more names for an op are {_LATER}",
-            "let the other op use %%ops.<id>.host%%",
-        )
     if args.trusted_execution_env:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
