@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.api import MarketReason, NosanaMarketSpec, Transaction
+from nosana_operator.api import MarketReason, MarketRef, NosanaMarketSpec, Transaction
 from nosana_operator.market.decide import (
     SOL_RESERVE,
     CreateJob,
+    KnownJob,
     MarketView,
     PendingTransaction,
+    ReplaceJob,
     Resend,
     Stop,
     WalletView,
@@ -31,6 +33,7 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
+from nosana_operator.market.verify import run_spec
 
 ADDRESS = "3" * 32
 KEY, KEY2 = "4" * 32, "5" * 32
@@ -48,8 +51,26 @@ def job(market: str = ADDRESS) -> JobFacts:
     return JobFacts("7" * 32, b"d" * 32, NO_RESULT, market, "1" * 32, KEY, KEY, 10, QUEUED, 0, 0, 60)
 
 
-def wallet(address: str = KEY, *, runs: Any = (), funds: Any = RICH, problem: Any = None) -> WalletView:
-    return WalletView(f"secret-{address[0]}/id.json", address if not problem else None, problem, funds, runs)
+REF = MarketRef(namespace="system", name="m")
+LOST = ("SecretMissing", "create it")
+
+
+def wallet(address: str | None = KEY, *, runs: Any = (), funds: Any = RICH, problem: Any = None, unread: bool = False) -> WalletView:  # fmt: skip
+    name = address[0] if address else "none"
+    return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread)
+
+
+def known(**changes: Any) -> dict[str, KnownJob]:
+    base = KnownJob("jobs", "run-x", "uid-1", run_spec(run(), job(), REF), verified=True)
+    return {"6" * 32: replace(base, **changes)}
+
+
+def replaced(**changes: Any) -> ReplaceJob:
+    return ReplaceJob(known(**changes)["6" * 32], "6" * 32)
+
+
+EARLIER = run_spec(RunFacts("6" * 32, "7" * 32, KEY, KEY, 0), job(), REF)
+"""Another run at the same address."""
 
 
 def work(key: str = KEY, fate: Fate = Fate.PENDING, *, seen: bool = False, kind: str = "work") -> PendingTransaction:  # fmt: skip
@@ -78,7 +99,7 @@ def view(**changes: Any) -> MarketView:
         }
     )
     base = MarketView(
-        namespace="system",
+        ref=REF,
         spec=spec,
         deleting=False,
         network_known=True,
@@ -87,8 +108,11 @@ def view(**changes: Any) -> MarketView:
         market=MARKET,
         wallets=(wallet(),),
         jobs={},
-        known_runs=frozenset(),
+        known={},
+        occupied=frozenset(),
         unsettled=frozenset(),
+        served=frozenset({ADDRESS}),
+        refusal=None,
         pending=(),
         total=2,
     )
@@ -117,9 +141,24 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("confirmed, effect read: the key is free", {"pending": (work(fate=Fate.CONFIRMED, seen=True),)}, [Work(KEY)]),
     ("a dead work frees them", {"pending": (work(fate=Fate.EXPIRED),)}, [Work(KEY)]),
     ("a failed work frees them", {"pending": (work(fate=Fate.FAILED),)}, [Work(KEY)]),
-    ("a run under way counts against its slot", {**RUNNING, "total": 1, "known_runs": frozenset({"6" * 32})}, []),
-    ("a key with a run stands again", {**RUNNING, "known_runs": frozenset({"6" * 32})}, [Work(KEY)]),
-    ("an unsettled job holds its slot", {"unsettled": frozenset({"6" * 32}), "total": 1}, []),
+    ("a run under way counts against its slot", {**RUNNING, "total": 1, "known": known()}, []),
+    ("a key with a run stands again", {**RUNNING, "known": known()}, [Work(KEY)]),
+    ("a job whose pods run holds its slot", {"occupied": frozenset({"6" * 32}), "total": 1}, []),
+    ("a job that has ended and whose run is closed holds none", {"unsettled": frozenset({"6" * 32}), "total": 1}, [Work(KEY)]),
+    ("an abandoned run holds no slot", {**RUNNING, "known": known(settled=True), "total": 1}, [Work(KEY)]),
+    ("an unverified job waits", {**RUNNING, "known": known(verified=False), "total": 1}, []),
+    ("a forgery under the run's name goes", {**RUNNING, "known": known(verified=False, run=None), "total": 1}, [replaced(verified=False, run=None)]),
+    ("a refused one goes", {**RUNNING, "known": known(verified=False, refused=True), "total": 1}, [replaced(verified=False, refused=True)]),
+    ("one that goes already is waited for", {**RUNNING, "known": known(verified=False, refused=True, deleting=True), "total": 1}, []),
+    ("a fork: the run began anew, the old one is not settled yet", {**RUNNING, "known": known(run=EARLIER), "total": 1}, []),
+    ("a fork: the old one is settled", {**RUNNING, "known": known(run=EARLIER, settled=True), "total": 1}, [replaced(run=EARLIER, settled=True)]),
+    ("the API server takes no jobs: no more runs", {"refusal": "create the namespace"}, []),
+    ("Secret gone: leave", {"wallets": (wallet(problem=LOST),), "market": standing(KEY)}, [Stop(KEY)]),
+    ("Secret gone: do not stand", {"wallets": (wallet(problem=LOST),)}, []),
+    ("Secret gone: its runs are served", {"wallets": (wallet(runs=(run(),), problem=LOST),), "jobs": {"7" * 32: job()}, "total": 1}, [CreateJob(run(), job())]),
+    ("Secret unread: what its key holds is not known", {"wallets": (wallet(None, unread=True), wallet(KEY2))}, []),
+    ("runs of one key unknown: no key offers more", {"wallets": (wallet(runs=UNKNOWN), wallet(KEY2))}, []),
+    ("jobs where the Secrets are: nothing is made", {**RUNNING, "ref": MarketRef(namespace="jobs", name="m")}, []),
     ("a run without a job gets one", {**RUNNING, "total": 1}, [CreateJob(run(), job())]),
     ("a run of another market is not ours", {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}, "total": 1}, [Work(KEY)]),
     ("a run whose job is unknown waits and counts", {**RUNNING, "jobs": {}, "total": 1}, []),
@@ -152,13 +191,15 @@ READY_ROWS = [
     ("bad address", {"address_problem": "too short"}, False, MarketReason.MARKET_ADDRESS_INVALID),
     ("no market", {"market": GONE}, False, MarketReason.MARKET_NOT_FOUND),
     ("silence", {"market": UNKNOWN}, None, MarketReason.CHAIN_UNAVAILABLE),
-    ("secrets beside jobs", {"namespace": "jobs"}, False, MarketReason.SPEC_INVALID),
-    ("no Secret", {"wallets": (wallet(problem=("SecretMissing", "create it")),)}, False, MarketReason.SECRET_MISSING),
+    ("secrets beside jobs", {"ref": MarketRef(namespace="jobs", name="m")}, False, MarketReason.SPEC_INVALID),
+    ("no Secret", {"wallets": (wallet(None, problem=LOST),)}, False, MarketReason.SECRET_MISSING),
     ("no SOL", {"wallets": (wallet(funds=replace(RICH, lamports=0)),)}, False, MarketReason.SOL_TOO_LOW),
     ("no stake account", {"wallets": (wallet(funds=replace(RICH, xnos=None)),)}, False, MarketReason.STAKE_MISSING),
     ("stake too low", {"market": replace(MARKET, xnos_minimum=5)}, False, MarketReason.STAKE_TOO_LOW),
     ("access key", {"market": replace(MARKET, node_access_key="2" * 32)}, False, MarketReason.ACCESS_KEY_UNSUPPORTED),
-    ("one of two keys is enough", {"wallets": (wallet(problem=("SecretMissing", "create it")), wallet(KEY2))}, True, MarketReason.READY),
+    ("one of two keys is enough", {"wallets": (wallet(None, problem=LOST), wallet(KEY2))}, True, MarketReason.READY),
+    ("Secret unread", {"wallets": (wallet(None, unread=True),)}, None, MarketReason.SECRET_MISSING),
+    ("NosanaJobs are refused", {"refusal": "create the namespace"}, False, MarketReason.JOB_REFUSED),
     ("no node", {"total": 0}, False, MarketReason.NO_FREE_SLOT),
     ("paused", {"paused": True}, True, MarketReason.PAUSED),
     ("deleting", {"deleting": True}, False, MarketReason.DELETING),
@@ -182,6 +223,10 @@ RELEASE_ROWS = [
     ("an unsettled job", {"unsettled": frozenset({"6" * 32})}, False),
     ("chain silent", {"market": UNKNOWN}, False),
     ("runs silent", {"wallets": (wallet(runs=UNKNOWN),)}, False),
+    ("a Secret that could not be read", {"wallets": (wallet(None, unread=True),)}, False),
+    ("a Secret that is gone for good", {"wallets": (wallet(None, problem=LOST),)}, True),
+    ("its key still stands", {"wallets": (wallet(problem=LOST),), "market": standing(KEY)}, False),
+    ("an abandoned run", {**RUNNING, "known": known(settled=True)}, True),
     ("never was a market", {"market": GONE}, True),
 ]
 
@@ -191,6 +236,12 @@ RELEASE_ROWS = [
 )
 def test_a_deleted_market_goes_only_when_nothing_needs_it(changes: dict[str, Any], released: bool) -> None:
     assert decide(view(**changes, deleting=True)).released is released
+
+
+def test_runs_that_nobody_serves_are_told() -> None:
+    elsewhere = {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}}
+    assert decide(view(**elsewhere)).unserved == (("6" * 32, "2" * 32),)
+    assert decide(view(**elsewhere, served=frozenset({ADDRESS, "2" * 32}))).unserved == ()
 
 
 def test_more_matches_than_slots_are_never_possible() -> None:

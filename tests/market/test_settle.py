@@ -36,7 +36,9 @@ RESULT, OTHER_RESULT = b"r" * 32, b"x" * 32
 RUN = RunFacts(address="run", job="job", node=KEY, payer="payer", time=100)
 
 
-def job(state: int = QUEUED, *, node: str = "1" * 32, result: bytes = NO_RESULT) -> JobFacts:
+def job(
+    state: int = QUEUED, *, node: str = "1" * 32, result: bytes = NO_RESULT, start: int = 100
+) -> JobFacts:
     return JobFacts(
         address="job",
         ipfs_job=b"d" * 32,
@@ -47,8 +49,8 @@ def job(state: int = QUEUED, *, node: str = "1" * 32, result: bytes = NO_RESULT)
         project="project",
         price=10,
         state=state,
-        time_start=100,
-        time_end=160 if state == DONE else 0,
+        time_start=start if state == DONE else 0,
+        time_end=start + 60 if state == DONE else 0,
         timeout=3600,
     )
 
@@ -60,6 +62,9 @@ QUIT = Accounts(GONE, job(STOPPED))
 ADMIN_QUIT = Accounts(GONE, job(QUEUED))
 CLEANED = Accounts(GONE, GONE)
 TAKEN = Accounts(GONE, job(DONE, node=OTHER, result=OTHER_RESULT))
+SECOND_RUN = Accounts(GONE, job(DONE, node=KEY, result=OTHER_RESULT, start=500))
+"""Another run of the same job by the same key was paid: nothing of that is this run's."""
+SECOND_ENDED = Accounts(GONE, job(DONE, node=KEY, start=500))
 UNREAD = Accounts()
 
 
@@ -73,6 +78,7 @@ def at(
 ) -> Situation:
     return Situation(
         key=KEY,
+        run_time=100,
         confirmed=confirmed,
         finalized=finalized,
         intent=intent,  # type: ignore[arg-type]
@@ -111,6 +117,13 @@ ROWS = [
     ("owner quicker, our finish may still land", at(OWNER_ENDED, intent="finish"), Resend()),
     ("completed", at(FINISHED, FINISHED, intent="complete", fate=Fate.FINALIZED), JobReason.COMPLETED),
     ("given back", at(QUIT, QUIT, intent="quit", fate=Fate.FINALIZED, quits=True), JobReason.QUIT),
+    ("quit final, job cleaned", at(CLEANED, CLEANED, intent="quit", fate=Fate.FINALIZED, quits=True), JobReason.QUIT),
+    ("complete final, job cleaned", at(CLEANED, CLEANED, intent="complete", fate=Fate.FINALIZED), JobReason.COMPLETED),
+    ("a second run of the job was paid", at(SECOND_RUN, SECOND_RUN), JobReason.ENDED_BY_OTHERS),
+    ("a second run of the job was ended by the owner", at(SECOND_ENDED, SECOND_ENDED), JobReason.ENDED_BY_OTHERS),
+    ("a confirmed reading of a node that lags", at(OPEN, ADMIN_QUIT, intent="finish", fate=Fate.EXPIRED), JobReason.ENDED_BY_OTHERS),
+    ("such a one, and the owner had ended", at(OPEN, OWNER_ENDED, intent="finish", fate=Fate.EXPIRED), Sign("complete")),
+    ("gone at confirmed, not there yet at finalized", at(ADMIN_QUIT, Accounts(UNKNOWN, job())), ReadFinalized()),
     ("owner ended a job that we quit", at(OWNER_ENDED, OWNER_ENDED, quits=True), JobReason.COMPLETED),
 ]  # fmt: skip
 
@@ -134,7 +147,18 @@ def test_amounts_come_from_the_job_account() -> None:
     assert step.paid.seconds_paid == 60
 
 
-WORLDS = [OPEN, FINISHED, OWNER_ENDED, QUIT, ADMIN_QUIT, CLEANED, TAKEN, UNREAD, Accounts(UNKNOWN, job())]
+WORLDS = [
+    SECOND_RUN,
+    OPEN,
+    FINISHED,
+    OWNER_ENDED,
+    QUIT,
+    ADMIN_QUIT,
+    CLEANED,
+    TAKEN,
+    UNREAD,
+    Accounts(UNKNOWN, job()),
+]
 
 
 @given(
@@ -153,6 +177,9 @@ def test_nothing_is_signed_beside_a_transaction_that_may_still_land(
         assert UNKNOWN not in (confirmed.run, confirmed.job)
         if step.kind in ("finish", "quit"):
             assert isinstance(confirmed.run, RunFacts)
+            assert finalized.run is not GONE
     if isinstance(step, Settled):
         assert finalized.run is not UNKNOWN
         assert not isinstance(finalized.run, RunFacts), "a run that is open at finalized is never settled"
+        if step.paid is not None:
+            assert (step.paid.node, step.paid.time_start) == (KEY, 100), "paid for another run"

@@ -74,6 +74,7 @@ class JobReason(StrEnum):
     TRANSACTION_FAILED = "TransactionFailed"
     WALLET_MISSING = "WalletMissing"
     ABANDONED = "Abandoned"
+    RESULT_LOST = "ResultLost"
 
 
 class MarketReason(StrEnum):
@@ -96,6 +97,8 @@ class MarketReason(StrEnum):
     ACCESS_KEY_UNSUPPORTED = "AccessKeyUnsupported"
     WALLET_SHARED = "WalletSharedWithOtherMarket"
     TRANSACTION_FAILED = "TransactionFailed"
+    JOB_REFUSED = "JobRefused"
+    RUN_UNSERVED = "RunUnserved"
     DELETING = "Deleting"
 
 

@@ -130,6 +130,13 @@ class ChainClient:
         self.clock.observe(decode_clock(found.value.data)[1])
         return self.clock.now()
 
+    async def finalized_time(self) -> int:
+        """The chain's time in the newest finalized slot, unix seconds."""
+        found = await self.rpc.account(CLOCK_SYSVAR, Finalized)
+        if found.value is None:
+            raise AccountMissing("Clock sysvar", CLOCK_SYSVAR)
+        return decode_clock(found.value.data)[1]
+
     def chain_time(self) -> float:
         """The chain's time by the last measurement, unix seconds. Raises ChainUnavailable before one."""
         return self.clock.now()

@@ -1,13 +1,22 @@
-"""What to do about one NosanaMarket now: a pure function from what was gathered to what is done."""
+"""What to do about one NosanaMarket now: a pure function from what was gathered to what is done.
+
+**Slots.** A key takes a slot from the moment its `work` may land: as a transaction under way, then standing,
+then as a run. The run's job holds the slot until its pods have ended *and* the run is closed at confirmed,
+not until that is finalized: should a fork open the run again, it has only to be finished once more, which
+takes no GPU. A run that cannot be finished keeps its slot, so that no unpaid runs pile up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from nosana_operator.api import (
     MarketReason,
+    MarketRef,
     NosanaMarketSpec,
+    Run,
     SlotStatus,
     Transaction,
     WalletStatus,
@@ -24,6 +33,7 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
+from nosana_operator.market.verify import run_spec
 
 SOL_RESERVE = 5_000_000
 """Lamports (0.005 SOL) below which a key does not stand: fees, rent of a run (node-behaviour.md 3.2)."""
@@ -36,10 +46,12 @@ class WalletView:
     secret: str
     address: str | None
     problem: tuple[str, str] | None
-    """Reason and message when the Secret gives no key."""
+    """Reason and message why it gets no new work. With an address its runs are served all the same."""
     funds: Funds | Absent
     runs: Known[tuple[RunFacts, ...]]
     """All runs that the key holds, of whatever market."""
+    unread: bool = False
+    """Its Secret could not be read: which key it is, and what that holds, is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +67,25 @@ class PendingTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownJob:
+    """The object that has the name of a run's NosanaJob, whoever made it."""
+
+    namespace: str
+    name: str
+    uid: str
+    run: Run | None
+    verified: bool = False
+    refused: bool = False
+    """It is not what the chain dictates."""
+    settled: bool = False
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MarketView:
     """Everything that the decision reads."""
 
-    namespace: str
+    ref: MarketRef
     spec: NosanaMarketSpec
     deleting: bool
     network_known: bool
@@ -68,10 +95,16 @@ class MarketView:
     wallets: tuple[WalletView, ...]
     jobs: dict[str, Known[JobFacts]]
     """The job accounts of the wallets' runs."""
-    known_runs: frozenset[str]
-    """Runs that have a NosanaJob of this market already."""
+    known: Mapping[str, KnownJob]
+    """By run: what stands under the name of its NosanaJob."""
+    occupied: frozenset[str]
+    """Runs whose NosanaJob needs its slot, whatever the chain says: its pods have not ended."""
     unsettled: frozenset[str]
     """Runs whose NosanaJob is not settled yet."""
+    served: frozenset[str]
+    """Market addresses that some NosanaMarket on this network serves."""
+    refusal: str | None
+    """Why the API server does not take NosanaJobs of this market, when it just said so."""
     pending: tuple[PendingTransaction, ...]
     total: int
     """Slots that the nodes hold for this market, its own jobs' included."""
@@ -83,6 +116,18 @@ class CreateJob:
 
     run: RunFacts
     job: JobFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceJob:
+    """Something else has the name of a run's NosanaJob: it goes, and the next look makes the right one.
+
+    It is a forgery, or what is left of another run at the same address (a fork, or a poster who used the
+    run's key again). It has no pods: it was never verified, or is settled.
+    """
+
+    job: KnownJob
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +151,7 @@ class Resend:
     transaction: Transaction
 
 
-Effect = CreateJob | Work | Stop | Resend
+Effect = CreateJob | ReplaceJob | Work | Stop | Resend
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +177,8 @@ class MarketDecision:
     failed: tuple[tuple[Transaction, str], ...]
     """Those that ended with an error, with the chain's words: told in an Event."""
     effects: tuple[Effect, ...]
+    unserved: tuple[tuple[str, str], ...] = ()
+    """(run, market) of runs that the keys hold in markets which no NosanaMarket serves."""
     released: bool = False
     """Deleted, queues left, runs settled: the finalizer may go."""
 
@@ -142,19 +189,15 @@ def decide(view: MarketView) -> MarketDecision:
     kept, failed, resends = _transactions(view)
     market = view.market if isinstance(view.market, MarketFacts) else None
     wallets = tuple(_wallet(view, wallet, market) for wallet in view.wallets)
-    creations = _creations(view, market)
     slots = _slots(view, market, kept)
-    effects: list[Effect] = [*creations, *resends]
-    leaving = view.deleting or view.spec.paused
-    # A key whose last transaction is not accounted for yet gets no other.
-    seen = {p.transaction.signature for p in view.pending if p.seen}
-    busy = {t.key for t in kept if t.signature not in seen}
+    effects: list[Effect] = [*resends]
     if market is not None and found.status:
-        standing = [w.address for w in view.wallets if w.address in market.standing and w.address not in busy]
-        if leaving:
-            effects += [Stop(address) for address in standing if address]
-        else:
-            effects += _changes(view, slots, wallets, standing, busy)
+        # A key whose last transaction is not accounted for yet gets no other.
+        seen = {p.transaction.signature for p in view.pending if p.seen}
+        busy = {t.key for t in kept if t.signature not in seen}
+        effects = [*_jobs(view), *resends, *_stops(view, slots, market, busy)]
+        if not any(isinstance(effect, Stop) for effect in effects):
+            effects += _works(view, slots, wallets, busy)
     return MarketDecision(
         ready=_ready(view, found, wallets, slots, market),
         found=found,
@@ -164,6 +207,7 @@ def decide(view: MarketView) -> MarketDecision:
         kept=kept,
         failed=failed,
         effects=tuple(effects),
+        unserved=_unserved(view),
         released=view.deleting and _empty(view, market, kept),
     )
 
@@ -176,7 +220,7 @@ def _found(view: MarketView) -> Verdict:
             MarketReason.NETWORK_UNKNOWN,
             f"spec.network {view.spec.network!r} is not in the operator's settings (it has: {have})",
         )
-    if view.spec.job_namespace == view.namespace:
+    if view.spec.job_namespace == view.ref.namespace:
         return Verdict(
             False,
             MarketReason.SPEC_INVALID,
@@ -245,21 +289,38 @@ def _own_runs(view: MarketView) -> list[RunFacts]:
     return out
 
 
-def _creations(view: MarketView, market: MarketFacts | None) -> list[CreateJob]:
-    if market is None:
-        return []
+def _unserved(view: MarketView) -> tuple[tuple[str, str], ...]:
     out = []
+    for wallet in view.wallets:
+        for run in () if isinstance(wallet.runs, Absent) else wallet.runs:
+            job = view.jobs.get(run.job)
+            if isinstance(job, JobFacts) and job.market not in view.served:
+                out.append((run.address, job.market))
+    return tuple(out)
+
+
+def _jobs(view: MarketView) -> list[Effect]:
+    """A NosanaJob for each run, made at once: the paid clock runs."""
+    out: list[Effect] = []
     for run in _own_runs(view):
         job = view.jobs.get(run.job, UNKNOWN)
-        if isinstance(job, JobFacts) and run.address not in view.known_runs:
+        if not isinstance(job, JobFacts):
+            continue
+        known = view.known.get(run.address)
+        if known is None:
             out.append(CreateJob(run, job))
+        elif known.deleting or (known.run == run_spec(run, job, view.ref) and not known.refused):
+            continue
+        elif known.settled or not known.verified:
+            # A verified one of another run settles first: its run is gone.
+            out.append(ReplaceJob(known, run.address))
     return out
 
 
 def _slots(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> SlotStatus:
     spec = view.spec.slots
     total = view.total if spec.max is None else min(view.total, spec.max)
-    running = len({run.address for run in _own_runs(view)} | view.unsettled)
+    running = len({run.address for run in _open_runs(view)} | view.occupied)
     mine = {w.address for w in view.wallets}
     standing = len(market.standing & mine) if market else 0
     taken = running + standing + _open_works(view, market, kept)
@@ -268,22 +329,40 @@ def _slots(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction
     )
 
 
-def _changes(
-    view: MarketView,
-    slots: SlotStatus,
-    wallets: tuple[WalletStatus, ...],
-    standing: list[str],
-    busy: set[str],
+def _open_runs(view: MarketView) -> list[RunFacts]:
+    """The runs of this market that are not done with: an abandoned one stays open on chain."""
+    out = []
+    for run in _own_runs(view):
+        known, job = view.known.get(run.address), view.jobs.get(run.job)
+        if (
+            known is None
+            or not known.settled
+            or not isinstance(job, JobFacts)
+            or known.run != run_spec(run, job, view.ref)
+        ):
+            out.append(run)
+    return out
+
+
+def _stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[str]) -> list[Effect]:
+    """The keys that leave the queue: all when the market is left, those without a Secret, those too many."""
+    standing = {w.address: w for w in view.wallets if w.address in market.standing and w.address not in busy}
+    if view.deleting or view.spec.paused:
+        return [Stop(address) for address in standing if address]
+    lost = [address for address, wallet in standing.items() if address and wallet.problem is not None]
+    over = slots.running + slots.standing - (slots.total - view.spec.slots.reserve)
+    rest = [address for address in standing if address and address not in lost]
+    return [Stop(address) for address in [*lost, *rest[: max(0, over - len(lost))]]]
+
+
+def _works(
+    view: MarketView, slots: SlotStatus, wallets: tuple[WalletStatus, ...], busy: set[str]
 ) -> list[Effect]:
-    capacity = slots.total - view.spec.slots.reserve
-    over = slots.running + slots.standing - capacity
-    if over > 0:
-        return [Stop(address) for address in standing[:over]]
-    willing = [
-        wallet.address
-        for wallet in wallets
-        if wallet.state == "Ready" and wallet.address and wallet.address not in busy
-    ]
+    """The keys that offer a slot; none while it is not known what the keys hold, or jobs cannot be made."""
+    unsure = any(w.unread or (w.address and w.runs is UNKNOWN) for w in view.wallets)
+    if view.deleting or view.spec.paused or unsure or view.refusal is not None:
+        return []
+    willing = [w.address for w in wallets if w.state == "Ready" and w.address and w.address not in busy]
     return [Work(address) for address in willing[: slots.free]]
 
 
@@ -302,6 +381,9 @@ def _wallet(view: MarketView, wallet: WalletView, market: MarketFacts | None) ->
     ) -> WalletStatus:
         return base.model_copy(update={"state": state, "reason": str(reason), "message": message})
 
+    if wallet.unread:
+        said = wallet.problem[1] if wallet.problem else "its Secret could not be read yet"
+        return is_("Unknown", MarketReason.SECRET_MISSING, said)
     if wallet.problem is not None:
         return is_("Blocked", *wallet.problem)
     if market is None or wallet.runs is UNKNOWN or funds is None:
@@ -345,8 +427,9 @@ def _wallets_ready(wallets: tuple[WalletStatus, ...]) -> Verdict:
         more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
         who = first.address or first.secret
         return Verdict(False, first.reason or "", f"wallet {who}: {first.message}{more}")
-    if any(w.state == "Unknown" for w in wallets):
-        return Verdict(None, MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet; asked again")
+    unknown = next((w for w in wallets if w.state == "Unknown"), None)
+    if unknown is not None:
+        return Verdict(None, unknown.reason or "", f"wallet {unknown.secret}: {unknown.message}")
     return Verdict(True, MarketReason.READY, "every wallet may stand")
 
 
@@ -361,6 +444,8 @@ def _ready(
         return Verdict(False, MarketReason.DELETING, "leaves the queue and settles its runs before it goes")
     if found.status is not True:
         return found
+    if view.refusal is not None:
+        return Verdict(False, MarketReason.JOB_REFUSED, view.refusal)
     usable = [w for w in wallets if w.state in ("Ready", "Standing")]
     if not usable:
         blocked = _wallets_ready(wallets)
@@ -390,6 +475,6 @@ def _empty(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction
     if market is None:
         return False
     mine = {w.address for w in view.wallets}
-    if any(w.runs is UNKNOWN for w in view.wallets if w.address):
+    if any(w.unread or (w.address and w.runs is UNKNOWN) for w in view.wallets):
         return False
-    return not (market.standing & mine) and not _own_runs(view)
+    return not (market.standing & mine) and not _open_runs(view)

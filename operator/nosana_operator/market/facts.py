@@ -63,6 +63,14 @@ class JobFacts:
     time_end: int
     timeout: int
 
+    def tells_of(self, key: str, run_time: int) -> bool:
+        """Whether this account holds the end of the key's run that began at `run_time`.
+
+        `finish` and `end` copy the run's start into the job. A job may have several runs, and only the last
+        one that was paid stands here.
+        """
+        return self.state == DONE and self.node == key and self.time_start == run_time
+
     @property
     def seconds_paid(self) -> int:
         """What the program paid for: price * min(end - start, timeout)."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from nosana_operator.api import RunStatus, micro_timestamp
-from nosana_operator.market.facts import DONE, GONE, NO_RESULT, QUEUED, JobFacts, Known, RunFacts
+from nosana_operator.api import RunStatus, micro_timestamp, parse_timestamp
+from nosana_operator.market.facts import GONE, NO_RESULT, QUEUED, JobFacts, Known, RunFacts
 
-_LAST_MOMENT = 253_402_300_799
-"""9999-12-31: a poster may set any 64-bit time-out, a date may not."""
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""A poster may set any 64-bit time-out, a date may not; a year is kept free for the clocks' offset."""
+_STEP = timedelta(seconds=5)
+"""The measured offset of the clocks wobbles by a second or two; a status that wobbles with it would be
+written for ever. The chain's clock itself may jump."""
 
 
 def expires_at(run_time: int, timeout: int, our_time: Callable[[float], datetime]) -> datetime:
     """run.time + the job's current time-out by our clock; a negative time-out has expired at once."""
-    moment = max(0, min(run_time + max(timeout, 0), _LAST_MOMENT))
-    if moment == _LAST_MOMENT:
-        return datetime.fromtimestamp(moment, UTC)
-    return our_time(moment)
+    moment = run_time + max(timeout, 0)
+    return _NEVER if moment >= _NEVER.timestamp() else our_time(moment)
 
 
 def follow(
@@ -27,27 +28,22 @@ def follow(
     run_time: int,
     run: Known[RunFacts],
     job: Known[JobFacts],
-    settling: bool,
+    young: bool,
     our_time: Callable[[float], datetime],
 ) -> RunStatus | None:
     """The run as the job controller should see it; what is unknown stays as it was.
 
-    `settling`: a transaction of ours may have closed the run itself, so that its going means nothing.
+    `young`: a node that lags may not have the run yet, so that its absence alone means nothing.
     """
     status = before or RunStatus()
-    if isinstance(job, JobFacts) and job.state == QUEUED and status.timeout != job.timeout:
-        # Only a change is written: the measured clock offset wobbles, and a status that wobbles with it
-        # would be written for ever.
-        moment = micro_timestamp(expires_at(run_time, job.timeout, our_time))
-        status = status.model_copy(update={"timeout": job.timeout, "expires_at": moment})
-    if status.ended is None and not settling and run is GONE:
-        if (
-            isinstance(job, JobFacts)
-            and job.state == DONE
-            and job.node == key
-            and job.ipfs_result == NO_RESULT
-        ):
+    if isinstance(job, JobFacts) and job.state == QUEUED:
+        moment = expires_at(run_time, job.timeout, our_time)
+        told = parse_timestamp(status.expires_at) if status.expires_at else None
+        if status.timeout != job.timeout or told is None or abs(moment - told) > _STEP:
+            status = status.model_copy(update={"timeout": job.timeout, "expires_at": micro_timestamp(moment)})
+    if status.ended is None and run is GONE:
+        if isinstance(job, JobFacts) and job.tells_of(key, run_time) and job.ipfs_result == NO_RESULT:
             status = status.model_copy(update={"ended": "OwnerEnded"})
-        elif isinstance(job, JobFacts) or job is GONE:
+        elif not young and (isinstance(job, JobFacts) or job is GONE):
             status = status.model_copy(update={"ended": "RunGone"})
     return status if status != RunStatus() else before

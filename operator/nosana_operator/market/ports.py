@@ -71,6 +71,9 @@ class Chain(Protocol):
     def watched_market(self, address: str) -> Known[MarketFacts]:
         """A market account."""
 
+    def run_seen_at(self, address: str) -> datetime | None:
+        """When the run was first noticed, by our clock; None: before this process began, or never."""
+
     async def refresh_runs(self, key: str) -> tuple[RunFacts, ...]:
         """Read the key's runs at confirmed now, into the watcher too."""
 
@@ -78,10 +81,13 @@ class Chain(Protocol):
         """Read a market at confirmed now, into the watcher too."""
 
     async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
-        """None: the chain says there is none."""
+        """None: the chain says that there is no run at that address (an account of another kind is none)."""
 
     async def read_job(self, address: str, *, finalized: bool = False) -> JobFacts | None:
-        """None: the chain says there is none."""
+        """None: the chain says that there is no job at that address (an account of another kind is none)."""
+
+    async def finalized_time(self) -> float:
+        """The chain's unix time in its newest finalized slot."""
 
     async def read_funds(self, address: str) -> Funds:
         """Balances and stake of a wallet."""

@@ -68,7 +68,14 @@ class JobRecord:
     ) -> JobRecord:
         """The record with that condition as it is now."""
         new = condition(self.conditions, kind, status, reason, message, generation=generation, now=now)
-        return replace(self, conditions=(*(c for c in self.conditions if c["type"] != kind), new))
+        others = [c for c in self.conditions if c["type"] != kind]
+        # In one order, so that saying a thing again is no change.
+        ordered = sorted([*others, new], key=lambda c: OWN_CONDITIONS.index(c["type"]))
+        return replace(self, conditions=tuple(ordered))
+
+    def matched_at(self, moment: datetime) -> JobRecord:
+        """The moment at which the run was first seen, written once."""
+        return self if self.matched else replace(self, matched=micro_timestamp(moment))
 
     def settled_at(self, now: datetime) -> JobRecord:
         """The moment of settlement, written once."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from nosana_operator.api import (
@@ -21,7 +21,9 @@ from nosana_operator.api import (
     ApiError,
     JobCondition,
     JobReason,
+    MarketReason,
     NosanaJobSpec,
+    NosanaJobStatus,
     NosanaMarketSpec,
     Run,
     Settlement,
@@ -32,12 +34,22 @@ from nosana_operator.api import (
     read,
     timestamp,
 )
-from nosana_operator.api.result import read_result
-from nosana_operator.errors import Conflict, NosanaError, NotFound, Unavailable
-from nosana_operator.market.facts import GONE, UNKNOWN, Absent, Fate, JobFacts, Known, Outcome, RunFacts
+from nosana_operator.errors import Conflict, NosanaError, Refused, Unavailable
+from nosana_operator.market.facts import (
+    GONE,
+    UNKNOWN,
+    Absent,
+    Fate,
+    JobFacts,
+    Known,
+    Outcome,
+    RunFacts,
+    Signed,
+)
 from nosana_operator.market.follow import follow
-from nosana_operator.market.ports import Body, Chain, Edges, Pinner
+from nosana_operator.market.ports import Body, Chain, Edges, Pinner, Wallet
 from nosana_operator.market.record import JobRecord
+from nosana_operator.market.results import KeptResult, ended_at, pin, result_bytes
 from nosana_operator.market.settle import (
     Accounts,
     Kind,
@@ -49,7 +61,7 @@ from nosana_operator.market.settle import (
     Situation,
     next_step,
 )
-from nosana_operator.market.verify import verify
+from nosana_operator.market.verify import is_run, misplaced, verify
 from nosana_operator.market.wallets import Wallets
 
 log = logging.getLogger(__name__)
@@ -58,22 +70,32 @@ RESEND_AFTER = 2.0
 """Seconds between sends of the same bytes (python-solana.md §6.5)."""
 POLL = 0.5
 """Seconds between looks while a transaction is under way: a slot takes 0.4."""
+SOON = 1.0
 SLOW_POLL = 15.0
 PIN_GRACE = timedelta(seconds=30)
 """A pin outage delays the settlement at most so long; the pin then goes on afterwards."""
+LATER_PIN = 60.0
+"""Seconds that one attempt at such a later pin may take."""
 KEEP_SETTLED = timedelta(hours=24)
 """A settled job's object stays this long (DESIGN 5)."""
+YOUNG = timedelta(seconds=30)
+"""RPC nodes lag, finality by some 13 s: of a run as young as this, absence alone means nothing."""
+_MAX_PAUSE = 300.0
 
 
 @dataclass(slots=True)
 class _Memory:
     """Caches of one run; losing them costs only time."""
 
-    result: bytes | None = None
-    pinned: bool = False
+    uid: str
+    market: NosanaMarketSpec | None = None
+    """The NosanaMarket as last seen: its runs still settle when somebody deletes it by force."""
+    result: KeptResult = field(default_factory=KeptResult)
     sent_at: dict[str, float] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     """Signatures that a node has taken: sent again without preflight."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Signatures that the preflight has refused, with its words."""
 
 
 class RunKeeper:
@@ -82,18 +104,21 @@ class RunKeeper:
     def __init__(self, edges: Edges, wallets: Wallets) -> None:
         self._edges = edges
         self._wallets = wallets
-        self._memory: dict[str, _Memory] = {}
+        self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
         """Take the run of NosanaJob `(namespace, name)` a step on; the seconds until the next look."""
         body = self._edges.cache.get(JOB_KIND, *key)
         if body is None:
+            self._memory.pop(key, None)
             return None
         try:
             spec = read(NosanaJobSpec, JOB_KIND, "spec", body["spec"])
             if spec.run is None:
                 return None
-            memory = self._memory.setdefault(body["metadata"]["uid"], _Memory())
+            memory = self._memory.get(key)
+            if memory is None or memory.uid != body["metadata"]["uid"]:
+                memory = self._memory[key] = _Memory(body["metadata"]["uid"])
             return await _Pass(self._edges, self._wallets, memory, dict(body), spec, spec.run).go()
         except ApiError as exc:
             log.warning("run not looked at: %s", exc, extra={"job": f"{key[0]}/{key[1]}"})
@@ -101,10 +126,6 @@ class RunKeeper:
         except Conflict:
             # Somebody wrote in between: what was decided is stale. The watch brings the newer object.
             return 0.1
-
-    def forget(self, uid: str) -> None:
-        """Drop the caches of an object that is gone."""
-        self._memory.pop(uid, None)
 
 
 class _Pass:
@@ -119,6 +140,7 @@ class _Pass:
         self.body = body
         self.spec = spec
         self.run = run
+        self.run_time = int(parse_timestamp(run.started_at).timestamp())
         self.record = JobRecord.of(body)
         self.meta: Mapping[str, Any] = body["metadata"]
         self.generation = int(self.meta.get("generation", 0))
@@ -130,31 +152,35 @@ class _Pass:
     async def go(self) -> float | None:
         if is_true(self.record.conditions, JobCondition.SETTLED):
             return await self._after_settlement()
-        if self.meta.get("annotations", {}).get(ANNOTATION_ABANDON) == self.run.run:
+        if (self.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.run.run:
             return await self._finish_record(
                 Settled(JobReason.ABANDONED, "an admin gave up the pay of this run by annotation")
             )
         market = self._market()
         if market is None:
-            return await self._unverifiable(
-                f"there is no NosanaMarket {self.run.market_ref.namespace}/{self.run.market_ref.name}"
-            )
+            return await self._without_market()
+        wrong = misplaced(self.meta["namespace"], self.meta["name"], self.run, market)
+        if wrong is not None:
+            return await self._refuse(f"{wrong}; this job will not be run")
         chain = self.edges.networks.chain(market.network)
         pinner = self.edges.networks.pinner(market.network)
         if chain is None or pinner is None:
-            return SLOW_POLL
+            return await self._stuck(
+                JobReason.CHAIN_UNAVAILABLE,
+                f"network {market.network!r} is not in the operator's settings; put it back",
+            )
         if not is_true(self.record.conditions, JobCondition.RUN_VERIFIED):
             return await self._verify(chain, pinner, market)
         if not self._ended():
-            self._follow(chain, self._watched_run(chain), chain.watched_job(self.run.job))
-            await self._write()
-            return SLOW_POLL
+            return await self._follow(chain)
         return await self._settle(chain, pinner, market)
 
     def _market(self) -> NosanaMarketSpec | None:
         ref = self.run.market_ref
         found = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
-        return None if found is None else read(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+        if found is not None:
+            self.memory.market = read(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+        return self.memory.market
 
     def _ended(self) -> bool:
         return is_true(self.conditions, JobCondition.COMPLETE) or is_true(
@@ -165,76 +191,165 @@ class _Pass:
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
         run, job = self._watched_run(chain), chain.watched_job(self.run.job)
-        if isinstance(run, Absent) or isinstance(job, Absent):
+        if isinstance(run, Absent):
             # The watcher may not follow it yet, or lag: what decides is asked for.
-            found = await self._accounts(chain, finalized=False)
-            run, job = found.run, found.job
-        wallets = await self._keys(market)
+            run = await self._read_run(chain)
+        if not isinstance(job, JobFacts):
+            job = await self._read_job(chain)
+        keys, complete = await self._keys(market)
         verdict = verify(
+            self.spec,
             self.run,
-            self.spec.definition_from.model_dump() if self.spec.definition_from else {},
+            market,
             definition_cid=pinner.cid_from_digest(job.ipfs_job) if isinstance(job, JobFacts) else None,
-            market_address=market.address,
-            keys=wallets,
+            keys=keys,
+            keys_complete=complete,
             run=run,
             job=job,
         )
-        self.record = self.record.with_condition(
-            JobCondition.RUN_VERIFIED,
-            verdict.ok,
-            verdict.reason,
-            verdict.message,
-            generation=self.generation,
-            now=self.now,
-        )
+        self._say(JobCondition.RUN_VERIFIED, verdict.ok, verdict.reason, verdict.message)
         if verdict.ok:
-            self._follow(chain, run, job)
-        elif verdict.ok is False and self._deleting():
+            created = parse_timestamp(self.meta["creationTimestamp"])
+            seen = chain.run_seen_at(self.run.run)
+            # After a restart "first seen" is when this process first looked: the object tells more then.
+            known = seen is not None and seen < created + timedelta(seconds=1)
+            self.record = self.record.matched_at(seen if known and seen is not None else created)
+            self._take(chain, run, job)
+            await self._write()
+            return SLOW_POLL
+        if verdict.reason == JobReason.RUN_NOT_FOUND:
+            over = await self._over_before(chain)
+            if over is not None:
+                return await self._finish_record(over)
+        if verdict.ok is False and self._deleting():
             await self._release()
             return None
         await self._write()
-        return None if verdict.ok else (1.0 if verdict.ok is None else SLOW_POLL)
+        return SOON if verdict.ok is None or self._young(chain) else SLOW_POLL
 
-    async def _unverifiable(self, why: str) -> float | None:
-        if not is_true(self.record.conditions, JobCondition.RUN_VERIFIED):
-            self.record = self.record.with_condition(
-                JobCondition.RUN_VERIFIED,
-                False,
-                JobReason.RUN_MISMATCH,
-                f"{why}; this job will not be run",
-                generation=self.generation,
-                now=self.now,
-            )
-            if self._deleting():
-                await self._release()
+    async def _over_before(self, chain: Chain) -> Settled | None:
+        """The run ended before it could be verified: finality has to say so."""
+        if FINALIZER_SETTLEMENT not in (self.meta.get("finalizers") or ()):
+            # Not of the market host's making: it stays where its author put it.
             return None
+        situation = Situation(
+            key=self.run.node,
+            run_time=self.run_time,
+            confirmed=await self._accounts(chain, finalized=False),
+            finalized=await self._accounts(chain, finalized=True),
+            intent=None,
+            outcome=Outcome(Fate.PENDING),
+            digest=None,
+        )
+        step = next_step(situation)
+        return step if isinstance(step, Settled) else None
+
+    async def _refuse(self, why: str) -> float | None:
+        self._say(JobCondition.RUN_VERIFIED, False, JobReason.RUN_MISMATCH, why)
+        if self._deleting():
+            await self._release()
+            return None
+        await self._write()
+        return None
+
+    async def _without_market(self) -> float | None:
+        """Its NosanaMarket is not there: never was, or was deleted by force before this process began."""
+        ref = self.run.market_ref
+        why = f"there is no NosanaMarket {ref.namespace}/{ref.name}"
+        if not is_true(self.record.conditions, JobCondition.RUN_VERIFIED):
+            return await self._refuse(f"{why}; this job will not be run")
+        return await self._stuck(
+            JobReason.WALLET_MISSING,
+            f"{why}; make it again to be paid, or annotate {ANNOTATION_ABANDON}: {self.run.run}",
+        )
+
+    async def _stuck(self, reason: JobReason, message: str) -> float | None:
+        """Nothing can be done on chain for now: say so where a payment waits for it."""
+        if self._ended():
+            self._say(JobCondition.SETTLED, False, reason, message)
             await self._write()
         return SLOW_POLL
 
-    async def _keys(self, market: NosanaMarketSpec) -> frozenset[str]:
-        if self.wallets.get(self.run.node) is None:
-            await self.wallets.load(self.run.market_ref.namespace, market)
-        return frozenset({self.run.node} if self.wallets.get(self.run.node) else ())
+    async def _keys(self, market: NosanaMarketSpec) -> tuple[set[str], bool]:
+        """Addresses of the NosanaMarket's keys, and whether all of them are known."""
+        ref = self.run.market_ref
+        body = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
+        if body is None:
+            found = self.wallets.key(self.run.node, ref.namespace, market)
+            return ({found.address} if found else set()), False
+        loaded = await self.wallets.of_market(body, market)
+        keys = {one.wallet.address for one in loaded if one.wallet is not None}
+        return keys, all(one.wallet or one.reason == MarketReason.WALLET_SHARED for one in loaded)
 
     # -- following ----------------------------------------------------------------------------------------
 
+    async def _follow(self, chain: Chain) -> float:
+        run, job = self._watched_run(chain), chain.watched_job(self.run.job)
+        if isinstance(run, RunFacts) and not is_run(self.run, run):
+            run = GONE
+        if run is GONE:
+            # Ending a job cannot be taken back, and the snapshot may be older than the run.
+            found = await self._accounts(chain, finalized=False)
+            run, job = found.run, found.job
+        self._take(chain, run, job)
+        await self._write()
+        return SLOW_POLL
+
+    def _take(self, chain: Chain, run: Known[RunFacts], job: Known[JobFacts]) -> None:
+        status = follow(
+            self.record.run,
+            key=self.run.node,
+            run_time=self.run_time,
+            run=run,
+            job=job,
+            young=self._young(chain),
+            our_time=chain.our_time,
+        )
+        self.record = replace(self.record, run=status)
+
+    def _young(self, chain: Chain) -> bool:
+        return self.now - chain.our_time(self.run_time) < YOUNG
+
     def _watched_run(self, chain: Chain) -> Known[RunFacts]:
+        """Whatever the watcher has at the run's address."""
         runs = chain.watched_runs(self.run.node)
         if isinstance(runs, Absent):
             return runs
         return next((run for run in runs if run.address == self.run.run), GONE)
 
-    def _follow(self, chain: Chain, run: Known[RunFacts], job: Known[JobFacts]) -> None:
-        status = follow(
-            self.record.run,
-            key=self.run.node,
-            run_time=int(parse_timestamp(self.run.started_at).timestamp()),
-            run=run,
-            job=job,
-            settling=self.record.settlement is not None,
-            our_time=chain.our_time,
-        )
-        self.record = replace(self.record, run=status)
+    async def _read_run(self, chain: Chain) -> Known[RunFacts]:
+        try:
+            return await chain.read_run(self.run.run) or GONE
+        except Unavailable as exc:
+            log.warning("chain does not answer: %s", exc, extra=self._fields())
+            return UNKNOWN
+
+    async def _read_job(self, chain: Chain) -> Known[JobFacts]:
+        try:
+            return await chain.read_job(self.run.job) or GONE
+        except Unavailable as exc:
+            log.warning("chain does not answer: %s", exc, extra=self._fields())
+            return UNKNOWN
+
+    async def _accounts(self, chain: Chain, *, finalized: bool) -> Accounts:
+        run: Known[RunFacts] = UNKNOWN
+        job: Known[JobFacts] = UNKNOWN
+        try:
+            # The time first: what is read after it is at least as new. Likewise the run before the job, which
+            # tells how the run ended.
+            until = await chain.finalized_time() if finalized else None
+            run = await chain.read_run(self.run.run, finalized=finalized) or GONE
+            job = await chain.read_job(self.run.job, finalized=finalized) or GONE
+        except Unavailable as exc:
+            log.warning("chain does not answer: %s", exc, extra=self._fields())
+            return Accounts(run if isinstance(run, RunFacts) else UNKNOWN, UNKNOWN)
+        if isinstance(run, RunFacts) and not is_run(self.run, run):
+            run = GONE
+        if until is not None and until < self.run_time + YOUNG.total_seconds():
+            # Not there yet is not gone.
+            run = UNKNOWN if run is GONE else run
+            job = UNKNOWN if job is GONE else job
+        return Accounts(run, job)
 
     # -- settlement ---------------------------------------------------------------------------------------
 
@@ -242,22 +357,21 @@ class _Pass:
         unpaid = self._give_up_unpaid(market)
         digest: bytes | None = None
         if not unpaid:
-            cid = self.record.result_cid or await self._result_cid(pinner)
+            cid = await self._announced(pinner)
             if cid is None:
-                return 1.0
+                return SOON
             digest = pinner.digest_of(cid)
-            self.record = replace(self.record, result_cid=cid)
-            if not await self._pinned(pinner, cid) and self.now - self._ended_at() < PIN_GRACE:
-                return 1.0
-        intent = self.record.settlement.transaction if self.record.settlement else None
+        settlement = self.record.settlement
+        intent = settlement.transaction if settlement else None
         outcome = Outcome(Fate.PENDING)
         if intent is not None:
             outcome = await chain.outcome(intent.signature, intent.last_valid_block_height)
         situation = Situation(
             key=self.run.node,
+            run_time=self.run_time,
             confirmed=await self._accounts(chain, finalized=False),
             finalized=Accounts(),
-            intent=self.record.settlement.kind if intent and self.record.settlement else None,
+            intent=settlement.kind if settlement and intent else None,
             outcome=outcome,
             digest=digest,
             give_up_unpaid=unpaid,
@@ -269,8 +383,7 @@ class _Pass:
         match step:
             case Sign(kind):
                 return await self._sign(chain, market, kind, situation, outcome)
-            case Resend():
-                assert intent is not None  # noqa: S101 - next_step resends only what exists
+            case Resend() if intent is not None:
                 await self._send(chain, intent)
                 return POLL
             case Settled():
@@ -280,93 +393,61 @@ class _Pass:
         return POLL
 
     def _give_up_unpaid(self, market: NosanaMarketSpec) -> bool:
+        """Whether the run is given back. An intent decides it once: a later edit must not contradict it."""
+        if self.record.settlement is not None:
+            return self.record.settlement.kind == "quit"
         accepted = find(self.conditions, JobCondition.ACCEPTED)
         refused = accepted is not None and accepted.get("status") == "False"
         return refused and market.on_bad_definition == "Quit"
 
-    def _ended_at(self) -> Any:
-        ended = ((self.body.get("status") or {}).get("timing") or {}).get("ended")
-        return parse_timestamp(ended) if ended else self.now
-
-    async def _result_bytes(self) -> bytes | None:
-        if self.memory.result is None:
-            names = (self.body.get("status") or {}).get("resultSecrets") or []
-            try:
-                secrets = [await self.edges.kube.get("Secret", self.meta["namespace"], n) for n in names]
-            except NotFound:
-                return None
-            self.memory.result = read_result(secrets) if secrets else None
-        return self.memory.result
-
-    async def _result_cid(self, pinner: Pinner) -> str | None:
-        data = await self._result_bytes()
-        if data is None:
-            log.error("the result's Secrets are missing; the run cannot be settled", extra=self._fields())
+    async def _announced(self, pinner: Pinner) -> str | None:
+        """The CID to go on chain, its content pinned or the grace for that over; None: not yet."""
+        if self.record.settlement is not None and self.record.result_cid is not None:
+            return self.record.result_cid
+        try:
+            data = await self._result()
+        except Refused as exc:
+            message = f"the result cannot be read: {exc}; give the operator `get` on Secrets"
+            self._say(JobCondition.SETTLED, False, JobReason.RESULT_LOST, message)
+            await self._write()
             return None
-        return pinner.cid_of(data)
+        cid = pinner.cid_of(data)
+        grace = (ended_at(self.body) + PIN_GRACE - self.now).total_seconds()
+        if not await self._pin(pinner, data, cid, max(grace, SOON)) and grace > 0:
+            return None
+        self.record = replace(self.record, result_cid=cid)
+        return cid
 
-    async def _pinned(self, pinner: Pinner, cid: str) -> bool:
-        if self.record.settlement is not None and self.record.settlement.pinned:
-            return True
-        if self.memory.pinned:
-            return True
-        data = await self._result_bytes()
-        if data is None:
-            return False
-        try:
-            await pinner.pin(data, name=f"{self.meta['namespace']}-{self.meta['name']}")
-        except NosanaError as exc:
-            log.warning("result not pinned yet: %s", exc, extra=self._fields())
-            return False
-        self.memory.pinned = True
-        return True
+    async def _result(self) -> bytes:
+        status = read(NosanaJobStatus, JOB_KIND, "status", self.body.get("status"))
+        started = datetime.fromtimestamp(self.run_time, UTC)
+        known = self.memory.result.lost
+        data = await result_bytes(self.edges.kube, self.body, status, started, self.memory.result)
+        if self.memory.result.lost != known:
+            self._event("Warning", JobReason.RESULT_LOST, f"published without it: {self.memory.result.lost}")
+        return data
 
-    async def _accounts(self, chain: Chain, *, finalized: bool) -> Accounts:
-        run: Known[RunFacts] = UNKNOWN
-        job: Known[JobFacts] = UNKNOWN
-        try:
-            run = await chain.read_run(self.run.run, finalized=finalized) or GONE
-            job = await chain.read_job(self.run.job, finalized=finalized) or GONE
-        except Unavailable as exc:
-            log.warning("chain does not answer: %s", exc, extra=self._fields())
-        return Accounts(run, job)
+    async def _pin(self, pinner: Pinner, data: bytes, cid: str, seconds: float) -> bool:
+        name = f"{self.meta['namespace']}-{self.meta['name']}"
+        return await pin(pinner, data, cid, name=name, seconds=seconds, kept=self.memory.result)
 
     async def _sign(
         self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation, outcome: Outcome
     ) -> float:
         before = self.record.settlement
         failures = (before.failures or 0) if before else 0
-        if outcome.fate is Fate.FAILED:
-            failures += 1
-        if before and before.transaction and failures:
-            pause = timedelta(seconds=min(2.0**failures, 300))
-            remaining = (parse_timestamp(before.transaction.signed_at) + pause - self.now).total_seconds()
-            if remaining > 0:
-                self._say(
-                    JobReason.TRANSACTION_FAILED, f"{before.kind} failed: {outcome.error}; tried again soon"
-                )
-                await self._write()
-                return remaining
-        wallet = self.wallets.get(self.run.node)
-        if wallet is None:
-            await self._keys(market)
-            wallet = self.wallets.get(self.run.node)
-        if wallet is None:
-            self._say(
-                JobReason.WALLET_MISSING,
-                f"the key {self.run.node} is in no Secret of the NosanaMarket; put it back to be paid",
-            )
-            await self._write()
+        if before is not None and before.transaction is not None:
+            words = self.memory.refused.get(before.transaction.signature)
+            if outcome.fate is Fate.FAILED or words is not None:
+                failures += 1
+                pause = min(2.0 ** min(failures, 10), _MAX_PAUSE)
+                since = (self.now - parse_timestamp(before.transaction.signed_at)).total_seconds()
+                if since < pause:
+                    await self._failed(before.kind, outcome.error or words or "")
+                    return pause - since
+        signed = await self._signed(chain, market, kind, situation)
+        if signed is None:
             return SLOW_POLL
-        run, job = situation.confirmed.run, situation.confirmed.job
-        if kind == "complete" and isinstance(job, JobFacts) and situation.digest is not None:
-            signed = await chain.sign_complete(wallet, job, situation.digest)
-        elif kind == "quit" and isinstance(run, RunFacts):
-            signed = await chain.sign_quit(wallet, run)
-        elif isinstance(run, RunFacts) and isinstance(job, JobFacts) and situation.digest is not None:
-            signed = await chain.sign_finish(wallet, run, job, situation.digest)
-        else:
-            return POLL
         transaction = Transaction(
             kind=kind,
             key=signed.key,
@@ -381,75 +462,120 @@ class _Pass:
             settlement=Settlement(
                 kind=kind,
                 result_cid=self.record.result_cid if kind != "quit" else None,
-                pinned=None if kind == "quit" else self.memory.pinned,
+                pinned=None if kind == "quit" else self._is_pinned(),
                 transaction=transaction,
                 failures=failures or None,
             ),
         )
-        self._say(JobReason.SETTLING, f"{kind} is signed and sent")
+        self._say(JobCondition.SETTLED, False, JobReason.SETTLING, f"{kind} is signed and sent")
         # The intent is durable before the first byte leaves (DESIGN 4); a lost compare-and-swap ends here.
         await self._write()
         await self._send(chain, transaction)
-        self.edges.metrics.finish_sent(
-            self.run.market, (self.edges.clock.now() - self._ended_at()).total_seconds()
-        )
+        if before is None:
+            waited = self.edges.clock.now() - ended_at(self.body)
+            self.edges.metrics.finish_sent(self.run.market, waited.total_seconds())
         log.info("%s sent", kind, extra=self._fields() | {"signature": signed.signature})
         return POLL
 
+    async def _signed(
+        self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation
+    ) -> Signed | None:
+        """Signed bytes that nobody has seen yet; None when that is not possible now."""
+        wallet = await self._wallet(market)
+        if wallet is None:
+            message = f"the key {self.run.node} is in no Secret of the NosanaMarket; put it back to be paid"
+            self._say(JobCondition.SETTLED, False, JobReason.WALLET_MISSING, message)
+            await self._write()
+            return None
+        run, job, digest = situation.confirmed.run, situation.confirmed.job, situation.digest
+        if kind == "complete" and isinstance(situation.finalized.job, JobFacts):
+            job = situation.finalized.job
+        try:
+            if kind == "quit" and isinstance(run, RunFacts):
+                return await chain.sign_quit(wallet, run)
+            if digest is not None and isinstance(job, JobFacts):
+                if kind == "complete":
+                    return await chain.sign_complete(wallet, job, digest)
+                if kind == "finish" and isinstance(run, RunFacts):
+                    return await chain.sign_finish(wallet, run, job, digest)
+        except Refused as exc:
+            await self._failed(kind, str(exc))
+        return None
+
+    async def _wallet(self, market: NosanaMarketSpec) -> Wallet | None:
+        namespace = self.run.market_ref.namespace
+        wallet = self.wallets.key(self.run.node, namespace, market)
+        if wallet is None:
+            await self._keys(market)
+            wallet = self.wallets.key(self.run.node, namespace, market)
+        return wallet
+
+    def _is_pinned(self) -> bool:
+        before = self.record.settlement
+        return self.memory.result.pinned or bool(before and before.pinned)
+
+    async def _failed(self, kind: str, words: str) -> None:
+        message = f"{kind} failed: {words}; tried again"
+        self._say(JobCondition.SETTLED, False, JobReason.TRANSACTION_FAILED, message)
+        await self._write()
+
     async def _send(self, chain: Chain, transaction: Transaction) -> None:
         now = self.edges.clock.now().timestamp()
-        last = self.memory.sent_at.get(transaction.signature)
+        signature = transaction.signature
+        last = self.memory.sent_at.get(signature)
         if last is not None and now - last < RESEND_AFTER:
             return
-        self.memory.sent_at[transaction.signature] = now
+        self.memory.sent_at[signature] = now
         try:
-            await chain.send(transaction.raw, first=transaction.signature not in self.memory.accepted)
-        except NosanaError as exc:
+            await chain.send(transaction.raw, first=signature not in self.memory.accepted)
+        except Refused as exc:
             # Whatever it says of this send, the accounts decide.
+            self.memory.refused[signature] = str(exc)
+            await self._failed(transaction.kind, str(exc))
+            return
+        except NosanaError as exc:
             log.warning("%s not taken: %s", transaction.kind, exc, extra=self._fields())
             return
-        self.memory.accepted.add(transaction.signature)
+        self.memory.refused.pop(signature, None)
+        self.memory.accepted.add(signature)
 
     async def _finish_record(self, settled: Settled) -> float | None:
         settlement = self.record.settlement
         paid = settled.paid
         if paid is not None:
             earned = paid.price * paid.seconds_paid
-            refunded = paid.price * max(paid.timeout, 0) - earned
-            amounts = {"seconds_paid": paid.seconds_paid, "earned": earned, "refunded": refunded}
-            base = settlement or Settlement(kind="finish", result_cid=self.record.result_cid)
-            settlement = base.model_copy(update=amounts)
-            self.edges.metrics.settled(self.run.market, settlement.kind, earned, refunded, paid.seconds_paid)
+            settlement = (settlement or Settlement(kind="complete")).model_copy(
+                update={
+                    "seconds_paid": paid.seconds_paid,
+                    "earned": earned,
+                    "refunded": paid.price * max(paid.timeout, 0) - earned,
+                }
+            )
         self.record = replace(self.record, settlement=settlement).settled_at(self.now)
-        self.record = self.record.with_condition(
-            JobCondition.SETTLED,
-            True,
-            settled.reason,
-            settled.message,
-            generation=self.generation,
-            now=self.now,
-        )
+        self._say(JobCondition.SETTLED, True, settled.reason, settled.message)
         await self._write()
+        if paid is not None and settlement is not None:
+            self.edges.metrics.settled(
+                self.run.market,
+                settlement.kind,
+                settlement.earned or 0,
+                settlement.refunded or 0,
+                paid.seconds_paid,
+            )
         self._event("Normal", settled.reason, settled.message)
         log.info("settled: %s", settled.message, extra=self._fields() | {"reason": str(settled.reason)})
         return await self._after_settlement()
 
     async def _after_settlement(self) -> float | None:
+        settled_at = parse_timestamp(self.record.settled) if self.record.settled else self.now
+        remaining = (settled_at + KEEP_SETTLED - self.now).total_seconds()
+        if remaining > 0 and not await self._pinned_since():
+            # The result goes with the object, and its CID stands on chain.
+            return SLOW_POLL
+        self.memory.result.data = None
         if self._deleting():
             await self._release()
             return None
-        settlement = self.record.settlement
-        market = self._market()
-        pinner = self.edges.networks.pinner(market.network) if market else None
-        if settlement and settlement.pinned is False and settlement.kind != "quit" and pinner:
-            cid = self.record.result_cid
-            if cid is None or not await self._pinned(pinner, cid):
-                return SLOW_POLL
-            self.record = replace(self.record, settlement=settlement.model_copy(update={"pinned": True}))
-            await self._write()
-        self.memory.result = None
-        settled_at = parse_timestamp(self.record.settled) if self.record.settled else self.now
-        remaining = (settled_at + KEEP_SETTLED - self.now).total_seconds()
         if remaining > 0:
             return remaining
         await self.edges.kube.delete(
@@ -457,11 +583,27 @@ class _Pass:
         )
         return None
 
+    async def _pinned_since(self) -> bool:
+        """Pin what could not be pinned before the settlement; True when nothing is left to pin."""
+        settlement, cid = self.record.settlement, self.record.result_cid
+        if settlement is None or settlement.pinned is not False or cid is None:
+            return True
+        abandoned = (self.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.run.run
+        market = self._market()
+        pinner = self.edges.networks.pinner(market.network) if market else None
+        if pinner is None or abandoned:
+            return abandoned
+        if not await self._pin(pinner, await self._result(), cid, LATER_PIN):
+            return self.memory.result.lost is not None
+        self.record = replace(self.record, settlement=settlement.model_copy(update={"pinned": True}))
+        await self._write()
+        return True
+
     # -- writing ------------------------------------------------------------------------------------------
 
-    def _say(self, reason: JobReason, message: str) -> None:
+    def _say(self, kind: JobCondition, status: bool | None, reason: str, message: str) -> None:
         self.record = self.record.with_condition(
-            JobCondition.SETTLED, False, reason, message, generation=self.generation, now=self.now
+            kind, status, reason, message, generation=self.generation, now=self.now
         )
 
     async def _write(self) -> None:

@@ -7,11 +7,10 @@ last one can have no effect any more. `finish` closes the run exactly once, so i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from nosana_operator.api import JobReason
 from nosana_operator.market.facts import (
-    DONE,
     GONE,
     NO_RESULT,
     QUEUED,
@@ -29,7 +28,11 @@ Kind = Literal["finish", "complete", "quit"]
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Run and job at one commitment."""
+    """Run and job at one commitment.
+
+    `run` is GONE when another run stands at its address. At finalized, GONE means gone for good: what is not
+    there *yet* is UNKNOWN.
+    """
 
     run: Known[RunFacts] = UNKNOWN
     job: Known[JobFacts] = UNKNOWN
@@ -40,6 +43,8 @@ class Situation:
     """All that the decision reads."""
 
     key: str
+    run_time: int
+    """When the run began: tells its payment in the job account from that of another run of the same job."""
     confirmed: Accounts
     finalized: Accounts
     """UNKNOWN where nothing called for reading it."""
@@ -90,27 +95,34 @@ class Settled:
 Step = Sign | Resend | Look | ReadFinalized | Settled
 
 
-def _effect(kind: Kind, key: str, digest: bytes | None, at: Accounts) -> Settled | None:
-    """Whether the accounts show that this kind of transaction has had its effect."""
+_REASONS: Final = {"finish": JobReason.FINISHED, "complete": JobReason.COMPLETED, "quit": JobReason.QUIT}
+
+
+def _effect(now: Situation, at: Accounts) -> Settled | None:
+    """Whether the accounts show that the intent has had its effect."""
     run, job = at.run, at.job
     if run is UNKNOWN or job is UNKNOWN or isinstance(run, RunFacts):
         return None
-    if kind == "quit":
+    if now.intent == "quit":
         if job is GONE or (isinstance(job, JobFacts) and job.state == STOPPED):
             return Settled(JobReason.QUIT, "the run was given back; nothing was paid")
         return None
-    if isinstance(job, JobFacts) and job.state == DONE and job.node == key and job.ipfs_result == digest:
-        if kind == "finish":
+    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time) and job.ipfs_result == now.digest:
+        if now.intent == "finish":
             return Settled(JobReason.FINISHED, "finished on chain; the host is paid", paid=job)
         return Settled(JobReason.COMPLETED, "result posted; the owner's end had paid the host", paid=job)
     return None
 
 
-def _by_others(key: str, at: Accounts) -> Settled:
+def _by_others(now: Situation, at: Accounts) -> Settled:
     """The run is gone and nothing of ours did it."""
     job = at.job
-    if isinstance(job, JobFacts) and job.state == DONE and job.node == key:
-        return Settled(JobReason.COMPLETED, "the job was done and its result posted before", paid=job)
+    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time):
+        if job.ipfs_result == NO_RESULT:
+            said = "the owner's end had paid the host; nothing was published"
+        else:
+            said = "the run was paid and a result posted before"
+        return Settled(JobReason.COMPLETED, said, paid=job)
     if job is GONE:
         said = "the job account is closed"
     elif isinstance(job, JobFacts) and job.state == QUEUED:
@@ -125,12 +137,7 @@ def _wanted(now: Situation, at: Accounts) -> Kind | None:
     if isinstance(at.run, RunFacts):
         return "quit" if now.give_up_unpaid else "finish"
     job = at.job
-    if (
-        isinstance(job, JobFacts)
-        and job.state == DONE
-        and job.node == now.key
-        and job.ipfs_result == NO_RESULT
-    ):
+    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time) and job.ipfs_result == NO_RESULT:
         return None if now.digest is None else "complete"
     return None
 
@@ -140,17 +147,15 @@ def next_step(now: Situation) -> Step:
     confirmed, finalized = now.confirmed, now.finalized
     unread = finalized.run is UNKNOWN or finalized.job is UNKNOWN
     if now.intent is not None:
-        if not unread and (done := _effect(now.intent, now.key, now.digest, finalized)):
+        if not unread and (done := _effect(now, finalized)):
             return done
         if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE:
             # It succeeded, but the job account has moved on since (cleaned, or finished again by a claim).
             return Settled(
-                JobReason.FINISHED, f"{now.intent} is finalized; the job account has changed since"
+                _REASONS[now.intent], f"{now.intent} is finalized; the job account has changed since"
             )
         if not now.outcome.dead:
-            if unread and (
-                now.outcome.fate is Fate.FINALIZED or _effect(now.intent, now.key, now.digest, confirmed)
-            ):
+            if unread and (now.outcome.fate is Fate.FINALIZED or _effect(now, confirmed)):
                 return ReadFinalized()
             if now.outcome.fate is Fate.PENDING:
                 return Resend()
@@ -164,12 +169,14 @@ def next_step(now: Situation) -> Step:
             return ReadFinalized()
     if confirmed.run is UNKNOWN or confirmed.job is UNKNOWN:
         return Look(JobReason.CHAIN_UNAVAILABLE, "the chain does not answer; run and job are looked up again")
-    kind = _wanted(now, confirmed)
+    # Where finality says that the run is closed, a confirmed reading that has it comes from a node that lags.
+    at = finalized if not unread and finalized.run is GONE else confirmed
+    kind = _wanted(now, at)
     if kind is not None:
         return Sign(kind)
     if unread:
         return ReadFinalized()
-    if _wanted(now, finalized) is not None or isinstance(finalized.run, RunFacts):
+    if isinstance(finalized.run, RunFacts):
         # Confirmed and finalized disagree: finality will tell.
         return Look(JobReason.SETTLING, "waiting for the chain to finalize")
-    return _by_others(now.key, finalized)
+    return _by_others(now, finalized)

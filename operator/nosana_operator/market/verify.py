@@ -1,14 +1,25 @@
-"""Is a NosanaJob's `spec.run` what the chain says? Anybody may have made the object (DESIGN 2)."""
+"""Is a NosanaJob what the chain and its NosanaMarket dictate? Anybody may have made the object (DESIGN 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from nosana_operator.api import JobReason, MarketRef, Run, timestamp
+from nosana_operator.api import (
+    DefinitionFrom,
+    JobReason,
+    MarketRef,
+    NosanaJobSpec,
+    NosanaMarketSpec,
+    Run,
+    run_job_name,
+    timestamp,
+)
 from nosana_operator.market.facts import GONE, JobFacts, Known, RunFacts
+
+_OTHERS_MAY_SET = frozenset({"stop"})
+"""Fields that do not have to be as the market host wrote them: asking for a stop is an admin's right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +47,93 @@ def run_spec(run: RunFacts, job: JobFacts, market_ref: MarketRef) -> Run:
     )
 
 
+def job_spec(
+    run: RunFacts, job: JobFacts, market_ref: MarketRef, market: NosanaMarketSpec, definition_cid: str
+) -> NosanaJobSpec:
+    """The whole spec of a run's NosanaJob: what the market host creates, and what it verifies against."""
+    return NosanaJobSpec(
+        definition_from=DefinitionFrom(ipfs=definition_cid),
+        gpu=market.gpu,
+        resources=market.slots.resources,
+        exposure=market.exposure,
+        runtime_class_name=market.runtime_class_name,
+        run=run_spec(run, job, market_ref),
+    )
+
+
+def is_run(spec: Run, run: RunFacts) -> bool:
+    """Whether that account is the run that `spec.run` names.
+
+    The address alone does not say so: whoever holds its key may make another run there once it is closed.
+    """
+    return (
+        run.address == spec.run
+        and run.job == spec.job
+        and run.node == spec.node
+        and run.payer == spec.run_payer
+        and timestamp(datetime.fromtimestamp(run.time, UTC)) == spec.started_at
+    )
+
+
+def misplaced(namespace: str, name: str, run: Run, market: NosanaMarketSpec) -> str | None:
+    """Why a NosanaJob does not stand where the market host puts a run's, or None.
+
+    One elsewhere is a copy, whatever it says: the run would be served twice.
+    """
+    if namespace != market.job_namespace:
+        return f"jobs of this market are made in namespace {market.job_namespace}, not in {namespace}"
+    wanted = run_job_name(run.run)
+    if name != wanted:
+        return f"the NosanaJob of run {run.run} is named {wanted}, not {name}"
+    return None
+
+
 def verify(
-    spec: Run,
-    definition_from: Mapping[str, Any],
+    spec: NosanaJobSpec,
+    spec_run: Run,
+    market: NosanaMarketSpec,
     *,
     definition_cid: str | None,
-    market_address: str,
     keys: Collection[str],
+    keys_complete: bool,
     run: Known[RunFacts],
     job: Known[JobFacts],
 ) -> Verdict:
-    """Compare every field with the accounts; `definition_cid` is what the job account's hash names."""
-    if run is GONE:
-        return Verdict(
-            False, JobReason.RUN_NOT_FOUND, f"there is no run {spec.run} on chain; this job will not be run"
+    """Compare every field with the accounts and the NosanaMarket.
+
+    `run` is whatever stands at the run's address; `definition_cid` is what the job account's hash names.
+    `keys_complete=False`: not all Secrets could be read, so that a key that is not here may yet be ours.
+    """
+    if spec_run.node not in keys:
+        if not keys_complete:
+            message = f"no Secret that could be read holds the key {spec_run.node}; looked for again"
+            return Verdict(None, JobReason.WALLET_MISSING, message)
+        message = (
+            f"the run belongs to {spec_run.node}, no wallet of the NosanaMarket; this job will not be run"
         )
-    if not isinstance(run, RunFacts) or not isinstance(job, JobFacts):
-        if job is GONE:
-            return Verdict(
-                False,
-                JobReason.RUN_NOT_FOUND,
-                f"there is no job {spec.job} on chain; this job will not be run",
-            )
+        return Verdict(False, JobReason.RUN_MISMATCH, message)
+    for what, address, found in (("run", spec_run.run, run), ("job", spec_run.job, job)):
+        if found is GONE:
+            message = f"there is no {what} {address} on chain; this job will not be run"
+            return Verdict(False, JobReason.RUN_NOT_FOUND, message)
+    if not isinstance(run, RunFacts) or not isinstance(job, JobFacts) or definition_cid is None:
         return Verdict(None, JobReason.CHAIN_UNAVAILABLE, "the chain has not answered yet")
-    expected = run_spec(run, job, spec.market_ref)
-    for name in Run.model_fields:
-        if getattr(spec, name) != getattr(expected, name):
-            return Verdict(
-                False,
-                JobReason.RUN_MISMATCH,
-                f"spec.run.{name} is {getattr(spec, name)} but the chain says {getattr(expected, name)}; "
-                "this job will not be run",
-            )
-    if run.job != job.address or job.market != market_address:
-        return Verdict(
-            False,
-            JobReason.RUN_MISMATCH,
-            f"the job's market is {job.market}, not the NosanaMarket's {market_address}",
-        )
-    if run.node not in keys:
-        return Verdict(
-            False, JobReason.RUN_MISMATCH, f"the run belongs to {run.node}, no wallet of the NosanaMarket"
-        )
-    if definition_from.get("ipfs") != definition_cid:
-        return Verdict(
-            False, JobReason.RUN_MISMATCH, f"spec.definitionFrom.ipfs has to be {definition_cid}, as on chain"
-        )
+    if job.market != market.address:
+        message = f"the job's market is {job.market}, not the NosanaMarket's; this job will not be run"
+        return Verdict(False, JobReason.RUN_MISMATCH, message)
+    wrong = _difference(spec, job_spec(run, job, spec_run.market_ref, market, definition_cid))
+    if wrong is not None:
+        return Verdict(False, JobReason.RUN_MISMATCH, f"{wrong}; this job will not be run")
     return Verdict(True, JobReason.VERIFIED, "run, key and definition are as on chain")
+
+
+def _difference(spec: NosanaJobSpec, wanted: NosanaJobSpec) -> str | None:
+    """The first field that is not as it has to be, as a clause."""
+    for name in Run.model_fields:
+        has, needs = getattr(spec.run, name), getattr(wanted.run, name)
+        if has != needs:
+            return f"spec.run.{name} is {has} but the chain says {needs}"
+    for name, info in NosanaJobSpec.model_fields.items():
+        if name not in _OTHERS_MAY_SET and getattr(spec, name) != getattr(wanted, name):
+            return f"spec.{info.alias or name} is not as chain and NosanaMarket dictate it"
+    return None

@@ -140,13 +140,24 @@ class SolanaNetwork:
 
     async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
         """See `Chain.read_run`."""
-        run = await self._client.fetch_run(address, finalized=finalized)
+        try:
+            run = await self._client.fetch_run(address, finalized=finalized)
+        except AccountMalformed:
+            # Who holds the address' key may put another account there once the run is closed.
+            return None
         return None if run is None else _run(run)
 
     async def read_job(self, address: str, *, finalized: bool = False) -> JobFacts | None:
         """See `Chain.read_job`."""
-        job = await self._client.fetch_job(address, finalized=finalized)
+        try:
+            job = await self._client.fetch_job(address, finalized=finalized)
+        except AccountMalformed:
+            return None
         return None if job is None else _job(job)
+
+    async def finalized_time(self) -> float:
+        """See `Chain.finalized_time`."""
+        return float(await self._client.finalized_time())
 
     async def read_funds(self, address: str) -> Funds:
         """See `Chain.read_funds`."""

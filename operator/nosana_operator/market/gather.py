@@ -1,0 +1,315 @@
+"""What is known of one NosanaMarket: chain, cluster and keys, brought into one frozen view."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from nosana_operator.api import (
+    JOB_KIND,
+    MARKET_KIND,
+    ApiError,
+    JobCondition,
+    JobReason,
+    MarketRef,
+    NosanaJobSpec,
+    NosanaMarketSpec,
+    NosanaMarketStatus,
+    Transaction,
+    find,
+    is_true,
+    read,
+    run_job_name,
+)
+from nosana_operator.errors import NosanaError
+from nosana_operator.inventory import slots
+from nosana_operator.market.decide import KnownJob, MarketView, PendingTransaction, WalletView
+from nosana_operator.market.facts import (
+    GONE,
+    UNKNOWN,
+    Absent,
+    Fate,
+    Funds,
+    JobFacts,
+    Known,
+    MarketFacts,
+    RunFacts,
+)
+from nosana_operator.market.ports import Body, Chain, Edges
+from nosana_operator.market.wallets import LoadedWallet, Wallets
+
+log = logging.getLogger(__name__)
+
+FUNDS_FRESH = 30.0
+
+
+class Gatherer:
+    """Makes the views of all NosanaMarkets; keeps caches only."""
+
+    def __init__(self, edges: Edges, wallets: Wallets) -> None:
+        self._edges = edges
+        self._wallets = wallets
+        self._funds: dict[tuple[str, str], tuple[datetime, Funds]] = {}
+        self._seen: dict[MarketRef, frozenset[str]] = {}
+        """Signatures after whose landing market and runs were read."""
+
+    async def view(
+        self,
+        body: Body,
+        spec: NosanaMarketSpec,
+        status: NosanaMarketStatus,
+        *,
+        refusal: str | None,
+        fresh: bool = False,
+    ) -> MarketView:
+        """The view of now.
+
+        By the watcher's snapshots, whose accounts may be of different moments: a key can have left the queue
+        in one while its run is not in the other yet. `fresh=True` asks the chain, the market first and the
+        runs after it, so that whatever left the queue is found among the runs.
+        """
+        meta = body["metadata"]
+        ref = MarketRef(namespace=meta["namespace"], name=meta["name"])
+        loaded = await self._wallets.of_market(body, spec)
+        self.watch_all()
+        chain = self._edges.networks.chain(spec.network)
+        problem = chain.problem_with(spec.address) if chain else None
+        pending: tuple[PendingTransaction, ...] = ()
+        market: Known[MarketFacts] = UNKNOWN
+        wallets = [_wallet_view(one, UNKNOWN, UNKNOWN) for one in loaded]
+        jobs: dict[str, Known[JobFacts]] = {}
+        if chain is not None and problem is None:
+            pending = await self._pending(chain, ref, spec, status.transactions, fresh=fresh)
+            market = await self._market(chain, spec.address, fresh=fresh)
+            wallets = [await self._wallet(chain, spec, one, fresh=fresh) for one in loaded]
+            standing = market.standing if isinstance(market, MarketFacts) else frozenset()
+            wallets = [
+                wallet
+                for wallet, one in zip(wallets, loaded, strict=True)
+                if not (one.former and wallet.runs == () and wallet.address not in standing)
+            ]
+            for run in _runs(wallets):
+                if run.job not in jobs:
+                    jobs[run.job] = await self._job(chain, run.job)
+        occupied, unsettled = self._held(ref, spec, wallets)
+        held = slots(
+            self._edges.cache.list("Node"),
+            self._edges.cache.list("Pod"),
+            spec.gpu,
+            spec.slots.resources,
+            market=spec.address,
+        )
+        return MarketView(
+            ref=ref,
+            spec=spec,
+            deleting=bool(meta.get("deletionTimestamp")),
+            network_known=chain is not None,
+            networks=tuple(self._edges.networks.names()),
+            address_problem=problem,
+            market=market,
+            wallets=tuple(wallets),
+            jobs=jobs,
+            known={
+                run.address: known
+                for run in _runs(wallets)
+                if (known := self._known(spec.job_namespace, run.address)) is not None
+            },
+            occupied=occupied,
+            unsettled=unsettled,
+            served=frozenset(
+                other["spec"].get("address", "")
+                for other in self._edges.cache.list(MARKET_KIND)
+                if other["spec"].get("network") == spec.network
+            ),
+            refusal=refusal,
+            pending=pending,
+            total=held.total,
+        )
+
+    def watch_all(self) -> None:
+        """Tell each network which accounts matter now."""
+        keys: dict[str, set[str]] = {}
+        jobs: dict[str, set[str]] = {}
+        markets: dict[str, set[str]] = {}
+        network_of: dict[tuple[str, str], str] = {}
+        for body in self._edges.cache.list(MARKET_KIND):
+            network, address = body["spec"].get("network", ""), body["spec"].get("address", "")
+            meta = body["metadata"]
+            network_of[(meta["namespace"], meta["name"])] = network
+            chain = self._edges.networks.chain(network)
+            if chain is None or chain.problem_with(address) is not None:
+                continue
+            markets.setdefault(network, set()).add(address)
+            keys.setdefault(network, set()).update(self._wallets.addresses(meta["namespace"], body["spec"]))
+        for body in self._edges.cache.list(JOB_KIND):
+            run = body["spec"].get("run")
+            conditions = (body.get("status") or {}).get("conditions")
+            if (
+                not run
+                or is_true(conditions, JobCondition.SETTLED)
+                or not is_true(conditions, JobCondition.RUN_VERIFIED)
+            ):
+                continue
+            ref = run["marketRef"]
+            where = network_of.get((ref["namespace"], ref["name"]))
+            if where is not None:
+                jobs.setdefault(where, set()).add(run["job"])
+                keys.setdefault(where, set()).add(run["node"])
+        for network in self._edges.networks.names():
+            chain = self._edges.networks.chain(network)
+            if chain is not None:
+                chain.watch(
+                    keys=keys.get(network, set()),
+                    jobs=jobs.get(network, set()),
+                    markets=markets.get(network, set()),
+                )
+
+    # -- chain --------------------------------------------------------------------------------------------
+
+    async def _pending(
+        self,
+        chain: Chain,
+        ref: MarketRef,
+        spec: NosanaMarketSpec,
+        transactions: Sequence[Transaction],
+        *,
+        fresh: bool,
+    ) -> tuple[PendingTransaction, ...]:
+        pairs = [
+            (one, await chain.outcome(one.signature, one.last_valid_block_height)) for one in transactions
+        ]
+        landed = {
+            one.signature: one.key for one, out in pairs if out.fate in (Fate.CONFIRMED, Fate.FINALIZED)
+        }
+        seen = self._seen.get(ref, frozenset()) & landed.keys()
+        new = landed.keys() - seen
+        # A fresh view reads market and runs after this anyway.
+        if fresh or (new and await self._read_again(chain, spec.address, {landed[s] for s in new})):
+            seen |= new
+        self._seen[ref] = seen
+        return tuple(PendingTransaction(one, outcome, seen=one.signature in seen) for one, outcome in pairs)
+
+    async def _read_again(self, chain: Chain, market: str, keys: set[str]) -> bool:
+        try:
+            await chain.refresh_market(market)
+            for key in sorted(keys):
+                await chain.refresh_runs(key)
+        except NosanaError as exc:
+            log.warning("effects not read yet: %s", exc, extra={"market": market})
+            return False
+        return True
+
+    async def _market(self, chain: Chain, address: str, *, fresh: bool) -> Known[MarketFacts]:
+        found = chain.watched_market(address)
+        if isinstance(found, MarketFacts) and not fresh:
+            return found
+        try:
+            return await chain.refresh_market(address) or GONE
+        except NosanaError as exc:
+            log.warning("market not read: %s", exc, extra={"market": address})
+            return UNKNOWN
+
+    async def _wallet(
+        self, chain: Chain, spec: NosanaMarketSpec, loaded: LoadedWallet, *, fresh: bool
+    ) -> WalletView:
+        if loaded.wallet is None:
+            return _wallet_view(loaded, UNKNOWN, UNKNOWN)
+        address = loaded.wallet.address
+        runs = await self._runs_now(chain, address) if fresh else chain.watched_runs(address)
+        now = self._edges.clock.now()
+        cached = self._funds.get((spec.network, address))
+        if cached is not None and (loaded.reason or (now - cached[0]).total_seconds() < FUNDS_FRESH):
+            return _wallet_view(loaded, cached[1], runs)
+        try:
+            funds = await chain.read_funds(address)
+        except NosanaError as exc:
+            log.warning("wallet not read: %s", exc, extra={"wallet": address})
+            return _wallet_view(loaded, cached[1] if cached else UNKNOWN, runs)
+        self._funds[(spec.network, address)] = (now, funds)
+        return _wallet_view(loaded, funds, runs)
+
+    async def _runs_now(self, chain: Chain, key: str) -> Known[tuple[RunFacts, ...]]:
+        try:
+            return await chain.refresh_runs(key)
+        except NosanaError as exc:
+            log.warning("runs not read: %s", exc, extra={"wallet": key})
+            return UNKNOWN
+
+    async def _job(self, chain: Chain, address: str) -> Known[JobFacts]:
+        found = chain.watched_job(address)
+        if found is not UNKNOWN:
+            return found
+        try:
+            return await chain.read_job(address) or GONE
+        except NosanaError as exc:
+            log.warning("job not read: %s", exc, extra={"job": address})
+            return UNKNOWN
+
+    # -- cluster ------------------------------------------------------------------------------------------
+
+    def _known(self, namespace: str, run: str) -> KnownJob | None:
+        body = self._edges.cache.get(JOB_KIND, namespace, run_job_name(run))
+        if body is None:
+            return None
+        meta, conditions = body["metadata"], (body.get("status") or {}).get("conditions")
+        verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
+        try:
+            spec_run = read(NosanaJobSpec, JOB_KIND, "spec", body["spec"]).run
+        except ApiError:
+            spec_run = None
+        return KnownJob(
+            namespace=namespace,
+            name=meta["name"],
+            uid=meta["uid"],
+            run=spec_run,
+            verified=verified.get("status") == "True",
+            refused=verified.get("status") == "False" and verified.get("reason") == JobReason.RUN_MISMATCH,
+            settled=is_true(conditions, JobCondition.SETTLED),
+            deleting=bool(meta.get("deletionTimestamp")),
+        )
+
+    def _held(
+        self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Runs whose NosanaJob still needs its slot, and runs that are not settled.
+
+        Of the NosanaJobs that stand where the market host puts this NosanaMarket's: others are somebody
+        else's doing.
+        """
+        known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
+        occupied, unsettled = set(), set()
+        for body in self._edges.cache.list(JOB_KIND, spec.job_namespace):
+            run = body["spec"].get("run")
+            if (
+                not run
+                or run["marketRef"] != ref.model_dump(by_alias=True)
+                or body["metadata"]["name"] != run_job_name(run["run"])
+            ):
+                continue
+            conditions = (body.get("status") or {}).get("conditions")
+            verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
+            if is_true(conditions, JobCondition.SETTLED) or verified.get("status") == "False":
+                continue
+            unsettled.add(run["run"])
+            ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
+            if verified.get("status") == "True" and not (ended and run["node"] in known):
+                occupied.add(run["run"])
+        return frozenset(occupied), frozenset(unsettled)
+
+
+def _runs(wallets: Sequence[WalletView]) -> list[RunFacts]:
+    return [run for wallet in wallets if not isinstance(wallet.runs, Absent) for run in wallet.runs]
+
+
+def _wallet_view(
+    loaded: LoadedWallet, funds: Funds | Absent, runs: Known[tuple[RunFacts, ...]]
+) -> WalletView:
+    return WalletView(
+        secret=loaded.secret,
+        address=loaded.wallet.address if loaded.wallet else None,
+        problem=(loaded.reason, loaded.message) if loaded.reason else None,
+        funds=funds,
+        runs=runs,
+        unread=loaded.unknown,
+    )
