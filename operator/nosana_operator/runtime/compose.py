@@ -55,7 +55,7 @@ def build_loops(edges: Edges) -> Loops:
         metrics=edges.metrics,
         clock=clock,
     )
-    wallets = Wallets(edges.kube, Wallet.parse, clock)
+    wallets = Wallets(edges.kube, edges.cache, Wallet.parse, clock)
     return Loops(
         reconcile_job=jobs.reconcile,
         reconcile_market=MarketHost(market, wallets).reconcile,
