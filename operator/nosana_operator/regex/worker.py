@@ -18,7 +18,7 @@ import resource
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import IO, Any, Final
 
@@ -26,6 +26,7 @@ FRAME: Final = struct.Struct(">BI")
 """A line's log type as one bit, and how many bytes it has."""
 TOO_MUCH: Final = "not captured: results may hold {budget} bytes here and this would take more; match less"
 _NICENESS: Final = 10
+_PIECE: Final = 1024
 # The engine knows what is wrong; these are the words that Nosana's users know it by.
 _WORDS: Final = {
     "Incomplete escape": "\\ at end of pattern",
@@ -58,14 +59,28 @@ def main() -> None:
         _limit_cpu(header["cpu"])
         answer, used = _answer(pattern, bits, lines, left)
         left -= used
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        _write(answer)
 
 
 def _frames(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     while frame := source.read(FRAME.size):
         bit, length = FRAME.unpack(frame)
         yield bit, source.read(length)
+
+
+def _write(answer: Mapping[str, Any]) -> None:
+    """One line, in pieces: a whole text of a million captures would take many times their memory."""
+    if "error" in answer:
+        sys.stdout.write(json.dumps(answer))
+    else:
+        values = answer["values"]
+        sys.stdout.write('{"values": [')
+        for at in range(0, len(values), _PIECE):
+            piece = json.dumps(values[at : at + _PIECE])
+            sys.stdout.write((", " if at else "") + piece[1:-1])
+        sys.stdout.write("]}")
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def _limit_cpu(seconds: int) -> None:
