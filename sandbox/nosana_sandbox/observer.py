@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 import aiohttp
 
 from nosana_operator.errors import NosanaError
+from nosana_operator.kube import Credentials
 from nosana_operator.kube.kinds import Resource
 
 T = TypeVar("T")
@@ -43,14 +44,14 @@ class Observer:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        credentials: Credentials,
         resources: Sequence[Resource],
         namespace: str,
         *,
         metadata_only: Sequence[str] = (),
     ) -> None:
-        """`session` has the API server as base URL. Of kinds in `metadata_only` no contents are asked for."""
-        self._session = session
+        """Of kinds in `metadata_only` no contents are asked for."""
+        self._credentials = credentials
         self._resources = resources
         self._namespace = namespace
         self._metadata_only = frozenset(metadata_only)
@@ -60,6 +61,7 @@ class Observer:
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        self._session = self._credentials.open_session(user_agent="nosana-observer")
         for resource in self._resources:
             version = await self._list(resource)
             self._tasks.append(asyncio.create_task(self._watch(resource, version)))
@@ -68,6 +70,8 @@ class Observer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Closed before the readers are told: it waits for connections that are in use, not for those given back.
+        await self._session.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -99,7 +99,7 @@ def view_of(
     `history` are `getTransaction` results (encoding json), oldest first. A transaction that names several
     jobs counts with all it moved.
     """
-    payments = tuple(_payments(history))
+    payments = payments_of(history)
     run = next(iter(sorted(runs.items(), key=lambda item: item[1].time)), None)
     state = _STATES.get(job.state, f"Unknown {job.state}")
     running = state == "Queued" and run is not None
@@ -138,18 +138,19 @@ def totals_of(payments: Iterable[Payment], *, payer: str, vault: str) -> Totals:
     return Totals(deposited, earned, refunded)
 
 
-def _payments(history: Iterable[Mapping[str, Any]]) -> Iterable[Payment]:
-    for told in history:
-        meta = told["meta"]
-        if meta["err"] is not None:
-            continue
-        yield Payment(
+def payments_of(history: Iterable[Mapping[str, Any]]) -> tuple[Payment, ...]:
+    """The successful ones of `getTransaction` results (encoding json), in their order."""
+    return tuple(
+        Payment(
             signature=told["transaction"]["signatures"][0],
-            instructions=tuple(_instructions(meta["logMessages"])),
+            instructions=tuple(_instructions(told["meta"]["logMessages"])),
             slot=told["slot"],
             time=told["blockTime"],
             transfers=tuple(_transfers(told)),
         )
+        for told in history
+        if told["meta"]["err"] is None
+    )
 
 
 def _instructions(logs: Iterable[str]) -> Iterable[str]:

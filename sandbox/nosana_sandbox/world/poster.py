@@ -28,7 +28,7 @@ from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT
 from nosana_sandbox.program.layout import STATE_QUEUED, Job, Market, Run
 from nosana_sandbox.world.errors import TransactionFailed, UnknownJob, WorldError
 from nosana_sandbox.world.instructions import delist_job, end_job, extend_job, list_job, vault_of
-from nosana_sandbox.world.journal import JobView, view_of
+from nosana_sandbox.world.journal import JobView, Payment, payments_of, view_of
 
 _CONFIRM_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
@@ -106,16 +106,11 @@ class Poster:
         key = _pubkey(address)
         job = await self._job(key)
         runs = await self._runs(key)
-        entries = await self.call("getSignaturesForAddress", address, {"commitment": "confirmed"})
-        told = [
-            await self.call(
-                "getTransaction",
-                entry["signature"],
-                {"commitment": "confirmed", "encoding": "json", "maxSupportedTransactionVersion": 0},
-            )
-            for entry in reversed(entries)
-        ]
-        return view_of(key, job, runs, (each for each in told if each), vault_of(job.market))
+        return view_of(key, job, runs, await self._history(address), vault_of(job.market))
+
+    async def payments(self, address: str) -> tuple[Payment, ...]:
+        """The successful transactions that name an account, at *confirmed*, oldest first."""
+        return payments_of(await self._history(address))
 
     async def result(self, view: JobView) -> Any:
         """The job's result from IPFS, parsed when it is JSON, else as text; None when it has none."""
@@ -235,6 +230,18 @@ class Poster:
             Pubkey.from_string(each["pubkey"]): Run.decode(base64.b64decode(each["account"]["data"][0]))
             for each in found
         }
+
+    async def _history(self, address: str) -> list[Mapping[str, Any]]:
+        entries = await self.call("getSignaturesForAddress", address, {"commitment": "confirmed"})
+        told = [
+            await self.call(
+                "getTransaction",
+                entry["signature"],
+                {"commitment": "confirmed", "encoding": "json", "maxSupportedTransactionVersion": 0},
+            )
+            for entry in reversed(entries)
+        ]
+        return [each for each in told if each]
 
     async def _http(self, verb: str, url: str, data: bytes | aiohttp.FormData | None = None) -> bytes:
         assert self._session is not None, "use the poster as a context manager"
