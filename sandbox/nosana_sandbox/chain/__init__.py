@@ -6,6 +6,7 @@ async with running_chain() as chain:
 
 from nosana_sandbox.chain.bank import DEFAULT_FINALITY, LAMPORTS_PER_SOL, Bank, Commitment
 from nosana_sandbox.chain.clock import ChainClock
+from nosana_sandbox.chain.faults import Fault, Faults, Kind
 from nosana_sandbox.chain.server import SLOT_SECONDS, RunningChain, chain_app, loopback_pair, running_chain
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "Bank",
     "ChainClock",
     "Commitment",
+    "Fault",
+    "Faults",
+    "Kind",
     "RunningChain",
     "chain_app",
     "loopback_pair",

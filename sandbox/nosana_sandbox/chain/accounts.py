@@ -55,6 +55,16 @@ class AccountStore:
             if account is not None and account.owner == owner:
                 yield key, account
 
+    def roll_back(self, slot: int) -> None:
+        """Forget everything that was written after `slot`."""
+        for later in [s for s in self._changed if s > slot]:
+            for key in self._changed.pop(later):
+                versions = [each for each in self._versions.get(key, ()) if each[0] <= slot]
+                if versions:
+                    self._versions[key] = versions
+                else:
+                    self._versions.pop(key, None)
+
     def prune(self, finalized: int) -> None:
         """Forget what no reader at or after slot `finalized` can see."""
         for slot in [s for s in self._changed if s <= finalized]:

@@ -8,8 +8,9 @@ fee. Slots move by `tick`. What is written in the slot under way is *processed*;
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -55,6 +56,8 @@ _UPGRADEABLE_LOADER: Final = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111
 _CLOCK_SYSVAR: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 _MAX_ACCOUNT_LOCKS: Final = 64
 _RETAINED_BLOCKS: Final = 10_000
+_RETAINED_STATES: Final = 300
+"""Slots behind finalized whose accounts a node that lags can still show."""
 
 NativeProgram = Callable[[Instruction, Mapping[Pubkey, Account], int], Result]
 """A stand-in: one instruction, its accounts and the unix time → what changed."""
@@ -166,6 +169,8 @@ class Bank:
         self._landed: dict[Signature, Landed] = {}
         self._by_address: dict[Pubkey, list[Landed]] = {}
         self._airdrops = 0
+        self._forks = 0
+        self._late = 0
         self._seed = bytes(self.identity.pubkey())
         self._epoch_start = int(self.clock.now())
         self._write_genesis(genesis or {})
@@ -197,11 +202,21 @@ class Bank:
         """The newest slot of this commitment."""
         match commitment:
             case Commitment.PROCESSED:
-                return self._slot
+                newest = self._slot
             case Commitment.CONFIRMED:
-                return self._slot - 1
+                newest = self._slot - 1
             case Commitment.FINALIZED:
-                return self._slot - self.finality
+                newest = self._slot - self.finality
+        return max(_FIRST_SLOT, newest - self._late)
+
+    @contextlib.contextmanager
+    def seen_late(self, slots: int) -> Iterator[None]:
+        """Within: everything reads as a node sees it that is so many slots behind."""
+        before, self._late = self._late, min(slots, _RETAINED_STATES)
+        try:
+            yield
+        finally:
+            self._late = before
 
     def commitment_of(self, slot: int) -> Commitment:
         """The highest commitment that `slot` has reached."""
@@ -220,7 +235,7 @@ class Bank:
     @property
     def genesis_hash(self) -> Hash:
         """Names this chain; another one every time."""
-        return self._hash(0)
+        return Hash(hashlib.sha256(self._seed).digest())
 
     def blockhash_at(self, commitment: Commitment) -> tuple[Hash, int]:
         """The newest complete block's hash at this commitment, and the last block height it is valid for."""
@@ -244,7 +259,33 @@ class Bank:
             confirmed, finalized = self._slot - 1, self._slot - self.finality
             for observer in self.observers:
                 observer.on_tick(confirmed, finalized)
-            self._store.prune(finalized)
+            self._store.prune(finalized - _RETAINED_STATES)
+
+    def fork(self, slots: int) -> tuple[Signature, ...]:
+        """Replace the newest `slots` slots, the one under way included, by empty ones of another fork.
+
+        What they held never happened, though it may have been confirmed; nobody is notified. Returns the
+        signatures that are in no block any more: such a transaction can land again while its block hash
+        lives. Finalized slots cannot be replaced.
+        """
+        kept = self._slot - slots
+        if slots < 1 or kept < self._slot - self.finality:
+            raise ValueError(f"1 to {self.finality} slots can be replaced, the others are finalized")
+        self._forks += 1
+        lost: list[Signature] = []
+        for slot in range(kept + 1, self._slot + 1):
+            block = self._blocks[slot]
+            for landed in block.landed:
+                lost.append(landed.signature)
+                del self._landed[landed.signature]
+                for key in dict.fromkeys(landed.transaction.keys):
+                    self._by_address[key].remove(landed)
+            del self._slot_by_hash[block.blockhash]
+            block.landed.clear()
+            block.blockhash = self._hash(slot)
+            self._slot_by_hash[block.blockhash] = slot
+        self._store.roll_back(kept)
+        return tuple(lost)
 
     def _open_block(self, slot: int) -> None:
         self._slot = slot
@@ -256,7 +297,8 @@ class Bank:
             del self._slot_by_hash[old.blockhash]
 
     def _hash(self, slot: int) -> Hash:
-        return Hash(hashlib.sha256(self._seed + slot.to_bytes(8, "little")).digest())
+        named = slot.to_bytes(8, "little") + self._forks.to_bytes(4, "little")
+        return Hash(hashlib.sha256(self._seed + named).digest())
 
     # Accounts
 
@@ -318,6 +360,11 @@ class Bank:
         if not transaction.signatures_verify():
             raise TransactionRejected("SignatureFailure")
         slot = self._slot
+        # Executed by the leader, however far the node behind the request is.
+        with self.seen_late(0):
+            return self._write(transaction, slot)
+
+    def _write(self, transaction: WireTransaction, slot: int) -> Landed:
         budget = self._admit(transaction, Commitment.PROCESSED)
         before = self._balances(transaction)
         simulation = self._execute(transaction, budget, slot)

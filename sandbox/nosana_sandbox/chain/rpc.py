@@ -71,11 +71,17 @@ _RECENT_SLOTS: Final = 150
 """Slots for which a status is found without `searchTransactionHistory`, and fees are remembered."""
 
 
+HandIn = Callable[[WireTransaction], object]
+"""Takes a transaction to where it is executed; may raise TransactionRejected."""
+
+
 class Methods:
     """All RPC methods over one bank."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Bank, hand_in: HandIn | None = None) -> None:
+        """`hand_in` gets each transaction that is sent, instead of the bank itself."""
         self._bank = bank
+        self._hand_in = hand_in or bank.submit
 
     def call(self, method: str, params: Any) -> Any:
         """Answer one request; RpcError for whatever is wrong with it."""
@@ -315,7 +321,7 @@ class Methods:
             self._preflight(transaction, preflight)
         # A node hands the transaction on to the leader, who may drop it: nobody hears of that.
         with contextlib.suppress(TransactionRejected):
-            self._bank.submit(transaction)
+            self._hand_in(transaction)
         return str(transaction.signature)
 
     def simulate_transaction(self, encoded: Any, config: Any = None) -> Any:
