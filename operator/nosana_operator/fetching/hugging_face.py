@@ -1,0 +1,84 @@
+"""Hugging Face: the files of a repository at one commit, with their hashes.
+
+The Hub tells sizes and hashes with the repository; each file is then got from where it redirects to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import quote
+
+from nosana_operator.fetching.errors import FetchError
+from nosana_operator.fetching.listing import Digest, Listing, RemoteFile, Request, always
+from nosana_operator.fetching.names import mirrored, safe_path
+from nosana_operator.fetching.spec import HuggingFace
+from nosana_operator.fetching.web import Web
+
+HUB: Final = "https://huggingface.co"
+
+
+def list_hugging_face(resource: HuggingFace, mirrors: dict[str, str], web: Web) -> Listing:
+    """The files of the repository. Raises FetchError or Interrupted."""
+    hub = mirrored(HUB, mirrors)
+    what = f"Hugging Face repository {resource.repo!r}"
+    headers = {"Authorization": f"Bearer {resource.token}"} if resource.token else {}
+    remedy = (
+        "check repo and revision, and that the owner of accessToken may read it and has accepted its terms"
+        if resource.token
+        else "check repo and revision; set accessToken when it is private or its terms have to be accepted"
+    )
+    revision = f"/revision/{quote(resource.revision, safe='')}" if resource.revision else ""
+    repo = quote(resource.repo, safe="/")
+    asked = Request(f"{hub}/api/models/{repo}{revision}?blobs=true", headers)
+    told = f"{what} at revision {resource.revision!r}" if resource.revision else what
+    document, _ = web.document(asked, told, remedy)
+    try:
+        info = json.loads(document)
+        commit = str(info["sha"])
+        known: dict[str, Mapping[str, Any]] = {str(file["rfilename"]): file for file in info["siblings"]}
+    except (ValueError, KeyError, TypeError):
+        raise FetchError(f"{hub} does not answer as a Hugging Face hub for {what}; {remedy}") from None
+    chosen = landing(resource.files) if resource.files else {name: name for name in known}
+    files = []
+    for name, place in chosen.items():
+        file = known.get(name)
+        if file is None:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "check `files`"
+            raise FetchError(f"{what} has no file {name!r}; {hint}")
+        request = Request(f"{hub}/{repo}/resolve/{commit}/{quote(name, safe='/')}", headers)
+        files.append(_file(name, safe_path(place, what), request, file, remedy))
+    return Listing(tuple(files))
+
+
+def landing(files: Sequence[str]) -> dict[str, str]:
+    """Where each listed file lands below the target: without its folders, as definitions expect it.
+
+    Files that would land on each other keep their folders (docs/decisions/0009).
+    """
+    taken = Counter(name.rpartition("/")[2] for name in dict.fromkeys(files))
+    return {name: name if taken[name.rpartition("/")[2]] > 1 else name.rpartition("/")[2] for name in files}
+
+
+def _file(
+    name: str, path: PurePosixPath, request: Request, file: Mapping[str, Any], remedy: str
+) -> RemoteFile:
+    large = file.get("lfs")
+    if isinstance(large, Mapping) and "sha256" in large:
+        return RemoteFile(
+            name, path, always(request), int(large["size"]), Digest("sha256", large["sha256"]), remedy
+        )
+    size, blob = file.get("size"), file.get("blobId")
+    return RemoteFile(
+        name,
+        path,
+        always(request),
+        size if isinstance(size, int) else None,
+        Digest("git-sha1", blob) if isinstance(blob, str) and isinstance(size, int) else None,
+        remedy,
+    )
