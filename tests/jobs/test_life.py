@@ -133,7 +133,7 @@ async def test_a_private_job_goes_on_looking_until_the_definition_is_there() -> 
         (b"not json", "DefinitionInvalid", "validation-error"),
         (b'{"version": "0.1"}', "DefinitionInvalid", "validation-error"),
         (
-            json.dumps(definition(op("a", restart_policy="always"))).encode(),
+            json.dumps(definition(op("a", expose=80, private=True))).encode(),
             "DefinitionInvalid",
             "init error",
         ),

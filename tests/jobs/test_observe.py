@@ -111,4 +111,25 @@ def test_why_it_does_not_start() -> None:
 
 def test_a_pod_without_a_usable_label_is_passed_over() -> None:
     for labels in ({}, {"nosana.io/op-index": "x"}, {"nosana.io/op-index": "-1"}):
-        assert Observer().pods([body(metadata={"labels": labels})], NOW) == {}
+        assert Observer().pods([body(metadata={"labels": labels})], NOW) == []
+
+
+def test_a_container_that_the_kubelet_starts_again_has_not_ended() -> None:
+    crashed = body({"waiting": {"reason": "CrashLoopBackOff"}}, restartPolicy="Always")
+    crashed["status"]["containerStatuses"][0] |= {"lastState": terminated(7), "restartCount": 2}
+    view = look(crashed)
+    assert view.ended is None
+    assert view.started_at is not None
+    assert view.restarts == 2
+    assert view.trouble == ("BackOff", "exit code 7; the kubelet starts it again after a wait")
+    assert look(body(terminated(7), restartPolicy="OnFailure", status={"phase": "Running"})).ended is None
+    over = look(body(terminated(0), restartPolicy="OnFailure", status={"phase": "Succeeded"}))
+    assert over.ended is not None
+    assert over.ended.exit_code == 0
+
+
+def test_which_run_of_its_op_a_pod_is() -> None:
+    notes = {"nosana.io/attempt": "2", "nosana.io/restart-tries": "5"}
+    view = look(body(metadata={"annotations": notes}))
+    assert (view.attempt, view.tries) == (2, 5)
+    assert look(body(metadata={"annotations": {"nosana.io/attempt": "-1"}})).attempt == 0

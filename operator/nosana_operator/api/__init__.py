@@ -49,7 +49,9 @@ from nosana_operator.api.market import (
 )
 from nosana_operator.api.names import (
     ANNOTATION_ABANDON,
+    ANNOTATION_ATTEMPT,
     ANNOTATION_OP_ID,
+    ANNOTATION_TRIES,
     API_VERSION,
     FINALIZER_JOB,
     FINALIZER_OP,
@@ -96,7 +98,9 @@ def read(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | Non
 
 __all__ = [
     "ANNOTATION_ABANDON",
+    "ANNOTATION_ATTEMPT",
     "ANNOTATION_OP_ID",
+    "ANNOTATION_TRIES",
     "API_VERSION",
     "FINALIZER_JOB",
     "FINALIZER_OP",

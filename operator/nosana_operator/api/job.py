@@ -84,6 +84,11 @@ class NosanaJobSpec(ApiModel):
     resources: Resources = Resources()
     runtime_class_name: str | None = Field(default=None, max_length=253)
     exposure: Exposure = Exposure()
+    node_loss_policy: Literal["Retry", "Fail"] = Field(
+        default="Retry",
+        description="What becomes of an op whose node is gone for good, or which was evicted: run again "
+        "within the job's time, or failed.",
+    )
     stop: bool = Field(default=False, description="True stops the job; its result is kept.")
     run: Run | None = None
 
@@ -98,7 +103,8 @@ class OpStatus(StatusModel):
     pod: str | None = None
     node: str | None = None
     exit_code: int | None = None
-    restarts: int | None = None
+    attempt: int | None = Field(default=None, description="Which of the op's pods this is, from 0.")
+    restarts: int | None = Field(default=None, description="Runs after a failure, by its restart policy.")
     started_at: Time | None = None
     ended_at: Time | None = None
     reason: str | None = None

@@ -24,6 +24,10 @@ LABEL_CHAIN_JOB: Final = f"{GROUP}/job"
 LABEL_MARKET: Final = f"{GROUP}/market"
 
 ANNOTATION_OP_ID: Final = f"{GROUP}/op"
+ANNOTATION_ATTEMPT: Final = f"{GROUP}/attempt"
+"""On a pod: which run of its op it is, when it is not the first (0)."""
+ANNOTATION_TRIES: Final = f"{GROUP}/restart-tries"
+"""On a pod: how often at most its op gets another one when it fails."""
 ANNOTATION_ABANDON: Final = f"{GROUP}/abandon-settlement"
 """Its value has to be the run's address; an admin gives up the pay of that run."""
 

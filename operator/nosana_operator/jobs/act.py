@@ -15,6 +15,7 @@ from nosana_operator.api import (
     FINALIZER_OP,
     JOB_KIND,
     MANAGER_JOBS,
+    OpStatus,
     parse_timestamp,
 )
 from nosana_operator.api.result import result_names
@@ -159,7 +160,7 @@ class Actor:
     # -- the result --------------------------------------------------------------------------------------
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
-        logs = {pod.op_index: await self._log(view, pod, outcomes) for pod in plan.pods if pod.started_at}
+        logs = {op.index: await self._logs(view, plan, op, outcomes) for op in plan.ops}
         # Megabytes of log are parsed and compressed: not on the loop that everything else runs on.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
         for part in reversed(rest):
@@ -169,10 +170,30 @@ class Actor:
         except Conflict:
             return result_names(await self._existing(view, first))
 
-    async def _log(self, view: JobView, pod: PodView, outcomes: Outcomes) -> Log:
+    async def _logs(self, view: JobView, plan: StoreResult, op: OpStatus, outcomes: Outcomes) -> Log:
+        """All that is left of the op's runs, the first one first."""
+        pods = [pod for pod in plan.pods if pod.op_index == op.index and pod.started_at is not None]
+        runs = [(pod, previous) for pod in pods for previous in ((True, False) if pod.restarts else (False,))]
+        limit = MAX_LOG_READ // max(1, len(runs))
+        gone = (op.attempt or 0) + 1 - len(pods) if pods else 0
+        gone += sum(max(0, pod.restarts - 1) for pod in pods)
+        said = [f"the logs of {gone} of the op's runs are gone: only the last ones are kept"] * (gone > 0)
+        data = b""
+        for pod, previous in runs:
+            log = await self._log(view, pod, previous, limit, outcomes)
+            data += log.data
+            said += [log.problem] if log.problem else []
+        return Log(data, "\n".join(said) or None)
+
+    async def _log(self, view: JobView, pod: PodView, previous: bool, limit: int, outcomes: Outcomes) -> Log:
         try:
             data = await self._kube.read_logs(
-                view.meta["namespace"], pod.name, CONTAINER, timestamps=True, limit_bytes=MAX_LOG_READ
+                view.meta["namespace"],
+                pod.name,
+                CONTAINER,
+                previous=previous,
+                timestamps=True,
+                limit_bytes=limit,
             )
         except (NotFound, Refused) as error:
             return Log(problem=f"the log is gone: {error}")
@@ -182,8 +203,8 @@ class Actor:
             if now - outcomes.log_trouble_since < _LOG_PATIENCE:
                 raise LogNotReadYet(f"the log of pod {pod.name} cannot be read yet: {error}") from error
             return Log(problem=f"the log could not be read: {error}")
-        if len(data) >= MAX_LOG_READ:
-            return Log(data, f"the log goes on: only its first {MAX_LOG_READ} bytes were read")
+        if len(data) >= limit:
+            return Log(data, f"the log goes on: only its first {limit} bytes were read")
         return Log(data)
 
     # -- stopping and letting go -------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from nosana_operator.api import (
 from nosana_operator.errors import Conflict, NotFound
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
 from nosana_operator.jobs.announce import announce
+from nosana_operator.jobs.attempts import split
 from nosana_operator.jobs.decide import decide
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
@@ -139,16 +140,17 @@ class JobController:
         self, body: Body, spec: NosanaJobSpec, status: NosanaJobStatus, memory: _Memory
     ) -> JobView:
         now = self._clock.now()
-        pods = self._pods(body, memory, now)
+        pods, earlier = split(self._pods(body, memory, now), status.ops)
         lost = await self._lost(body, status, pods)
         if len(lost) < sum(1 for op in status.ops if op.state in LIVE and op.index not in pods):
-            pods = self._pods(body, memory, now)
+            pods, earlier = split(self._pods(body, memory, now), status.ops)
         view = JobView(
             body=body,
             spec=spec,
             status=status,
             now=now,
             pods=pods,
+            earlier=earlier,
             lost=lost,
             refused=dict(memory.outcomes.refused),
             named=dict(memory.outcomes.named),
@@ -158,7 +160,7 @@ class JobController:
             return view
         return replace(view, definition=self._loader.state(body, spec))
 
-    def _pods(self, body: Body, memory: _Memory, now: datetime) -> dict[int, PodView]:
+    def _pods(self, body: Body, memory: _Memory, now: datetime) -> list[PodView]:
         meta = body["metadata"]
         # Anybody may put our label on a pod of his own.
         ours = [
@@ -232,7 +234,7 @@ class JobController:
             return None
         memory = self._remember(key, meta["uid"])
         view = JobView(body=body, spec=NosanaJobSpec(), status=NosanaJobStatus(), now=now)
-        pods = self._pods(body, memory, now).values()
+        pods = self._pods(body, memory, now)
         for pod in pods:
             if pod.ended is None and not pod.deleting:
                 await self._actor.after(view, DeletePod(pod), memory.outcomes)

@@ -25,6 +25,7 @@ from nosana_operator.api import (
 from nosana_operator.definition import DefinitionError, LiteralError, Problem, next_ops
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.announce import announce
+from nosana_operator.jobs.attempts import again, due, spent, starts_again
 from nosana_operator.jobs.effects import (
     AddFinalizer,
     After,
@@ -57,6 +58,7 @@ from nosana_operator.jobs.ops import (
     of_pods,
     progress,
     replace,
+    stopped,
     stopping,
     told,
     waiting,
@@ -83,15 +85,18 @@ def decide(view: JobView) -> Decision:
     if not view.may_run and not view.status.ops:
         return _unverified(view)
     view = _given_up(view)
-    ops = advance(_known(view), view.pods, view.lost, view.now)
+    known = _known(view)
+    ops = advance(known, view.pods, view.lost, view.now)
     starts: tuple[StartOp, ...] = ()
     why = standing_cause(view)
-    if why is None and not _done(view, ops):
-        why = new_cause(view)
-        if why is None:
-            ops, starts = _schedule(view, ops)
+    if why is None:
+        going_on = again(view, known, ops)
+        if not _done(view, going_on):
+            why = new_cause(view)
+            if why is None:
+                ops, starts = _schedule(view, going_on)
     if why is not None:
-        ops = _end_all(ops, why, view.now)
+        ops = _end_all(view, ops, why)
     if starts:
         return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
     if all_over(ops) and (why is not None or _done(view, ops)):
@@ -218,13 +223,13 @@ def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
         # Its ConfigMap or Secret was changed under it. What runs goes on; nothing else is started.
         message = "the definition was changed after the job had started; make another NosanaJob"
         for op in ops:
-            if op.state == "Waiting":
+            if op.state == "Waiting" or due(view, op):
                 ops = replace(ops, ended(op, "Failed", OpReason.DEFINITION_CHANGED, message, view.now))
         return ops, ()
     for op in ops:
         at = _op_limit(view, definition, op)
         if at is not None and view.now >= at:
-            ops = replace(ops, stopping(op, OpReason.EXPIRED, "its execution.timeout is over"))
+            ops = replace(ops, _halted(view, op, OpReason.EXPIRED, "its execution.timeout is over"))
     starts: list[StartOp] = []
     settled = False
     while not settled:
@@ -238,8 +243,9 @@ def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
             )
             settled = False
         for halt in step.stop:
-            ops = replace(ops, stopping(by_id[halt.op], OpReason.DEPENDENCY_ENDED, halt.reason))
-        for name in step.start:
+            ops = replace(ops, _halted(view, by_id[halt.op], OpReason.DEPENDENCY_ENDED, halt.reason))
+        repeated = [op.id for op in ops if starts_again(view, op)]
+        for name in (*step.start, *repeated):
             prepared = _prepare(view, definition, by_id[name])
             if isinstance(prepared, StartOp):
                 starts.append(prepared)
@@ -258,7 +264,8 @@ def _prepare(view: JobView, definition: Loaded, op: OpStatus) -> StartOp | OpSta
         if view.now < refusal.again_at:
             return op.model_copy(update={"reason": str(OpReason.POD_REFUSED), "message": refusal.message})
     try:
-        return StartOp(op.index, tuple(op_objects(definition.context, op.index)))
+        bodies = op_objects(definition.context, op.index, attempt=op.attempt or 0)
+        return StartOp(op.index, tuple(bodies))
     except DefinitionError as error:
         reason = OpReason.LITERAL_INVALID if isinstance(error, LiteralError) else OpReason.ARGS_INVALID
         return ended(op, "Failed", reason, str(error), view.now)
@@ -274,22 +281,32 @@ def _op_limit(view: JobView, definition: Loaded, op: OpStatus) -> datetime | Non
     """When a running op's own time is up (`execution.timeout`, from its container's start)."""
     pod = view.pods.get(op.index)
     planned = next(p for s in definition.plan.stages for p in s.ops if p.index == op.index)
-    if op.state != "Running" or planned.timeout is None or pod is None or pod.started_at is None:
+    start = pod.started_at if pod is not None and op.state == "Running" else None
+    if op.started_at is not None and (op.attempt or op.restarts) and op.state in ("Starting", "Running"):
+        # Its first container's, also when it runs again.
+        start = parse_timestamp(op.started_at)
+    if planned.timeout is None or start is None:
         return None
     try:
-        return pod.started_at + timedelta(seconds=planned.timeout)
+        return start + timedelta(seconds=planned.timeout)
     except OverflowError:
         return None
 
 
-def _end_all(ops: Ops, why: Cause, now: datetime) -> Ops:
+def _halted(view: JobView, op: OpStatus, reason: str, message: str) -> OpStatus:
+    """The op told to stop; one that waits to be run again has nothing to stop."""
+    told_to = stopping(op, reason, message)
+    return stopped(told_to, view.now) if due(view, op) is not None else told_to
+
+
+def _end_all(view: JobView, ops: Ops, why: Cause) -> Ops:
     """Every op told to end because of `why`."""
     for op in ops:
         if op.state == "Waiting":
             message = f"it had not started when {why.message}"
-            ops = replace(ops, ended(op, "Stopped", OpReason.NEVER_STARTED, message, now))
+            ops = replace(ops, ended(op, "Stopped", OpReason.NEVER_STARTED, message, view.now))
         elif op.state not in OVER:
-            ops = replace(ops, stopping(op, why.reason, why.message))
+            ops = replace(ops, _halted(view, op, why.reason, why.message))
     return ops
 
 
@@ -321,6 +338,8 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         pod = view.pods.get(op.index)
         if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
             after.append(_halt(pod))
+    for pod in spent(view):
+        after += [DeletePod(pod), *([ReleasePod(pod)] if pod.held else [])]
     return _state(
         view,
         phase,
@@ -369,8 +388,9 @@ def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[d
         limits += [
             view.refused[op.index].again_at
             for op in ops
-            if op.state == "Waiting" and op.index in view.refused
+            if op.index in view.refused and (op.state == "Waiting" or due(view, op))
         ]
+        limits += [at for op in ops if (at := due(view, op)) and op.index not in view.refused]
     limits += [
         pod.scheduled_at + DETAIL_AFTER
         for pod in view.pods.values()
@@ -428,7 +448,7 @@ def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment
     return StoreResult(
         status=outcome.flow_status,
         ops=ops,
-        pods=tuple(pod for _, pod in sorted(view.pods.items())),
+        pods=(*view.earlier, *(pod for _, pod in sorted(view.pods.items()))),
         start_ms=_milliseconds(start),
         end_ms=_milliseconds(max(start, moment)),
         cause=why,
@@ -464,7 +484,7 @@ def _settling() -> Say:
 
 def _let_go(view: JobView) -> list[After]:
     """Release what was read; the NosanaJob itself only when somebody deleted it. No pod outlives its job."""
-    pods = [pod for _, pod in sorted(view.pods.items())]
+    pods = [*view.earlier, *(pod for _, pod in sorted(view.pods.items()))]
     after: list[After] = [_halt(pod) for pod in pods if pod.ended is None and not pod.stopping]
     after += [ReleasePod(pod) for pod in pods if pod.ended is not None and pod.held]
     if view.deleting and view.held and all(pod.ended is not None for pod in pods):

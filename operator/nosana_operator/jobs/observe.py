@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from nosana_operator.api import ANNOTATION_OP_ID, FINALIZER_OP, LABEL_OP, parse_timestamp
+from nosana_operator.api import (
+    ANNOTATION_ATTEMPT,
+    ANNOTATION_OP_ID,
+    ANNOTATION_TRIES,
+    FINALIZER_OP,
+    LABEL_OP,
+    parse_timestamp,
+)
 from nosana_operator.jobs.view import Ended, PodView
 
 _FRESH: Final = timedelta(seconds=3)
@@ -24,6 +31,7 @@ _PULL_TROUBLE: Final = frozenset(
 _CREATE_TROUBLE: Final = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 )
+_FINISHED: Final = ("Succeeded", "Failed")
 _PLAIN_ENDS: Final = frozenset({"Completed", "Error", "ContainerStatusUnknown"})
 
 Fact = tuple[str, str]
@@ -36,33 +44,35 @@ class Observer:
 
     _seen: dict[Fact, datetime] = field(default_factory=dict)
 
-    def pods(self, bodies: Iterable[Mapping[str, Any]], now: datetime) -> dict[int, PodView]:
-        """The pods by op index. Of two pods of one op (a later attempt) the younger counts."""
-        views: dict[int, PodView] = {}
-        for body in sorted(bodies, key=lambda b: str(b["metadata"].get("creationTimestamp"))):
-            view = self._pod(body, now)
-            if view is not None:
-                views[view.op_index] = view
-        return views
+    def pods(self, bodies: Iterable[Mapping[str, Any]], now: datetime) -> list[PodView]:
+        """The pods of ops, of all attempts."""
+        return [view for body in bodies if (view := self._pod(body, now)) is not None]
 
     def _pod(self, body: Mapping[str, Any], now: datetime) -> PodView | None:
         meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
         index = (meta.get("labels") or {}).get(LABEL_OP, "")
         if not index.isdecimal():
             return None
-        uid = str(meta["uid"])
+        uid, notes = str(meta["uid"]), meta.get("annotations") or {}
         container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
         state = container.get("state") or {}
+        last = (container.get("lastState") or {}).get("terminated")
         running, terminated = state.get("running"), state.get("terminated")
+        if spec.get("restartPolicy", "Never") != "Never" and status.get("phase") not in _FINISHED:
+            # The kubelet starts it again.
+            last, terminated = terminated or last, None
         scheduled = _condition(status, "PodScheduled")
         is_scheduled = bool(spec.get("nodeName"))
-        started = _started(running or terminated)
+        started = _started(running or terminated or last)
         deleting = "deletionTimestamp" in meta
         return PodView(
             name=str(meta["name"]),
             uid=uid,
             op_index=int(index),
-            op_id=(meta.get("annotations") or {}).get(ANNOTATION_OP_ID, f"op {index}"),
+            op_id=notes.get(ANNOTATION_OP_ID, f"op {index}"),
+            attempt=_number(notes.get(ANNOTATION_ATTEMPT)),
+            tries=_number(notes.get(ANNOTATION_TRIES)),
+            restarts=int(container.get("restartCount") or 0),
             node=spec.get("nodeName"),
             address=status.get("podIP"),
             scheduled_at=self._when(uid, "scheduled", (scheduled or {}).get("lastTransitionTime"), now)
@@ -73,8 +83,9 @@ class Observer:
             else None,
             started_at=self._when(uid, "started", started, now) if started else None,
             start_stamp=min(parse_timestamp(started), now) if started else None,
-            ended=self._ended(uid, body, terminated, now),
-            trouble=_trouble(state.get("waiting"), scheduled),
+            ended=self._ended(uid, body, terminated, last, now),
+            trouble=_trouble(state.get("waiting"), scheduled, last),
+            disrupted=_disruption(status),
             deleting=deleting,
             stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
             held=FINALIZER_OP in (meta.get("finalizers") or ()),
@@ -84,7 +95,12 @@ class Observer:
         )
 
     def _ended(
-        self, uid: str, body: Mapping[str, Any], terminated: Mapping[str, Any] | None, now: datetime
+        self,
+        uid: str,
+        body: Mapping[str, Any],
+        terminated: Mapping[str, Any] | None,
+        last: Mapping[str, Any] | None,
+        now: datetime,
     ) -> Ended | None:
         meta, status = body["metadata"], body.get("status") or {}
         why = status.get("reason")
@@ -96,14 +112,14 @@ class Observer:
             code = terminated.get("exitCode")
             by = min(at, parse_timestamp(stamp) + _GRAIN) if (stamp := terminated.get("finishedAt")) else at
             return Ended(at, by, code, None if reason in _PLAIN_ENDS else reason, message)
-        finished = status.get("phase") in ("Succeeded", "Failed")
+        finished = status.get("phase") in _FINISHED
         # The API server ends a pod without a node by itself; a kubelet confirms the end with grace 0.
         gone = "deletionTimestamp" in meta and (
             not (body.get("spec") or {}).get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0
         )
         if finished or gone:
             at = self._when(uid, "ended", None, now)
-            return Ended(at, at, None, why, status.get("message"))
+            return Ended(at, at, (last or {}).get("exitCode"), why, status.get("message"))
         return None
 
     def _when(self, uid: str, what: str, stamp: str | None, now: datetime) -> datetime:
@@ -120,14 +136,27 @@ def _started(state: Mapping[str, Any] | None) -> str | None:
     return None if stamp is None or stamp.startswith("1970-") else str(stamp)
 
 
+def _disruption(status: Mapping[str, Any]) -> str | None:
+    target = _condition(status, "DisruptionTarget") or {}
+    if target.get("status") != "True":
+        return None
+    return str(target.get("message") or target.get("reason") or "the cluster says no more")
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
     return next((c for c in status.get("conditions") or () if c.get("type") == kind), None)
 
 
 def _trouble(
-    waiting: Mapping[str, Any] | None, scheduled: Mapping[str, Any] | None
+    waiting: Mapping[str, Any] | None,
+    scheduled: Mapping[str, Any] | None,
+    last: Mapping[str, Any] | None,
 ) -> tuple[str, str] | None:
-    """Why the op does not start, in words that stay the same while the cause does."""
+    """Why the op does not run, in words that stay the same while the cause does."""
     if scheduled is not None and scheduled.get("status") == "False":
         return "Unschedulable", str(scheduled.get("message") or "no node can take the pod")
     reason = (waiting or {}).get("reason")
@@ -136,6 +165,11 @@ def _trouble(
         return (
             "ImagePull",
             "the image cannot be pulled; check its name, and that the node reaches its registry",
+        )
+    if reason == "CrashLoopBackOff":
+        return (
+            "BackOff",
+            f"exit code {(last or {}).get('exitCode')}; the kubelet starts it again after a wait",
         )
     if reason in _CREATE_TROUBLE:
         return str(reason), str((waiting or {}).get("message") or "the container cannot be started")

@@ -39,6 +39,8 @@ class OpReason(StrEnum):
     POD_LOST = "PodLost"
     POD_DELETED = "PodDeleted"
     DEFINITION_CHANGED = "DefinitionChanged"
+    RESTARTING = "Restarting"
+    NODE_LOST = "NodeLost"
 
 
 def waiting(definition: Definition) -> Ops:
@@ -69,7 +71,7 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
         if not lost:
             return op
         if op.state == "Stopping":
-            return _stopped(op, now)
+            return stopped(op, now)
         return ended(
             op,
             "Failed",
@@ -81,15 +83,19 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
         update={
             "pod": pod.name,
             "node": pod.node if told(pod, now) else op.node,
+            "restarts": op.restarts if pod.restarts == 0 else pod.restarts,
             "started_at": op.started_at or (micro_timestamp(pod.start_stamp) if pod.start_stamp else None),
         }
     )
     if pod.ended is not None:
         return _outcome(op, pod, now)
+    # Of the run before, when there was one.
+    op = op.model_copy(update={"exit_code": None, "ended_at": None})
     if op.state == "Stopping":
         return op
     if pod.started_at is not None:
-        return op.model_copy(update={"state": "Running", "reason": None, "message": None})
+        reason, message = pod.trouble or (None, None)
+        return op.model_copy(update={"state": "Running", "reason": reason, "message": message})
     reason, message = pod.trouble or (None, None)
     return op.model_copy(update={"state": "Starting", "reason": reason, "message": cut(message)})
 
@@ -110,7 +116,10 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     assert end is not None  # noqa: S101 - the caller looked
     op = op.model_copy(update={"exit_code": end.exit_code})
     if op.state == "Stopping":
-        return _stopped(op, end.by)
+        return stopped(op, end.by)
+    if pod.disrupted is not None:
+        message = f"pod {pod.name} was taken off node {pod.node}: {pod.disrupted}"
+        return ended(op, "Failed", OpReason.NODE_LOST, message, end.by)
     if pod.deleting:
         message = f"pod {pod.name} was deleted by somebody else; delete or stop the NosanaJob instead"
         return ended(op, "Failed", OpReason.POD_DELETED, message, end.by)
@@ -121,7 +130,7 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, said, end.by)
 
 
-def _stopped(op: OpStatus, at: datetime) -> OpStatus:
+def stopped(op: OpStatus, at: datetime) -> OpStatus:
     """An op that was told to stop, and has."""
     if op.reason == OpReason.EXPIRED and op.started_at is not None:
         return ended(op, "Succeeded", op.reason, op.message, at)

@@ -45,10 +45,14 @@ class Kube(Protocol):
         pod: str,
         container: str,
         *,
+        previous: bool = False,
         timestamps: bool = True,
         limit_bytes: int | None = None,
     ) -> bytes:
-        """From the log's beginning. NotFound, Refused: there is none; Unavailable: no answer."""
+        """From the log's beginning; `previous`: of the container before its last restart.
+
+        NotFound, Refused: there is none; Unavailable: no answer.
+        """
 
 
 class Cache(Protocol):

@@ -144,7 +144,7 @@ def _engine_state(op: OpStatus) -> dict[str, Any]:
         "OOMKilled": op.reason == "OOMKilled",
         "StartedAt": op.started_at,
         "FinishedAt": op.ended_at,
-        "RestartCount": 0,
+        "RestartCount": op.restarts or 0,
     }
 
 

@@ -83,6 +83,11 @@ class PodView:
     op_index: int
     op_id: str = ""
     node: str | None = None
+    attempt: int = 0
+    tries: int = 0
+    """How often at most its op gets another pod when it fails."""
+    restarts: int = 0
+    """How often the kubelet has started its container again."""
     address: str | None = None
     """Its IP address, once it has one."""
     scheduled_at: datetime | None = None
@@ -91,7 +96,9 @@ class PodView:
     start_stamp: datetime | None = None
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
-    """(reason, sentence) why it does not start: unschedulable, image not pulled."""
+    """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""
+    disrupted: str | None = None
+    """Why the cluster took it away from its op: evicted, preempted, its node gone."""
     deleting: bool = False
     stopping: bool = False
     """Asked to stop already: a deadline is set, or it is being deleted."""
@@ -119,7 +126,9 @@ class JobView:
     now: datetime
     definition: DefinitionState = Loading()
     pods: Mapping[int, PodView] = field(default_factory=lambda: MappingProxyType({}))
-    """By op index."""
+    """Of each op's current attempt, by op index."""
+    earlier: tuple[PodView, ...] = ()
+    """Of earlier attempts, oldest first; all have ended."""
     lost: frozenset[int] = frozenset()
     """Ops whose pod should be there, and the API server says that it is not."""
     refused: Mapping[int, Refusal] = field(default_factory=lambda: MappingProxyType({}))

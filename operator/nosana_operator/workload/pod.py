@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nosana_operator.api import ANNOTATION_OP_ID, FINALIZER_OP, Toleration
+from nosana_operator.api import (
+    ANNOTATION_ATTEMPT,
+    ANNOTATION_OP_ID,
+    ANNOTATION_TRIES,
+    FINALIZER_OP,
+    Toleration,
+)
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration
 from nosana_operator.api.quantity import cores, parse_quantity, size
 from nosana_operator.definition import RunArgs, exposed_ports
@@ -13,6 +19,7 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, child, pod_name
 from nosana_operator.workload.names import name_search
+from nosana_operator.workload.restart import restart
 
 CONTAINER: Final = "op"
 """The name of an op's container: where its exit code and log are read."""
@@ -36,14 +43,19 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
     if problems:
         raise ArgsError(ctx.op(op_index).id, problems)
     metadata = child(ctx, pod_name(ctx, op_index, attempt), op_index)
-    metadata["annotations"] = {ANNOTATION_OP_ID: ctx.op(op_index).id}
+    policy = restart(args)
+    metadata["annotations"] = {
+        ANNOTATION_OP_ID: ctx.op(op_index).id,
+        **({ANNOTATION_ATTEMPT: str(attempt)} if attempt else {}),
+        **({ANNOTATION_TRIES: str(policy.tries)} if policy.tries else {}),
+    }
     metadata["finalizers"] = [FINALIZER_OP]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
         "spec": {
-            "restartPolicy": "Never",
+            "restartPolicy": policy.in_pod,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,

@@ -101,10 +101,6 @@ def _unsupported_args(place: Place, args: RunArgs) -> Iterator[Problem]:
         yield Problem(
             json_path((*place, "authentication")), f"private registries are {_LATER}", "use a public image"
         )
-    if args.restart_policy not in (None, "no"):
-        yield Problem(
-            json_path((*place, "restart_policy")), f"restarting an op is {_LATER}", "take it out, or write no"
-        )
     if args.trusted_execution_env:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
