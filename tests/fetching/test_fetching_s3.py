@@ -1,0 +1,239 @@
+"""S3: places as a table, and fetches from moto and from a plain web server."""
+
+from __future__ import annotations
+
+import urllib.parse
+import urllib.request
+
+import pytest
+
+from nosana_operator.fetching.errors import FetchError
+from nosana_operator.fetching.names import mirrored, safe_path
+from nosana_operator.fetching.s3 import Place, places
+from nosana_operator.fetching.spec import S3Source
+
+from .conftest import Fetch, Site, content_of, names_of
+
+AWS = "https://s3.amazonaws.com"
+R2 = "https://acc.r2.cloudflarestorage.com"
+
+
+@pytest.mark.parametrize(
+    ("source", "signed", "expected"),
+    [
+        (S3Source("s3://b/p/q"), False, [Place(AWS, "b", "p/q")]),
+        (S3Source("s3://b"), True, [Place(AWS, "b", "")]),
+        (S3Source(bucket="b"), True, [Place(AWS, "b", "")]),
+        (S3Source(f"{R2}/b/p", "b"), True, [Place(R2, "b", "p")]),
+        (S3Source(f"{R2}/p", "b"), True, [Place(R2, "b", "p")]),
+        (S3Source(f"{R2}/b/p"), True, [Place(R2, "b", "p"), Place(R2, None, "b/p")]),
+        (
+            S3Source("https://m.io/x/1"),
+            False,
+            [Place("https://m.io", None, "x/1"), Place("https://m.io", "x", "1")],
+        ),
+        (S3Source("https://m.io/"), False, [Place("https://m.io", None, "")]),
+        (
+            S3Source("https://b.s3.eu-west-1.amazonaws.com/p/"),
+            False,
+            [Place("https://b.s3.eu-west-1.amazonaws.com", None, "p", "eu-west-1")],
+        ),
+        (
+            S3Source("https://s3.eu-west-1.amazonaws.com/b/p"),
+            False,
+            [Place("https://s3.eu-west-1.amazonaws.com", "b", "p", "eu-west-1")],
+        ),
+        (
+            S3Source("http://h:9000/b/a%20b"),
+            True,
+            [Place("http://h:9000", "b", "a b"), Place("http://h:9000", None, "b/a b")],
+        ),
+    ],
+)
+def test_places(source: S3Source, signed: bool, expected: list[Place]) -> None:
+    assert list(places(source, signed=signed)) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        S3Source(),
+        S3Source("ftp://x/y"),
+        S3Source("models/x"),
+        S3Source("https://user:pw@h/x"),
+        S3Source("s3:///x"),
+    ],
+)
+def test_what_is_no_place(source: S3Source) -> None:
+    with pytest.raises(FetchError) as error:
+        places(source, signed=False)
+    assert "pw" not in str(error.value)
+
+
+MIRRORS = {"s3://bucket": "https://models.io", "https://models.io": "http://here:1/m/"}
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("s3://bucket/a", "http://here:1/m/a"),
+        ("s3://bucket", "http://here:1/m"),
+        ("s3://bucket-2/a", "s3://bucket-2/a"),
+        ("https://models.io/x", "http://here:1/m/x"),
+        ("https://models.io.evil/x", "https://models.io.evil/x"),
+    ],
+)
+def test_mirrors(url: str, asked: str) -> None:
+    assert mirrored(url, MIRRORS) == asked
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "", "a//b", "a\0b", "..\\x", "x" * 300, "a/.", "a/"]
+)
+def test_names_that_lead_out(name: str) -> None:
+    with pytest.raises(FetchError, match="leads out of the target folder"):
+        safe_path(name, "somewhere")
+
+
+# -- moto -------------------------------------------------------------------------------------------------
+
+OBJECTS = {"folder/a.txt": b"a", "folder/deep/b c+ü.bin": b"b" * 500_000, "other/c": b"c"}
+HEADERS = {"x-amz-acl": "public-read", "Content-Type": "application/octet-stream"}
+KEYS = {"region": "us-east-1", "keyId": "AKIAKEY", "secret": "very/secret"}
+
+
+@pytest.fixture
+def bucket(moto: str) -> str:
+    """A fresh bucket with OBJECTS, readable by everybody."""
+    urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", data=b"", method="POST")).close()
+    _put(f"{moto}/models", b"")
+    for key, content in OBJECTS.items():
+        _put(f"{moto}/models/{urllib.parse.quote(key)}", content)
+    return moto
+
+
+def _put(url: str, content: bytes) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, content, HEADERS, method="PUT")).close()
+
+
+def s3(*sources: dict[str, object], keys: object = None, **more: object) -> dict[str, object]:
+    return {"type": "S3", "sources": list(sources), **({"credentials": keys} if keys else {}), **more}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["public", "signed"])
+async def test_folder_of_a_bucket(fetch: Fetch, bucket: str, keys: object) -> None:
+    ran = await fetch(s3({"url": f"{bucket}/models/folder"}, keys=keys))
+    assert (ran.code, ran.message) == (0, "")
+    assert content_of(fetch.folder()) == {"a.txt": b"a", "deep/b c+ü.bin": b"b" * 500_000}
+    assert ran.lines[-1]["total"] == 500_001
+    assert "very/secret" not in str(ran.lines)
+
+
+@pytest.mark.contract
+async def test_the_other_forms(fetch: Fetch, bucket: str) -> None:
+    ran = await fetch(
+        s3({"url": f"{bucket}/models", "files": ["other/c", "folder/a.txt"]}, keys=KEYS),
+        s3({"url": bucket, "bucket": "models"}, keys=KEYS),
+        s3(
+            {"url": f"{bucket}/models/folder/deep"},
+            {"url": f"{bucket}/models", "files": ["other/c"]},
+            writable=True,
+        ),
+        s3({"url": f"{bucket}/models/folder/a.txt"}),
+    )
+    assert (ran.code, ran.message) == (0, "")
+    assert content_of(fetch.folder(0)) == {"other/c": b"c", "folder/a.txt": b"a"}
+    assert content_of(fetch.folder(1)) == OBJECTS
+    assert content_of(fetch.folder(2)) == {"b c+ü.bin": b"b" * 500_000, "other/c": b"c"}
+    assert content_of(fetch.folder(3)) == {"a.txt": b"a"}
+    assert (fetch.folder(2) / "other").stat().st_mode & 0o777 == 0o777
+    assert (fetch.folder(2) / "other/c").stat().st_mode & 0o777 == 0o666
+    assert (fetch.folder(0) / "other/c").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.contract
+async def test_what_is_not_there(fetch: Fetch, bucket: str) -> None:
+    ran = await fetch(s3({"url": f"{bucket}/models/nothing"}))
+    assert ran.code == 1
+    assert "nothing" in ran.message
+    ran = await fetch(s3({"url": f"{bucket}/models", "files": ["no/such"]}, keys=KEYS))
+    assert "there is no no/such (HTTP 404); check its name" in ran.message
+
+
+# -- a plain web server -----------------------------------------------------------------------------------
+
+
+@pytest.mark.contract
+async def test_listed_files_of_a_web_server(fetch: Fetch, site: Site) -> None:
+    site.files = {"/nets/a.bin": b"a" * 200_000, "/nets/b.bin": b"b"}
+    site.trouble.cut["a.bin"] = [70_000]
+    ran = await fetch(s3({"url": f"{site.url}/nets", "files": ["a.bin", "b.bin"]}))
+    assert ran.code == 0
+    assert content_of(fetch.folder()) == {"a.bin": b"a" * 200_000, "b.bin": b"b"}
+    assert any(served.start > 0 for served in site.served)
+
+
+@pytest.mark.contract
+async def test_a_file_that_changes_meanwhile_is_fetched_anew(fetch: Fetch, site: Site) -> None:
+    """The part that came belongs to another ETag, and is thrown away."""
+    site.files = {"/f": b"old" * 100_000}
+    site.trouble.cut["/f"] = [100_000]
+    site.on_cut = lambda: site.files.update({"/f": b"new" * 100_000})
+    ran = await fetch(s3({"url": site.url, "files": ["f"]}))
+    assert ran.code == 0
+    assert content_of(fetch.folder()) == {"f": b"new" * 100_000}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "HTTP 401"),
+        (403, "is public; a private bucket needs IAM"),
+        (404, "there is no nets/a"),
+        (451, "legal"),
+    ],
+)
+async def test_final_answers_are_not_repeated(fetch: Fetch, site: Site, status: int, said: str) -> None:
+    site.files = {"/nets/a": b"a"}
+    site.trouble.status["/nets/a"] = [status]
+    ran = await fetch(s3({"url": f"{site.url}/nets", "files": ["a"]}))
+    assert ran.code == 1
+    assert said in ran.message
+    assert names_of(ran) == []
+    assert ran.lines[-1] == {"event": "failed", "message": ran.message}
+
+
+@pytest.mark.contract
+async def test_a_server_that_stays_broken_is_given_up(fetch: Fetch, site: Site) -> None:
+    site.files = {"/a": b"a"}
+    site.trouble.status["/a"] = [500] * 9
+    ran = await fetch(s3({"url": site.url, "files": ["a"]}))
+    assert (
+        "a could not be fetched in 6 attempts: the server is busy or broken (HTTP 500 for a)" in ran.message
+    )
+
+
+@pytest.mark.contract
+async def test_too_much_for_the_job_is_said_at_once(fetch: Fetch, bucket: str) -> None:
+    fetch.room = 1000
+    ran = await fetch(s3({"url": f"{bucket}/models/folder"}))
+    assert ran.message == (
+        "the files need 500.0 kB, but the job may store 1.0 kB; fetch less, or raise ephemeralStorage of its resources"
+    )
+    assert content_of(fetch.folder()) == {}
+
+
+@pytest.mark.contract
+async def test_folders_for_other_mounts_are_made(fetch: Fetch, site: Site) -> None:
+    site.files = {"/a": b"a"}
+    fetch.folders = [fetch.folder() / "sub" / "er"]
+    assert (await fetch(s3({"url": site.url, "files": ["a"]}))).code == 0
+    assert fetch.folders[0].is_dir()
+
+
+async def test_unreadable_spec_says_so(fetch: Fetch) -> None:
+    ran = await fetch({"type": "FTP"})
+    assert ran.code == 1
+    assert "use the fetch image of the operator's own version" in ran.message
