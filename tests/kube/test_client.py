@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from kube.scripted_api import Answer, ScriptedApi, scripted, status_answer
-from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
+from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused, Unavailable
 from nosana_operator.kube import CORE_KINDS, KubeClient, KubeConflict, KubeRefused, KubeUnavailable, Resource
 
 KINDS = {**CORE_KINDS, "NosanaJob": Resource("NosanaJob", "nosana.io", "v1alpha1", "nosanajobs")}
@@ -138,6 +138,31 @@ async def test_delete_says_which_object_and_how() -> None:
 async def test_deleting_what_is_gone_or_another_by_now_is_fine(code: int) -> None:
     async with bench(status_answer(code)) as b:
         await b.client.delete("Pod", "ns", "p", uid="u")
+
+
+async def test_a_followed_log_comes_line_by_line() -> None:
+    async with bench(Answer(body=b"t1 one\nt2 two\nt3 half")) as b:
+        got = [line async for line in b.client.follow_logs("ns", "p", "op", since="2026-01-02T03:04:05.6Z")]
+    assert got == [b"t1 one\n", b"t2 two\n", b"t3 half"]
+    assert b.api.asked[0].path == "/api/v1/namespaces/ns/pods/p/log"
+    assert b.api.asked[0].query == {
+        "container": "op",
+        "timestamps": "true",
+        "follow": "true",
+        "sinceTime": "2026-01-02T03:04:05.6Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [(status_answer(404), NotFound), (status_answer(400), Refused), (Answer(cut=True), Unavailable)],
+)
+async def test_a_log_that_cannot_be_followed_is_an_outcome(
+    answer: Answer, outcome: type[NosanaError]
+) -> None:
+    async with bench(answer) as b:
+        with pytest.raises(outcome):
+            await anext(b.client.follow_logs("ns", "p", "op"))
 
 
 async def test_logs_come_as_bytes_with_the_options_asked_for() -> None:

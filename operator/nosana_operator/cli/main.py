@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from nosana_operator.cli.crds import crds
+from nosana_operator.cli.logs import logs
 from nosana_operator.cli.render import render
+from nosana_operator.cli.result import result
 from nosana_operator.cli.run import run
 from nosana_operator.cli.schema import schema
+from nosana_operator.cli.status import status
 from nosana_operator.cli.submit import submit
 from nosana_operator.cli.validate import validate
 
@@ -19,8 +22,11 @@ def main() -> None:
 
 
 main.add_command(crds)
+main.add_command(logs)
 main.add_command(render)
+main.add_command(result)
 main.add_command(run)
-main.add_command(submit)
 main.add_command(schema)
+main.add_command(status)
+main.add_command(submit)
 main.add_command(validate)

@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 
 import click
 
-from nosana_operator.api import GROUP, JOB_KIND, PLURALS, VERSION, JobCondition, find, is_true
+from nosana_operator.api import JOB_KIND, JobCondition, find, is_true
+from nosana_operator.cli.cluster import kubeconfig_option, sign_in
 from nosana_operator.cli.documents import (
     SUFFIX,
     DocumentError,
@@ -48,11 +49,7 @@ class Kube(Protocol):
     "--name", help="Name of the NosanaJob; a definition file's name is made from the file otherwise."
 )
 @click.option("--namespace", help="Namespace of the NosanaJob; otherwise the file's, or the kubeconfig's.")
-@click.option(
-    "--kubeconfig",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Which cluster; otherwise $KUBECONFIG, the pod's own, or ~/.kube/config.",
-)
+@kubeconfig_option
 def submit(file: str, wait: bool, name: str | None, namespace: str | None, kubeconfig: Path | None) -> None:
     """Run a job privately on this cluster; prints the NosanaJob's name.
 
@@ -71,14 +68,8 @@ def submit(file: str, wait: bool, name: str | None, namespace: str | None, kubec
 
 
 async def _submit(job: JobDocument, *, unique: bool, wait: bool, kubeconfig: Path | None) -> bool:
-    # Not at the top: signing in to Kubernetes takes longer to import than the other commands take to run.
-    from nosana_operator.kube import KubeClient, Resource, load_credentials
-
-    credentials = load_credentials(kubeconfig)
-    kinds = {JOB_KIND: Resource(JOB_KIND, GROUP, VERSION, PLURALS[JOB_KIND])}
-    async with credentials.open_session(user_agent=MANAGER) as session:
-        kube = KubeClient(session, kinds=kinds)
-        made = await send(kube, job, namespace=credentials.namespace, unique=unique)
+    async with sign_in(kubeconfig) as (kube, namespace):
+        made = await send(kube, job, namespace=namespace, unique=unique)
         click.echo(made["metadata"]["name"])
         return await follow(kube, made, lambda line: click.echo(line, err=True)) if wait else True
 

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ _RELISTS = 3
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30)
 # A log of many megabytes from a slow kubelet takes longer than any other request; silence does not.
 _LOG_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=30, sock_read=30)
+_FOLLOW_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)
 _UNTYPED = "failed to create typed patch object"
 """What the API server says, under 500 of all codes, to an apply whose fields its schema does not know."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -266,6 +267,34 @@ class KubeClient:
             params=params,
             timeout=_LOG_TIMEOUT,
         )
+
+    async def follow_logs(
+        self, namespace: str, pod: str, container: str, *, since: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """Each line of a container's log, led by its timestamp, until the container ends or the line breaks.
+
+        `since` (RFC 3339) leaves out what is older, by whole seconds. Raises as `read_logs`. When it ends,
+        look at the pod: whoever stands in between may have cut a connection that was silent for long.
+        """
+        resource = self.resource("Pod")
+        path = resource.path(namespace, pod, "log")
+        params = {"container": container, "timestamps": "true", "follow": "true"}
+        if since is not None:
+            params["sinceTime"] = since
+        try:
+            async with self._session.get(path, params=params, timeout=_FOLLOW_TIMEOUT) as response:
+                if response.status >= 300:
+                    raise _failure(f"logs {path}", response, await response.read())
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line + b"\n"
+                if rest:
+                    yield rest
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = f"The Kubernetes API stopped to follow logs {path}: {error or type(error).__name__}"
+            raise KubeUnavailable(text) from error
 
     async def read_path(self, path: str) -> bytes:
         """A path outside the table of kinds ("/version", "/readyz", "/apis/GROUP/VERSION")."""

@@ -1,0 +1,92 @@
+"""What the commands that talk to a cluster share: which one, which job, and how they say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import click
+
+from nosana_operator.api import GROUP, JOB_KIND, PLURALS, VERSION
+from nosana_operator.errors import NosanaError, NotFound
+
+if TYPE_CHECKING:
+    from nosana_operator.kube import KubeClient
+
+Body = dict[str, Any]
+Command = TypeVar("Command", bound=Callable[..., Any])
+USER_AGENT = "nosana-operator-cli"
+
+
+class JobNotFoundError(NotFound):
+    """There is no such NosanaJob."""
+
+
+class Reader(Protocol):
+    """The part of the Kubernetes client that reads objects."""
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        """One object; raises NotFound."""
+
+
+kubeconfig_option = click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Which cluster; otherwise $KUBECONFIG, the pod's own, or ~/.kube/config.",
+)
+
+
+def job_options(command: Command) -> Command:
+    """The argument and options of a command about one NosanaJob."""
+    namespace = click.option("-n", "--namespace", help="Of the NosanaJob; otherwise the kubeconfig's.")
+    return click.argument("job")(namespace(kubeconfig_option(command)))
+
+
+@asynccontextmanager
+async def sign_in(kubeconfig: Path | None) -> AsyncIterator[tuple[KubeClient, str]]:
+    """A client of the cluster, and the namespace that the kubeconfig names. Raises KubeError."""
+    # Not at the top: signing in to Kubernetes takes longer to import than the other commands take to run.
+    from nosana_operator.kube import CORE_KINDS, KubeClient, Resource, load_credentials
+
+    credentials = load_credentials(kubeconfig)
+    kinds = {**CORE_KINDS, JOB_KIND: Resource(JOB_KIND, GROUP, VERSION, PLURALS[JOB_KIND])}
+    async with credentials.open_session(user_agent=USER_AGENT) as session:
+        yield KubeClient(session, kinds=kinds), credentials.namespace
+
+
+def on_cluster(
+    kubeconfig: Path | None, namespace: str | None, work: Callable[[KubeClient, str], Awaitable[int]]
+) -> None:
+    """Do `work` with a client and the namespace, and exit with what it gives; an error of ours exits 1."""
+
+    async def run() -> int:
+        async with sign_in(kubeconfig) as (kube, default):
+            return await work(kube, namespace or default)
+
+    try:
+        code = asyncio.run(run())
+    except NosanaError as error:
+        click.echo(f"nosana-operator: {error}", err=True)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)
+
+
+async def find_job(kube: Reader, namespace: str, name: str) -> Body:
+    """The NosanaJob. Raises JobNotFoundError with what to try."""
+    try:
+        return await kube.get(JOB_KIND, namespace, name)
+    except NotFound:
+        raise JobNotFoundError(
+            f"there is no NosanaJob {name} in namespace {namespace}; look with kubectl get nj -A, "
+            "or give --namespace"
+        ) from None
+
+
+def status_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The job's status as it stands; empty when nobody has looked at it yet."""
+    return job.get("status") or {}

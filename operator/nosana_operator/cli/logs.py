@@ -1,0 +1,223 @@
+"""`nosana-operator logs`: of running ops from their pods, of an ended job from its result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import click
+
+from nosana_operator.api import JobCondition, is_true
+from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
+from nosana_operator.cli.result import fetch_result
+from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
+from nosana_operator.workload import CONTAINER
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks at a job that is followed."""
+_STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.]*(?:Z|[+-]\d\d:\d\d)) ")
+
+Body = dict[str, Any]
+Tell = Callable[[str, str], object]
+"""(op id, text with its line break)."""
+
+
+class NoSuchOpError(NosanaError):
+    """The job has no op of that name."""
+
+
+class Kube(Reader, Protocol):
+    """The part of the Kubernetes client that is used here."""
+
+    async def read_logs(self, namespace: str, pod: str, container: str, *, timestamps: bool = True) -> bytes:
+        """What there is of a container's log."""
+
+    def follow_logs(
+        self, namespace: str, pod: str, container: str, *, since: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """Its lines as they come, with timestamps."""
+
+
+@click.command()
+@job_options
+@click.option("--op", help="Of this op only.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+def logs(job: str, op: str | None, follow: bool, namespace: str | None, kubeconfig: Path | None) -> None:
+    """Print the logs of NosanaJob JOB, of all its ops or of one.
+
+    With more than one op, each line is led by its op's id.
+    """
+
+    async def work(kube: Kube, place: str) -> int:
+        found = await find_job(kube, place, job)
+        tell = _printer(found, op)
+        if follow:
+            await follow_job(kube, found, tell, op=op)
+        else:
+            await show(kube, found, tell, op=op)
+        return 0
+
+    on_cluster(kubeconfig, namespace, work)
+
+
+async def show(kube: Kube, job: Body, tell: Tell, *, op: str | None = None) -> None:
+    """Tell what there is now. Raises NoSuchOpError."""
+    wanted = _ops(job, op)
+    if _over(job):
+        await _from_result(kube, job, tell, {each["id"] for each in wanted})
+        return
+    for each in wanted:
+        if each.get("pod"):
+            try:
+                data = await kube.read_logs(
+                    job["metadata"]["namespace"], each["pod"], CONTAINER, timestamps=False
+                )
+            except (NotFound, Refused):
+                continue  # It has not started, or its pod is gone.
+            for line in data.splitlines(keepends=True):
+                tell(each["id"], line.decode("utf-8", "replace"))
+
+
+async def follow_job(
+    kube: Kube,
+    job: Body,
+    tell: Tell,
+    *,
+    op: str | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Tell each line as it comes until the job has ended.
+
+    An op whose pod came and went between two looks is told from the result.
+    """
+    metadata = job["metadata"]
+    followed: dict[str, _Follower] = {}
+    try:
+        while True:
+            ops = _ops(job, op) if status_of(job).get("ops") else ()
+            for each in ops:
+                if (pod := each.get("pod")) and pod not in followed and not _over(job):
+                    followed[pod] = _Follower(kube, metadata["namespace"], pod, each["id"], tell)
+                    followed[pod].start()
+            if _over(job):
+                break
+            await sleep(LOOK_EVERY)
+            for follower in followed.values():
+                follower.look(still=_live(job, follower.pod))
+            try:
+                job = await _again(kube, metadata)
+            except Unavailable as error:
+                click.echo(f"waiting for the Kubernetes API: {error}", err=True)
+        for follower in followed.values():
+            await follower.drain()
+    finally:
+        for follower in followed.values():
+            follower.stop()
+    told = {follower.op for follower in followed.values() if follower.told}
+    missed = {each["id"] for each in _ops(job, op)} - told
+    if missed:
+        await _from_result(kube, job, tell, missed)
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Passes on one pod's lines, each once, also over broken connections."""
+
+    kube: Kube
+    namespace: str
+    pod: str
+    op: str
+    tell: Tell
+    told: bool = False
+    last: bytes = b""
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Follow from where it was left."""
+        self.task = asyncio.create_task(self._run(), name=f"log of {self.pod}")
+
+    def look(self, *, still: bool) -> None:
+        """Go on after a cut connection while the pod lives."""
+        if still and self.task is not None and self.task.done():
+            self.start()
+
+    async def drain(self) -> None:
+        """The job has ended: take what is still on its way."""
+        if self.task is not None:
+            await asyncio.wait([self.task], timeout=10)
+
+    def stop(self) -> None:
+        """Follow no more."""
+        if self.task is not None:
+            self.task.cancel()
+
+    async def _run(self) -> None:
+        since = self.last.decode() or None
+        try:
+            async for line in self.kube.follow_logs(self.namespace, self.pod, CONTAINER, since=since):
+                match = _STAMP.match(line)
+                stamp = match[1] if match else b""
+                # Asked again for whole seconds, the server repeats some lines.
+                if since is not None and stamp and stamp <= since.encode():
+                    continue
+                self.last = stamp or self.last
+                self.told = True
+                self.tell(self.op, line[match.end() if match else 0 :].decode("utf-8", "replace"))
+        except (NotFound, Refused, Unavailable):
+            return  # Not started yet, gone, or a broken line; `look` tries again while it lives.
+
+
+async def _from_result(kube: Kube, job: Body, tell: Tell, ops: set[str]) -> None:
+    flow = json.loads(await fetch_result(kube, job))
+    for error in flow.get("errors") or ():
+        click.echo(f"{error.get('event')}: {error.get('message')}", err=True)
+    for state in flow["opStates"]:
+        if state["operationId"] in ops:
+            for entry in state["logs"]:
+                tell(state["operationId"], entry.get("log") or "")
+
+
+async def _again(kube: Kube, metadata: Mapping[str, Any]) -> Body:
+    job = await find_job(kube, metadata["namespace"], metadata["name"])
+    if job["metadata"]["uid"] != metadata["uid"]:
+        raise NotFound(f"NosanaJob {metadata['name']} was deleted, and made again by somebody else")
+    return job
+
+
+def _ops(job: Body, op: str | None) -> Sequence[Mapping[str, Any]]:
+    ops = status_of(job).get("ops") or ()
+    if op is None:
+        return tuple(ops)
+    found = tuple(each for each in ops if each["id"] == op)
+    if not found:
+        there = ", ".join(each["id"] for each in ops) or "none yet"
+        raise NoSuchOpError(f"NosanaJob {job['metadata']['name']} has no op {op!r}; there are: {there}")
+    return found
+
+
+def _live(job: Body, pod: str) -> bool:
+    return any(
+        each.get("pod") == pod and each["state"] in ("Starting", "Running", "Stopping")
+        for each in status_of(job).get("ops") or ()
+    )
+
+
+def _over(job: Body) -> bool:
+    conditions = status_of(job).get("conditions")
+    return is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
+
+
+def _printer(job: Body, op: str | None) -> Tell:
+    """Lines to standard output; with the op's id where there may be several."""
+    several = op is None and len(status_of(job).get("ops") or ()) != 1
+
+    def tell(name: str, text: str) -> None:
+        line = text if text.endswith("\n") else f"{text}\n"
+        click.echo(f"[{name}] {line}" if several else line, nl=False)
+
+    return tell
