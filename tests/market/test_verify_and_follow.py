@@ -116,6 +116,8 @@ def test_every_field_of_the_spec_is_compared(field: str) -> None:
             "resources": {"cpu": "64"},
             "runtimeClassName": "privileged",
             "exposure": {"domain": "evil.example"},
+            "nodeLossPolicy": "Fail",
+            "onNoCapacity": "Wait",
         }
     )
     forged = WHOLE.model_copy(update={field: getattr(other, field)})

@@ -63,6 +63,8 @@ class JobReason(StrEnum):
     DELETED = "Deleted"
     RUN_GONE = "RunGone"
     OP_FAILED = "OpFailed"
+    NO_CAPACITY = "NoCapacity"
+    NODE_SILENT = "NodeSilent"
     # Settled
     SETTLING = "Settling"
     FINISHED = "Finished"

@@ -84,6 +84,11 @@ class NosanaJobSpec(ApiModel):
     resources: Resources = Resources()
     runtime_class_name: str | None = Field(default=None, max_length=253)
     exposure: Exposure = Exposure()
+    on_no_capacity: Literal["Finish", "Quit", "Wait"] | None = Field(
+        default=None,
+        description="When no node can take an op for 5 minutes: Wait, or end the job (Finish; a market's job "
+        "by Quit is given back unpaid). Unset: Finish for a market's job, Wait for a private one.",
+    )
     node_loss_policy: Literal["Retry", "Fail"] = Field(
         default="Retry",
         description="What becomes of an op whose node is gone for good, or which was evicted: run again "

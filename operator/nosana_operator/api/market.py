@@ -61,6 +61,13 @@ class NosanaMarketSpec(ApiModel):
     )
 
 
+    on_no_capacity: Literal["Finish", "Quit", "Wait"] = Field(
+        default="Finish",
+        description="A job whose pod no node can take for 5 minutes: Finish tells the poster and is paid the "
+        "seconds; Quit gives the run back unpaid when nothing of it has run; Wait holds it until it expires.",
+    )
+
+
 class SlotStatus(StatusModel):
     """The slots as they are used."""
 

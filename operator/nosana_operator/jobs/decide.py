@@ -63,6 +63,7 @@ from nosana_operator.jobs.ops import (
     told,
     waiting,
 )
+from nosana_operator.jobs.patience import limit
 from nosana_operator.jobs.status import Say, all_over, kept, own_part, render
 from nosana_operator.jobs.view import JobView, Loaded, Loading, PodView, Unusable
 from nosana_operator.workload import op_objects
@@ -230,6 +231,10 @@ def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
         at = _op_limit(view, definition, op)
         if at is not None and view.now >= at:
             ops = replace(ops, _halted(view, op, OpReason.EXPIRED, "its execution.timeout is over"))
+        hopeless = limit(view, op)
+        if hopeless is not None and view.now >= hopeless[0]:
+            said = f"given up: {op.message}"
+            ops = replace(ops, stopping(op, hopeless[1], said))
     starts: list[StartOp] = []
     settled = False
     while not settled:
@@ -323,7 +328,10 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         ]
     else:
         phase = "Running" if any(op.started_at for op in ops) else "Starting"
-        if live and all(op.state == "Running" for op in live):
+        silent = [op for op in live if op.reason == OpReason.NODE_SILENT]
+        if silent:
+            said = [Say(JobCondition.READY, None, JobReason.NODE_SILENT, str(silent[0].message))]
+        elif live and all(op.state == "Running" for op in live):
             moments["ready"] = micro_timestamp(view.now)
             said = [Say(JobCondition.READY, True, JobReason.RUNNING, f"{_names(live)} running")]
         else:
@@ -391,6 +399,7 @@ def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[d
             if op.index in view.refused and (op.state == "Waiting" or due(view, op))
         ]
         limits += [at for op in ops if (at := due(view, op)) and op.index not in view.refused]
+    limits += [hopeless[0] for op in ops if (hopeless := limit(view, op))]
     limits += [
         pod.scheduled_at + DETAIL_AFTER
         for pod in view.pods.values()

@@ -89,6 +89,8 @@ def verdict(why: Cause | None, ops: Sequence[OpStatus]) -> Verdict:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         said = failed[0].message or failed[0].reason or "failed"
         message = f"op {failed[0].id!r} failed{more}: {said}"
+        if failed[0].reason == JobReason.NO_CAPACITY and not any(op.started_at for op in ops):
+            return Verdict(JobCondition.FAILED, JobReason.NO_CAPACITY, message[:4096], FlowStatus.FAILED)
         return Verdict(JobCondition.FAILED, JobReason.OP_FAILED, message[:4096], FlowStatus.FAILED)
     if why is not None:
         return Verdict(JobCondition.COMPLETE, why.reason, why.message, FlowStatus.SUCCESS)

@@ -65,6 +65,7 @@ class Observer:
         is_scheduled = bool(spec.get("nodeName"))
         started = _started(running or terminated or last)
         deleting = "deletionTimestamp" in meta
+        trouble = _trouble(state.get("waiting"), scheduled, last)
         return PodView(
             name=str(meta["name"]),
             uid=uid,
@@ -84,7 +85,9 @@ class Observer:
             started_at=self._when(uid, "started", started, now) if started else None,
             start_stamp=min(parse_timestamp(started), now) if started else None,
             ended=self._ended(uid, body, terminated, last, now),
-            trouble=_trouble(state.get("waiting"), scheduled, last),
+            trouble=trouble,
+            trouble_since=self._since(uid, trouble, scheduled, now),
+            silent=_silent(container, running, status),
             disrupted=_disruption(status),
             deleting=deleting,
             stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
@@ -122,6 +125,22 @@ class Observer:
             return Ended(at, at, (last or {}).get("exitCode"), why, status.get("message"))
         return None
 
+    def _since(
+        self,
+        uid: str,
+        trouble: tuple[str, str] | None,
+        scheduled: Mapping[str, Any] | None,
+        now: datetime,
+    ) -> datetime | None:
+        """Since when it has this trouble; what no stamp tells counts from when this process saw it."""
+        for fact in [f for f in self._seen if f[0] == uid and f[1].startswith("trouble ")]:
+            if trouble is None or fact[1] != f"trouble {trouble[0]}":
+                del self._seen[fact]
+        if trouble is None:
+            return None
+        stamp = (scheduled or {}).get("lastTransitionTime") if trouble[0] == "Unschedulable" else None
+        return self._when(uid, f"trouble {trouble[0]}", stamp, now)
+
     def _when(self, uid: str, what: str, stamp: str | None, now: datetime) -> datetime:
         fact = (uid, what)
         if fact not in self._seen:
@@ -141,6 +160,17 @@ def _disruption(status: Mapping[str, Any]) -> str | None:
     if target.get("status") != "True":
         return None
     return str(target.get("message") or target.get("reason") or "the cluster says no more")
+
+
+def _silent(
+    container: Mapping[str, Any], running: Mapping[str, Any] | None, status: Mapping[str, Any]
+) -> bool:
+    """Whether its node does not report: the node controller then takes `Ready` from the pod.
+
+    An op's container has no probe, so the kubelet itself says ready as long as it runs.
+    """
+    ready = _condition(status, "Ready") or {}
+    return bool(running and container.get("ready")) and ready.get("status") == "False"
 
 
 def _number(text: str | None) -> int:
@@ -172,5 +202,6 @@ def _trouble(
             f"exit code {(last or {}).get('exitCode')}; the kubelet starts it again after a wait",
         )
     if reason in _CREATE_TROUBLE:
-        return str(reason), str((waiting or {}).get("message") or "the container cannot be started")
+        said = (waiting or {}).get("message") or reason
+        return "ContainerNotCreated", f"the container cannot be made: {said}"
     return None

@@ -41,6 +41,14 @@ class OpReason(StrEnum):
     DEFINITION_CHANGED = "DefinitionChanged"
     RESTARTING = "Restarting"
     NODE_LOST = "NodeLost"
+    NODE_SILENT = "NodeSilent"
+    IMAGE_PULL = "ImagePull"
+    NOT_CREATED = "ContainerNotCreated"
+    NO_CAPACITY = "NoCapacity"
+
+
+GIVEN_UP: Final = frozenset({OpReason.IMAGE_PULL, OpReason.NOT_CREATED, OpReason.NO_CAPACITY})
+"""Reasons for which an op that never started is not waited for any longer: it has failed."""
 
 
 def waiting(definition: Definition) -> Ops:
@@ -95,6 +103,9 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
         return op
     if pod.started_at is not None:
         reason, message = pod.trouble or (None, None)
+        if pod.silent:
+            reason = OpReason.NODE_SILENT.value
+            message = f"node {pod.node} does not report; whether the op runs is not known"
         return op.model_copy(update={"state": "Running", "reason": reason, "message": message})
     reason, message = pod.trouble or (None, None)
     return op.model_copy(update={"state": "Starting", "reason": reason, "message": cut(message)})
@@ -134,6 +145,8 @@ def stopped(op: OpStatus, at: datetime) -> OpStatus:
     """An op that was told to stop, and has."""
     if op.reason == OpReason.EXPIRED and op.started_at is not None:
         return ended(op, "Succeeded", op.reason, op.message, at)
+    if op.reason in GIVEN_UP:
+        return ended(op, "Failed", op.reason, op.message, at)
     return ended(op, "Stopped", op.reason, op.message, at)
 
 

@@ -16,7 +16,7 @@ from nosana_operator.api import (
     find,
     micro_timestamp,
 )
-from nosana_operator.jobs.ops import OVER, told
+from nosana_operator.jobs.ops import OVER, OpReason, told
 from nosana_operator.jobs.view import JobView, Loaded
 
 OWN_CONDITIONS: Final = (
@@ -107,6 +107,7 @@ def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
     without is online once its op runs (DESIGN 4).
     """
     states = {op.id: op.state for op in ops}
+    silent = {op.id for op in ops if op.reason == OpReason.NODE_SILENT}
     checked: frozenset[str] = frozenset()
     endpoints: Sequence[Endpoint] = view.status.endpoints
     if isinstance(view.definition, Loaded):
@@ -118,6 +119,8 @@ def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
         state = endpoint.state
         if states.get(endpoint.op) != "Running":
             state = "Offline"
+        elif endpoint.op in silent:
+            state = "Unknown"
         elif isinstance(view.definition, Loaded):
             state = "Unknown" if endpoint.id in checked else "Online"
         shown.append(endpoint.model_copy(update={"state": state}))

@@ -97,6 +97,9 @@ class PodView:
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
     """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""
+    trouble_since: datetime | None = None
+    silent: bool = False
+    """Its node does not report: it may run or not."""
     disrupted: str | None = None
     """Why the cluster took it away from its op: evicted, preempted, its node gone."""
     deleting: bool = False

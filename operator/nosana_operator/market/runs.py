@@ -398,7 +398,11 @@ class _Pass:
             return self.record.settlement.kind == "quit"
         accepted = find(self.conditions, JobCondition.ACCEPTED)
         refused = accepted is not None and accepted.get("status") == "False"
-        return refused and market.on_bad_definition == "Quit"
+        failed = find(self.conditions, JobCondition.FAILED)
+        unplaced = failed is not None and failed.get("reason") == JobReason.NO_CAPACITY
+        return (refused and market.on_bad_definition == "Quit") or (
+            unplaced and market.on_no_capacity == "Quit"
+        )
 
     async def _announced(self, pinner: Pinner) -> str | None:
         """The CID to go on chain, its content pinned or the grace for that over; None: not yet."""

@@ -57,6 +57,7 @@ def job_spec(
         resources=market.slots.resources,
         exposure=market.exposure,
         runtime_class_name=market.runtime_class_name,
+        on_no_capacity=market.on_no_capacity,
         run=run_spec(run, job, market_ref),
     )
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, Operation, RunArgs
+
+
+DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
+"""Nosana's own models, as its nodes rewrite their address (job-definition.md §1.9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """How the resources of ops are fetched."""
+
+    image: str
+    """Of nosana-fetch."""
+    mirrors: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_MIRRORS))
+    """Beginnings of URLs, and what is asked in their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,8 @@ class JobContext:
     """From the settings; each field that the job's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
     """From the settings; below it the cluster's DNS has the names of Services."""
+    fetching: Fetching | None = None
+    """From the settings; None: nothing can be fetched here."""
 
     @property
     def job_address(self) -> str:

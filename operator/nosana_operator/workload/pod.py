@@ -19,6 +19,7 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, child, pod_name
 from nosana_operator.workload.names import name_search
+from nosana_operator.workload.resources import fetched
 from nosana_operator.workload.restart import restart
 
 CONTAINER: Final = "op"
