@@ -13,12 +13,13 @@ import click
 from nosana_operator.api import API_VERSION, GROUP, JOB_KIND, MAX_JOB_NAME, NosanaJobSpec, read
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
 from nosana_operator.errors import NosanaError
-from nosana_operator.workload import JobContext, gpu_demand, unsupported
+from nosana_operator.workload import Fetching, JobContext, gpu_demand, unsupported
 
 STDIN: Final = "-"
 NO_UID: Final = "00000000-0000-0000-0000-000000000000"
 DEFAULT_NAMESPACE: Final = "default"
 UNNAMED_CLUSTER: Final = "cluster"
+UNNAMED_FETCH_IMAGE: Final = "nosana-fetch"
 SUFFIX: Final = 6
 """Characters that `submit` appends to the name of a definition file, so that it may be submitted again."""
 
@@ -91,6 +92,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
         spec=job.spec,
         definition=job.definition,
         cluster=UNNAMED_CLUSTER,
+        fetching=Fetching(UNNAMED_FETCH_IMAGE),
     )
     plan(ctx.definition)
     problems = unsupported(ctx)

@@ -122,6 +122,7 @@ class DefinitionLoader:
             cluster=self._settings.cluster,
             default_exposure=self._settings.exposure,
             cluster_domain=self._settings.cluster_domain,
+            fetching=self._settings.fetching,
         )
         try:
             order = plan(definition)

@@ -20,6 +20,7 @@ from nosana_operator.api import (
     LABEL_OP,
     parse_timestamp,
 )
+from nosana_operator.jobs.fetch import FETCH_FAILED, Fetch, fetch_of
 from nosana_operator.jobs.view import Ended, PodView
 
 _FRESH: Final = timedelta(seconds=3)
@@ -65,7 +66,8 @@ class Observer:
         is_scheduled = bool(spec.get("nodeName"))
         started = _started(running or terminated or last)
         deleting = "deletionTimestamp" in meta
-        trouble = _trouble(state.get("waiting"), scheduled, last)
+        fetch = fetch_of(status) or Fetch()
+        trouble = fetch.trouble or _trouble(state.get("waiting"), scheduled, last)
         return PodView(
             name=str(meta["name"]),
             uid=uid,
@@ -82,9 +84,10 @@ class Observer:
             pulled_at=self._when(uid, "pulled", started, now)
             if container.get("imageID") or started
             else None,
+            fetched_at=self._when(uid, "fetched", fetch.done, now) if fetch.done else None,
             started_at=self._when(uid, "started", started, now) if started else None,
             start_stamp=min(parse_timestamp(started), now) if started else None,
-            ended=self._ended(uid, body, terminated, last, now),
+            ended=self._ended(uid, body, None if fetch.failure else terminated, last, fetch, now),
             trouble=trouble,
             trouble_since=self._since(uid, trouble, scheduled, now),
             silent=_silent(container, running, status),
@@ -103,6 +106,7 @@ class Observer:
         body: Mapping[str, Any],
         terminated: Mapping[str, Any] | None,
         last: Mapping[str, Any] | None,
+        fetch: Fetch,
         now: datetime,
     ) -> Ended | None:
         meta, status = body["metadata"], body.get("status") or {}
@@ -120,6 +124,10 @@ class Observer:
         gone = "deletionTimestamp" in meta and (
             not (body.get("spec") or {}).get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0
         )
+        if finished and fetch.failure is not None and why is None:
+            sentence, stamp = fetch.failure
+            at = self._when(uid, "ended", stamp, now)
+            return Ended(at, at, None, FETCH_FAILED, sentence)
         if finished or gone:
             at = self._when(uid, "ended", None, now)
             return Ended(at, at, (last or {}).get("exitCode"), why, status.get("message"))

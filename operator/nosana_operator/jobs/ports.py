@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from nosana_operator.api import Exposure
+from nosana_operator.workload import Fetching
 
 Body = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -118,3 +119,5 @@ class JobSettings:
     """For the fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
     """Below which the cluster's DNS has the names of Services."""
+    fetching: Fetching | None = None
+    """None: definitions with resources are refused."""

@@ -28,7 +28,7 @@ OWN_CONDITIONS: Final = (
     JobCondition.STALLED,
 )
 """RunVerified and Settled are the market host's."""
-OWN_TIMING: Final = ("created", "accepted", "scheduled", "pulled", "started", "ready", "ended")
+OWN_TIMING: Final = ("created", "accepted", "scheduled", "pulled", "fetched", "started", "ready", "ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,7 @@ def _timing(view: JobView, ops: Sequence[OpStatus], moments: Mapping[str, str]) 
         seen["created"] = str(view.meta["creationTimestamp"])
     for name, when in (
         ("scheduled", min((p.scheduled_at for p in pods if p.scheduled_at), default=None)),
+        ("fetched", min((p.fetched_at for p in pods if p.fetched_at), default=None)),
         ("pulled", min((p.pulled_at for p in pods if p.pulled_at), default=None)),
         ("started", view.first_start),
     ):

@@ -94,6 +94,7 @@ class PodView:
     pulled_at: datetime | None = None
     started_at: datetime | None = None
     start_stamp: datetime | None = None
+    fetched_at: datetime | None = None
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
     """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""

@@ -12,6 +12,8 @@ from nosana_operator.market import MarketHost, RunKeeper, Wallets
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 
+from nosana_operator.runtime.settings import Settings
+from nosana_operator.workload import DEFAULT_MIRRORS, Fetching
 
 class WallClock:
     """Our clock."""
@@ -41,6 +43,7 @@ def build_loops(edges: Edges) -> Loops:
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
             exposure=Exposure(
+            fetching=_fetching(settings),
                 domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
             ),
         ),
@@ -63,3 +66,9 @@ def build_loops(edges: Edges) -> Loops:
         background=networks.background,
         close=(jobs.close,),
     )
+
+
+def _fetching(settings: Settings) -> Fetching | None:
+    if settings.fetch.image is None:
+        return None
+    return Fetching(settings.fetch.image, {**DEFAULT_MIRRORS, **settings.fetch.mirrors})

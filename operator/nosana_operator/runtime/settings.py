@@ -58,6 +58,17 @@ class ExposureSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """How the `resources` of definitions are fetched."""
+
+    image: str | None = None
+    """Of nosana-fetch. Unset: definitions with resources are refused."""
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+    """Beginnings of URLs (https://huggingface.co, https://registry.ollama.ai, s3://bucket, …), and what is
+    asked in their place. They see the credentials of the jobs that use them."""
+
+
+@dataclass(frozen=True, slots=True)
 class PinSettings:
     """One service that keeps results on IPFS."""
 
@@ -106,6 +117,7 @@ class Settings:
     log: LogSettings = LogSettings()
     workers: WorkerSettings = WorkerSettings()
     exposure: ExposureSettings = ExposureSettings()
+    fetch: FetchSettings = field(default_factory=FetchSettings)
     networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
     """By the name that a NosanaMarket's `spec.network` gives."""
 
@@ -166,6 +178,8 @@ def parse_settings(text: str) -> Settings:
             raise _bad(f"workers.{name}", "at least 1 is needed")
     if not 0 <= settings.metrics.port <= 65535:
         raise _bad("metrics.port", "a port is a number from 0 to 65535")
+    for start, url in settings.fetch.mirrors.items():
+        _check_url(f"fetch.mirrors.{start}", url, ("http", "https"))
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.names import aliases, build_names
@@ -15,13 +15,17 @@ from nosana_operator.workload.network import (
 )
 from nosana_operator.workload.objects import literal_context, objects, op_objects, run_args
 from nosana_operator.workload.pod import CONTAINER, GRACE_SECONDS, build_pod
+from nosana_operator.workload.resources import FETCHER
 from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported
 
 __all__ = [
     "CONTAINER",
+    "DEFAULT_MIRRORS",
+    "FETCHER",
     "GRACE_SECONDS",
     "ArgsError",
     "Body",
+    "Fetching",
     "GpuDemand",
     "JobContext",
     "aliases",

@@ -9,6 +9,7 @@ from nosana_operator.workload.metadata import Body, op_name
 from nosana_operator.workload.names import build_names_service
 from nosana_operator.workload.network import build_ingresses, build_services, host_name
 from nosana_operator.workload.pod import build_pod
+from nosana_operator.workload.resources import build_fetch_secret
 
 
 def literal_context(ctx: JobContext) -> Context:
@@ -40,7 +41,7 @@ def run_args(ctx: JobContext, op_index: int) -> RunArgs:
 
 
 def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
-    """The objects of one op in the order in which they are made: Services, Ingress, pod.
+    """The objects of one op in the order in which they are made: Services, Ingress, what to fetch, pod.
 
     Raises LiteralError or ArgsError (both DefinitionError) when the op can never start.
     """
@@ -55,6 +56,7 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
 
 
 def objects(ctx: JobContext) -> list[Body]:
+        *build_fetch_secret(ctx, op_index, args),
     """All objects of a job, op by op in the definition's order. Raises as `op_objects`."""
     return [
         body

@@ -52,6 +52,7 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
     }
     metadata["finalizers"] = [FINALIZER_OP]
     return {
+    files = fetched(ctx, op_index, args, _resources(ctx, op_index, gpu=False))
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,

@@ -88,12 +88,12 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
         yield from _unsupported_literals(ctx, place, op)
 
 
-def _unsupported_args(place: Place, args: RunArgs) -> Iterator[Problem]:
-    if any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
+def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[Problem]:
+    if ctx.fetching is None and any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
         yield Problem(
             json_path((*place, "resources")),
-            f"fetching resources is {_LATER}",
-            "fetch the files in the op's own command, or use an image that holds them",
+            "nothing can be fetched here: the operator has no image for it",
+            "set fetch.image in the operator's settings",
         )
     if args.volumes:
         yield Problem(json_path((*place, "volumes")), f"volumes are {_LATER}", "take them out")
