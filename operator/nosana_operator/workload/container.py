@@ -12,6 +12,7 @@ from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place
 from nosana_operator.workload.names import alias_problems
+from nosana_operator.workload.resources import resources_problems
 
 NVIDIA_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 
@@ -107,6 +108,7 @@ def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Pro
     yield from _nul_problems((*place, "cmd"), args.cmd)
     yield from _nul_problems((*place, "entrypoint"), args.entrypoint)
     yield from _nul_problems(("global", "entrypoint"), defaults.entrypoint if defaults else None)
+    yield from resources_problems(op_index, args)
 
 
 def _nul_problems(place: Place, value: str | list[str] | None) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from nosana_operator.api import (
@@ -51,8 +52,8 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
         **({ANNOTATION_TRIES: str(policy.tries)} if policy.tries else {}),
     }
     metadata["finalizers"] = [FINALIZER_OP]
-    return {
     files = fetched(ctx, op_index, args, _resources(ctx, op_index, gpu=False))
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
@@ -65,13 +66,17 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             **({"runtimeClassName": ctx.spec.runtime_class_name} if ctx.spec.runtime_class_name else {}),
             **_placement(ctx, gpu=ctx.uses_gpu(args)),
             **name_search(ctx),
-            "containers": [_container(ctx, op_index, args)],
-            "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}}],
+            **({"initContainers": [*files.init_containers]} if files.init_containers else {}),
+            "containers": [_container(ctx, op_index, args, files.mounts)],
+            "volumes": [
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}},
+                *files.volumes,
+            ],
         },
     }
 
 
-def _container(ctx: JobContext, op_index: int, args: RunArgs) -> Body:
+def _container(ctx: JobContext, op_index: int, args: RunArgs, mounts: Iterable[Body]) -> Body:
     folder = work_dir(ctx, args)
     ports = [{"containerPort": port.number, "protocol": "TCP"} for port in exposed_ports(args)]
     resources = _resources(ctx, op_index, gpu=ctx.uses_gpu(args))
@@ -85,7 +90,7 @@ def _container(ctx: JobContext, op_index: int, args: RunArgs) -> Body:
         **({"ports": ports} if ports else {}),
         **({"resources": resources} if resources else {}),
         "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the op's own
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *mounts],  # noqa: S108 - the op's own
     }
 
 

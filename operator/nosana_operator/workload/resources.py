@@ -242,7 +242,9 @@ def _targets(args: RunArgs) -> list[_Target]:
         else:
             target.volume = target.above.volume
             target.folder = target.above.folder / path.relative_to(target.above.path)
-    return sorted(by_path.values(), key=lambda target: (int(target.volume.rpartition("-")[2]), len(target.path.parts)))
+    return sorted(
+        by_path.values(), key=lambda target: (int(target.volume.rpartition("-")[2]), len(target.path.parts))
+    )
 
 
 def _root(target: _Target) -> _Target:
@@ -284,7 +286,7 @@ def _described(resource: Resource) -> dict[str, Any]:
 
 
 def _sources(resource: _S3) -> list[dict[str, Any]]:
-    """The places of an S3 resource. As on Nosana's nodes, `url` wins over `buckets` (job-definition.md §1.9)."""
+    """The places of an S3 resource; as on Nosana's nodes, `url` wins over `buckets` (§1.9)."""
     if isinstance(resource, S3BucketsResource) and resource.url is None:
         return [
             {"url": source.url, **({"files": source.files} if source.files else {})}
