@@ -70,7 +70,10 @@ class Observer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Closed before the readers are told: it waits for connections that are in use, not for those given back.
+        # Dropped, and first of all: a watch that is given back in good order waits for the server's farewell,
+        # and nobody waits for that.
+        if self._session.connector is not None:
+            await self._session.connector.close(abort_ssl=True)
         await self._session.close()
         for task in self._tasks:
             task.cancel()
