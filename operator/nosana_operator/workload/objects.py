@@ -51,12 +51,12 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
         *([build_names_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),
+        *build_fetch_secret(ctx, op_index, args),
         build_pod(ctx, op_index, args, attempt=attempt),
     ]
 
 
 def objects(ctx: JobContext) -> list[Body]:
-        *build_fetch_secret(ctx, op_index, args),
     """All objects of a job, op by op in the definition's order. Raises as `op_objects`."""
     return [
         body

@@ -83,7 +83,7 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
         if isinstance(op.args, VolumeArgs):
             yield Problem(json_path((*place, "type")), f"volumes are {_LATER}", "take the op out")
         else:
-            yield from _unsupported_args((*place, "args"), op.args)
+            yield from _unsupported_args(ctx, (*place, "args"), op.args)
             yield from args_problems(ctx, index, op.args)
         yield from _unsupported_literals(ctx, place, op)
 
