@@ -135,6 +135,7 @@ class Timing(StatusModel):
     accepted: Time | None = None
     scheduled: Time | None = None
     pulled: Time | None = None
+    fetched: Time | None = None
     started: Time | None = None
     ready: Time | None = None
     ended: Time | None = None
@@ -145,7 +146,6 @@ class RunStatus(StatusModel):
     """What the market host last saw of the run on chain; the job controller goes by it."""
 
     timeout: int | None = Field(default=None, description="The job account's time-out, seconds.")
-    fetched: Time | None = None
     expires_at: Time | None = Field(default=None, description="When the run expires, by our clock.")
     ended: Literal["OwnerEnded", "RunGone"] | None = Field(
         default=None, description="The run was closed by somebody else."

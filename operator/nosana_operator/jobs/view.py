@@ -92,9 +92,9 @@ class PodView:
     """Its IP address, once it has one."""
     scheduled_at: datetime | None = None
     pulled_at: datetime | None = None
+    fetched_at: datetime | None = None
     started_at: datetime | None = None
     start_stamp: datetime | None = None
-    fetched_at: datetime | None = None
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
     """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""

@@ -11,9 +11,9 @@ from nosana_operator.market import Edges as MarketEdges
 from nosana_operator.market import MarketHost, RunKeeper, Wallets
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
-
 from nosana_operator.runtime.settings import Settings
 from nosana_operator.workload import DEFAULT_MIRRORS, Fetching
+
 
 class WallClock:
     """Our clock."""
@@ -42,8 +42,8 @@ def build_loops(edges: Edges) -> Loops:
         settings=JobSettings(
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
-            exposure=Exposure(
             fetching=_fetching(settings),
+            exposure=Exposure(
                 domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
             ),
         ),

@@ -9,7 +9,6 @@ from typing import Final
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, Operation, RunArgs
 
-
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
 """Nosana's own models, as its nodes rewrite their address (job-definition.md §1.9)."""
 
