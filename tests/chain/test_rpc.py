@@ -13,7 +13,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from solana.rpc.commitment import Confirmed, Finalized
 
-from nosana_operator.chain import BlockhashNotFound, ChainUnavailable, Retry, Rpc, RpcError, TransactionFailed
+from nosana_operator.chain import (
+    BlockhashNotFound,
+    ChainUnavailable,
+    Endpoints,
+    Retry,
+    Rpc,
+    RpcError,
+    TransactionFailed,
+)
 from nosana_operator.chain.wire import AccountInfo, Memcmp
 
 SECRET_PATH = "/an-api-key"
@@ -65,8 +73,7 @@ async def client(node: Node) -> AsyncIterator[Client]:
 
         def make(**retry: float) -> Rpc:
             return Rpc(
-                str(server.make_url(SECRET_PATH)),
-                session,
+                Endpoints([str(server.make_url(SECRET_PATH))], session),
                 retry=Retry(**retry),  # type: ignore[arg-type]
                 observer=lambda method, outcome, seconds: node.seen.append((method, outcome)),
                 sleep=sleep,
@@ -198,7 +205,9 @@ async def test_silence_and_a_dead_port_are_unavailable(node: Node, client: Clien
     stop.set()
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ChainUnavailable, match="cannot be reached"):
-            await Rpc("http://127.0.0.1:9/an-api-key", session, retry=Retry(attempts=1)).slot(Confirmed)
+            await Rpc(Endpoints(["http://127.0.0.1:9/an-api-key"], session), retry=Retry(attempts=1)).slot(
+                Confirmed
+            )
 
 
 async def test_a_refusal_keeps_code_and_data_and_is_not_retried(node: Node, client: Client) -> None:
@@ -302,7 +311,7 @@ async def test_the_other_readings(node: Node, client: Client) -> None:
 async def test_an_answer_larger_than_a_node_gives_is_cut_off(
     node: Node, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nosana_operator.chain.rpc._MAX_BODY", 1000)
+    monkeypatch.setattr("nosana_operator.chain.endpoints._MAX_BODY", 1000)
     node.answers = [{"result": "x" * 2000}]
     with pytest.raises(ChainUnavailable):
         await client(attempts=1).call("getVersion", [])

@@ -47,10 +47,6 @@ class Node:
     logs: tuple[str, ...] | None = LOG
     asked: list[str] = field(default_factory=list)
 
-    async def latest_blockhash(self, commitment: Commitment) -> Blockhash:
-        assert commitment == Confirmed
-        return BLOCKHASH
-
     async def signature_statuses(self, signatures: Sequence[str]) -> Slotted[list[SignatureStatus | None]]:
         self.asked.append("statuses")
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -71,8 +67,8 @@ class Node:
         return ""
 
 
-def sender(node: Node, **options: int) -> Sender:
-    return Sender(cast(Rpc, node), **options)
+def sender(node: Node) -> Sender:
+    return Sender(cast(Rpc, node))
 
 
 def status(commitment: Commitment, err: object | None = None) -> SignatureStatus:
@@ -129,11 +125,18 @@ async def test_a_landed_transaction_costs_one_request() -> None:
     assert node.asked == ["statuses"]
 
 
-async def test_signing() -> None:
+def test_signing() -> None:
     host, run = Wallet.generate(), Wallet.generate()
     work = PROGRAM.work(run=run.address, market=DEVNET.jobs, node=host.address)
-    signed = await sender(Node(), priority_fee=50).sign(
-        "work", [work], host, (run,), compute_unit_limit=60_000, run=run.address
+    signed = sign_transaction(
+        "work",
+        [work],
+        host,
+        (run,),
+        BLOCKHASH,
+        compute_unit_limit=60_000,
+        priority_fee=50,
+        run=run.address,
     )
     transaction = VersionedTransaction.from_bytes(signed.raw)
     assert all(transaction.verify_with_results())
@@ -148,10 +151,10 @@ async def test_signing() -> None:
     assert bytes(transaction.message.instructions[1].data) == b"\x03" + (50).to_bytes(8, "little")
 
 
-async def test_without_a_priority_fee_there_is_no_price() -> None:
+def test_without_a_priority_fee_there_is_no_price() -> None:
     host = Wallet.generate()
     stop = PROGRAM.stop(market=DEVNET.jobs, node=host.address)
-    signed = await sender(Node()).sign("stop", [stop], host, compute_unit_limit=50_000)
+    signed = sign([stop], host)
     assert len(VersionedTransaction.from_bytes(signed.raw).message.instructions) == 2
 
 

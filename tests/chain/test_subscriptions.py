@@ -107,7 +107,7 @@ async def subscriptions(
     server = TestServer(app)
     await server.start_server()
     async with aiohttp.ClientSession() as session:
-        made = Subscriptions(str(server.make_url("/")), session, DEVNET.jobs, heard.account, heard.began)
+        made = Subscriptions([str(server.make_url("/"))], session, DEVNET.jobs, heard.account, heard.began)
         task = asyncio.create_task(made.run())
         yield made
         task.cancel()

@@ -76,7 +76,7 @@ def node() -> Node:
 async def watcher(node: Node) -> AsyncIterator[ChainWatcher]:
     clock = ChainClock(wall=lambda: 1_750_000_100.0)
     made = ChainWatcher(
-        cast(Rpc, node), None, cast(Any, None), DEVNET.jobs, clock, settings=WatchSettings(poll=0.05)
+        cast(Rpc, node), (), cast(Any, None), DEVNET.jobs, clock, settings=WatchSettings(*[0.05] * 4)
     )
     task = asyncio.create_task(made.run())
     yield made

@@ -35,6 +35,7 @@ from nosana_sandbox.world.genesis import Founded, found, stake_accounts, wallet_
 pytestmark = pytest.mark.contract
 
 SLOT = 0.02
+OFTEN = WatchSettings(markets=0.1, jobs=0.2, jobs_followed=0.2, runs=0.3)
 DEFINITION = bytes(range(32))
 RESULT = bytes(range(1, 33))
 
@@ -111,8 +112,8 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
         running_chain(founded.bank, slot_seconds=SLOT) as chain,
         aiohttp.ClientSession() as session,
     ):
-        network = Network(chain.url, chain.ws_url, DEVNET)
-        client = ChainClient(network, session, retry=Retry(first_wait=0.01), watch=WatchSettings(poll=0.2))
+        network = Network((chain.url,), (chain.ws_url,), DEVNET)
+        client = ChainClient(network, session, retry=Retry(first_wait=0.01), watch=OFTEN)
         yield World(founded, chain, client, session)
 
 
@@ -342,7 +343,7 @@ class Watching:
         self.watcher = client.watcher
         self.told: list[tuple[str, str]] = []
         self.watcher.on_change(lambda kind, address: self.told.append((kind, address)))
-        self._task = asyncio.create_task(self.watcher.run())
+        self._task = asyncio.create_task(client.run())
 
     async def close(self) -> None:
         self._task.cancel()
@@ -382,8 +383,8 @@ async def test_a_run_its_job_and_its_end_are_seen(world: World, watching: Watchi
 
 
 async def test_everything_is_seen_without_a_websocket(world: World) -> None:
-    network = Network(world.chain.url, "ws://127.0.0.1:9", DEVNET)
-    client = ChainClient(network, world.session, watch=WatchSettings(poll=0.1))
+    network = Network((world.chain.url,), ("ws://127.0.0.1:9",), DEVNET)
+    client = ChainClient(network, world.session, watch=OFTEN)
     watching = Watching(client)
     try:
         client.watcher.watch(keys=[world.host.address], jobs=[], markets=[])

@@ -52,6 +52,23 @@ def test_a_well_known_network_knows_its_programs_and_derives_its_sockets() -> No
     assert mainnet.ws == ("wss://one.example.org/key",)
 
 
+def test_several_endpoints_and_fees() -> None:
+    devnet = parse_settings(
+        "networks: {devnet: {rpc: ['http://a', 'https://b/k'], requestsPerSecond: 40, fees: {cap: 30000}}}"
+    ).networks["devnet"]
+    assert devnet.rpc == ("http://a", "https://b/k")
+    assert devnet.ws == ("ws://a", "wss://b/k")
+    assert devnet.requests_per_second == 40
+    assert (devnet.fees.priority, devnet.fees.cap) == ("none", 30_000)
+
+
+def test_mainnet_pays_the_going_price_unless_told_otherwise() -> None:
+    fees = parse_settings(FULL).networks["mainnet"].fees
+    assert (fees.priority, fees.percentile) == ("dynamic", 50)
+    off = parse_settings("networks: {mainnet: {rpc: ['http://a'], fees: {priority: none, cap: 20000}}}")
+    assert off.networks["mainnet"].fees.priority == "none"
+
+
 def test_a_network_of_another_name_states_its_own() -> None:
     localnet = parse_settings(FULL).networks["localnet"]
     assert localnet.ws == ("ws://chain:8900",)
@@ -78,11 +95,31 @@ def test_nothing_set_is_the_defaults(text: str) -> None:
         ("clusterName:", ["clusterName", "text is needed", "empty"]),
         ("- a", ["the file", "mapping", "a list"]),
         ("1: a", ["the key 1"]),
-        ("networks: {x: {rpc: []}}", ["networks.x.rpc", "exactly one"]),
+        ("networks: {devnet: {rpc: []}}", ["networks.devnet.rpc", "at least one"]),
         ("networks: {x: {}}", ["networks.x.rpc", "needed"]),
         ("networks: {x: }", ["networks.x", "mapping", "empty"]),
-        ("networks: {x: {rpc: ['http://a', 'http://b']}}", ["networks.x.rpc", "exactly one"]),
-        ("networks: {x: {rpc: ['http://a'], ws: []}}", ["networks.x.ws", "exactly one"]),
+        ("networks: {devnet: {rpc: ['http://a'], ws: []}}", ["networks.devnet.ws", "at least one"]),
+        (
+            "networks: {devnet: {rpc: ['http://a'], requestsPerSecond: -1}}",
+            ["networks.devnet.requestsPerSecond", "0 for no limit"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], fees: {priority: lots}}}",
+            ["networks.devnet.fees.priority", "'lots'", "none, fixed, dynamic"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], fees: {percentile: 101}}}",
+            ["networks.devnet.fees.percentile", "1 to 100"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], fees: {minimum: 9, maximum: 8}}}",
+            ["networks.devnet.fees.minimum", "`maximum`"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], fees: {price: -1}}}",
+            ["networks.devnet.fees.price", "0 on"],
+        ),
+        ("networks: {devnet: {rpc: ['http://a'], fees: {cap: 9999}}}", ["networks.devnet.fees.cap", "10000"]),
         ("networks: {devnet: {rpc: 'http://a'}}", ["networks.devnet.rpc", "list", "text"]),
         ("networks: {x: {rpc: ['http://a']}}", ["networks.x.program", "needed"]),
         ("networks: {X: {rpc: ['http://a']}}", ["networks.X", "lower-case"]),

@@ -3,11 +3,14 @@
 `ChainClient` is the façade; posters and tests also use `JobsProgram` and `Programs`.
 """
 
+from nosana_operator.chain.access import AccessKey
 from nosana_operator.chain.accounts import Job, JobState, Market, QueueType, Run, Stake, TokenAccount
 from nosana_operator.chain.addresses import DEVNET, MAINNET, SYSTEM, Programs, address_problem
 from nosana_operator.chain.client import ChainClient, Network, WalletState
 from nosana_operator.chain.clock import ChainClock
+from nosana_operator.chain.endpoints import Endpoints, EndpointView, Health
 from nosana_operator.chain.errors import (
+    AccessKeyMissing,
     AccountMalformed,
     AccountMissing,
     BlockhashNotFound,
@@ -16,10 +19,12 @@ from nosana_operator.chain.errors import (
     InvalidAddress,
     InvalidInstruction,
     InvalidWallet,
+    MethodRefused,
     RpcError,
     TransactionExpired,
     TransactionFailed,
 )
+from nosana_operator.chain.fees import SIGNATURE_FEE, FeePolicy
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
 from nosana_operator.chain.sender import Outcome, OutcomeState, Sender, SignedTransaction
@@ -30,7 +35,10 @@ from nosana_operator.chain.watch import ChainWatcher, WatchSettings
 __all__ = [
     "DEVNET",
     "MAINNET",
+    "SIGNATURE_FEE",
     "SYSTEM",
+    "AccessKey",
+    "AccessKeyMissing",
     "AccountMalformed",
     "AccountMissing",
     "BlockhashNotFound",
@@ -39,6 +47,10 @@ __all__ = [
     "ChainError",
     "ChainUnavailable",
     "ChainWatcher",
+    "EndpointView",
+    "Endpoints",
+    "FeePolicy",
+    "Health",
     "InvalidAddress",
     "InvalidInstruction",
     "InvalidWallet",
@@ -47,6 +59,7 @@ __all__ = [
     "JobsProgram",
     "Kind",
     "Market",
+    "MethodRefused",
     "Network",
     "Observer",
     "Outcome",

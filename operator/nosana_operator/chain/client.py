@@ -6,34 +6,43 @@ is needed to use it. (Posters, who build other instructions, take them from `pro
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from solana.rpc.commitment import Confirmed, Finalized
 from solders.instruction import Instruction
 
+from nosana_operator.chain.access import AccessKey, verified_collection
 from nosana_operator.chain.accounts import Job, Market, Run, Stake, TokenAccount, decode_clock
 from nosana_operator.chain.addresses import CLOCK_SYSVAR, TOKEN, Programs, pubkey
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.errors import AccountMissing
+from nosana_operator.chain.endpoints import Endpoints
+from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
+from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
-from nosana_operator.chain.sender import Outcome, Sender, SignedTransaction
+from nosana_operator.chain.sender import Outcome, Sender, SignedTransaction, sign_transaction
 from nosana_operator.chain.wallet import Wallet
 from nosana_operator.chain.watch import ChainWatcher, WatchSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """Where a network is and what is deployed there."""
 
-    rpc_url: str
-    ws_url: str | None
-    """None: polling only."""
+    rpc_urls: tuple[str, ...]
+    """In the order of preference."""
+    ws_urls: tuple[str, ...]
+    """In the order of preference; none: polling only."""
     programs: Programs
-    priority_fee: int = 0
-    """Micro-lamports a compute unit."""
+    fees: FeePolicy = field(default_factory=FeePolicy)
+    requests_per_second: float | None = None
+    """What each RPC node allows; None: as many as there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ class WalletState:
 class ChainClient:
     """One network: reading at confirmed and finalized, signing, sending, watching.
 
-    `watcher.run()` has to run as a task for snapshots and clock to be kept. Silence of the node is
+    `run` has to run as a task for snapshots, clock and the nodes' ranking to be kept. Silence of the nodes is
     `ChainUnavailable` everywhere: unknown.
     """
 
@@ -70,16 +79,22 @@ class ChainClient:
     ) -> None:
         self.network = network
         self.program = JobsProgram(network.programs)
-        self.rpc = Rpc(network.rpc_url, session, retry=retry, observer=observer)
-        self.sender = Sender(self.rpc, priority_fee=network.priority_fee)
+        self.endpoints = Endpoints(network.rpc_urls, session, requests_per_second=network.requests_per_second)
+        self.rpc = Rpc(self.endpoints, retry=retry, observer=observer)
+        self.sender = Sender(self.rpc)
         self.clock = ChainClock()
+        self._fees = FeeMarket(self.rpc, network.fees)
         # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
-        impatient = Rpc(
-            network.rpc_url, session, retry=Retry(attempts=1, request_timeout=4.0), observer=observer
-        )
+        impatient = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
         self.watcher = ChainWatcher(
-            impatient, network.ws_url, session, network.programs.jobs, self.clock, settings=watch
+            impatient, network.ws_urls, session, network.programs.jobs, self.clock, settings=watch
         )
+
+    async def run(self) -> None:
+        """Watch the chain and compare the nodes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watcher.run())
+            tasks.create_task(self.endpoints.run())
 
     # reading
 
@@ -122,6 +137,29 @@ class ChainClient:
             stake_xnos=Stake.decode(stake, staked.data).xnos if staked and has_stake else None,
         )
 
+    async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
+        """The wallet's token of that verified collection at confirmed; None: it holds none."""
+        programs = self.program.programs
+        held = await self.rpc.token_accounts(wallet, Confirmed)
+        by_metadata: dict[str, TokenAccount] = {}
+        for address, info in held.value.items():
+            try:
+                token = TokenAccount.decode(address, info.data)
+            except AccountMalformed:
+                continue
+            if token.amount >= 1 and token.mint != programs.nos_mint:
+                by_metadata[programs.metadata(token.mint)] = token
+        described = await self.rpc.accounts(sorted(by_metadata), Confirmed)
+        for metadata, info_or_none in described.value.items():
+            if (
+                info_or_none is not None
+                and info_or_none.owner == programs.metaplex
+                and verified_collection(info_or_none.data) == collection
+            ):
+                token = by_metadata[metadata]
+                return AccessKey(token_account=token.address, mint=token.mint, metadata=metadata)
+        return None
+
     async def measure_clock(self) -> float:
         """Read the chain's clock now; returns its time, unix seconds. The watcher does so with each poll."""
         found = await self.rpc.account(CLOCK_SYSVAR, Confirmed)
@@ -160,31 +198,75 @@ class ChainClient:
         *,
         run: str | None = None,
     ) -> SignedTransaction:
-        """Sign any instructions of `self.program`, with a compute limit that fits them.
+        """Sign any instructions of `self.program`, with compute limit and price as the network's fees say.
 
         Raises:
             ChainUnavailable: no blockhash to be had.
             InvalidInstruction: a signer is missing, or it is too large.
         """
         limit = self.program.compute_unit_limit(instructions)
-        return await self.sender.sign(
-            kind, instructions, wallet, extra_signers, compute_unit_limit=limit, run=run
-        )
+        signers = {wallet.address, *(signer.address for signer in extra_signers)}
+        writable = {str(meta.pubkey) for each in instructions for meta in each.accounts if meta.is_writable}
+        price = await self._fees.price(sorted(writable - signers))
+        blockhash = await self.rpc.latest_blockhash(Confirmed)
+
+        def signed(limit: int, price: int) -> SignedTransaction:
+            return sign_transaction(
+                kind,
+                instructions,
+                wallet,
+                extra_signers,
+                blockhash,
+                compute_unit_limit=limit,
+                priority_fee=price,
+                run=run,
+            )
+
+        if not price:
+            return signed(limit, 0)
+        # The price is paid for the whole limit: a tight one is worth a request now.
+        limit = await self._tight_limit(signed(limit, 0), instructions, limit)
+        cap = self.network.fees.cap
+        return signed(limit, capped_price(price, limit=limit, signatures=len(signers), cap=cap))
+
+    async def _tight_limit(
+        self, trial: SignedTransaction, instructions: Sequence[Instruction], fallback: int
+    ) -> int:
+        """Compute units of a simulation with the margin on top; `fallback` where it tells nothing."""
+        try:
+            told = await self.rpc.simulate(trial.raw, Confirmed)
+        except ChainError as error:
+            log.info("no simulation of %s: %s", trial.kind, error)
+            return fallback
+        if told.err is not None or not told.units_consumed:
+            # What is wrong is said by the preflight, to whoever sends.
+            return fallback
+        margin = told.units_consumed * self.network.fees.compute_margin // 100
+        return told.units_consumed + margin + self.program.growth_units(instructions)
 
     async def sign_work(
-        self, wallet: Wallet, market: str, *, nft: str | None = None, metadata: str | None = None
+        self, wallet: Wallet, market: str, *, access_key: AccessKey | None = None
     ) -> SignedTransaction:
         """Stand in the market, or take its first job; `.run` is the run account when a job waits.
 
-        Makes the wallet's NOS account when missing: the program wants one, and `end` pays into it.
+        Makes the wallet's NOS account when missing: the program wants one, and `end` pays into it. A market
+        that is not open wants an `access_key` (see `find_access_key`).
         """
         run = Wallet.generate()
         node = wallet.address
         instructions = [
             self.program.create_nos_account(payer=node, owner=node),
-            self.program.work(run=run.address, market=market, node=node, nft=nft, metadata=metadata),
+            self.program.work(
+                run=run.address,
+                market=market,
+                node=node,
+                nft=access_key.token_account if access_key else None,
+                metadata=access_key.metadata if access_key else None,
+            ),
         ]
-        return await self.sign("work", instructions, wallet, (run,), run=run.address)
+        signed = await self.sign("work", instructions, wallet, (run,), run=run.address)
+        self.watcher.expect(node)
+        return signed
 
     async def sign_stop(self, wallet: Wallet, market: str) -> SignedTransaction:
         """Leave the market's queue."""

@@ -3,10 +3,12 @@
     ChainError
     ├── ChainUnavailable     no answer, 429, 5xx, a node that lags: the outcome is unknown (Unavailable)
     ├── RpcError             the node answered with an error of its own (Refused)
+    │   └── MethodRefused    the method is switched off there, or needs another API key
     ├── TransactionFailed    the chain ran, or simulated, the transaction and says no (Refused)
     ├── BlockhashNotFound    the node does not know the blockhash: expired, or the node lags (Unavailable)
     ├── TransactionExpired   proven: never landed and cannot land any more (Refused)
     ├── AccountMissing       the chain says that there is no such account (NotFound)
+    ├── AccessKeyMissing     the wallet holds no token that opens the market (Refused)
     ├── AccountMalformed     the account is not what it should be (Refused)
     ├── InvalidInstruction   an argument that no instruction can hold (Refused)
     ├── InvalidAddress       the text is no address (Refused)
@@ -37,12 +39,14 @@ class ChainError(NosanaError):
 class ChainUnavailable(ChainError, Unavailable):
     """The node gave no usable answer; whether a transaction took effect is unknown.
 
-    `retry_after` is the node's own wish in seconds, None when it named none.
+    `limited`: it answered that we ask too much; `retry_after` is its wish in seconds, None when it named
+    none.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, limited: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.limited = limited
 
 
 class RpcError(ChainError, Refused):
@@ -52,6 +56,10 @@ class RpcError(ChainError, Refused):
         super().__init__(message)
         self.code = code
         self.data = data
+
+
+class MethodRefused(RpcError):
+    """The node does not offer the method: public ones switch getProgramAccounts off."""
 
 
 class TransactionFailed(ChainError, Refused):
@@ -105,6 +113,18 @@ class AccountMissing(ChainError, NotFound):
     def __init__(self, what: str, address: str) -> None:
         super().__init__(f"There is no {what} {address} on chain; check the address and the network.")
         self.address = address
+
+
+class AccessKeyMissing(ChainError, Refused):
+    """The wallet holds no token of the collection that the market wants."""
+
+    def __init__(self, wallet: str, collection: str) -> None:
+        super().__init__(
+            f"The wallet {wallet} holds no token of the collection {collection}, which the market wants; have "
+            "Nosana issue one to it, or choose an open market."
+        )
+        self.wallet = wallet
+        self.collection = collection
 
 
 class AccountMalformed(ChainError, Refused):

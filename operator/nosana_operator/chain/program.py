@@ -47,6 +47,8 @@ _MEASURED_UNITS: Final[Mapping[str, int]] = {
 _UNMEASURED_UNITS: Final = 40_000
 _FULL_QUEUE_UNITS: Final = 131 * 314
 """On top, for an instruction that reads a market: units an entry times the queue's capacity."""
+_GROWTH_UNITS: Final = 131 * 32
+"""On top of a simulation: units an entry times what a queue grows in the seconds until the block."""
 _TOKEN_ACCOUNT_UNITS: Final = 40_000
 """An associated token account: creation, and the search for its address."""
 _OTHER_UNITS: Final = 10_000
@@ -73,6 +75,16 @@ def _account_lists() -> Mapping[str, tuple[IdlAccount, ...]]:
     return {
         snake(ix.name): tuple(account for account in ix.accounts if isinstance(account, IdlAccount))
         for ix in idl().instructions
+    }
+
+
+@cache
+def run_positions() -> Mapping[bytes, int]:
+    """Discriminator → place of the run account, of the instructions that may make one (except `claim`)."""
+    return {
+        discriminator: [account.name for account in _account_lists()[name]].index("run")
+        for discriminator, name in _coder().sighash_to_name.items()
+        if name in ("list", "assign", "work")
     }
 
 
@@ -287,15 +299,29 @@ class JobsProgram:
         """
         return _BUDGET_UNITS + sum(self._units(instruction) for instruction in instructions)
 
+    def growth_units(self, instructions: Sequence[Instruction]) -> int:
+        """What these may take more than in a simulation, because the queue grew until they ran."""
+        return _GROWTH_UNITS * sum(self._reads_market(instruction) for instruction in instructions)
+
     def _units(self, instruction: Instruction) -> int:
-        program = str(instruction.program_id)
-        if program == ASSOCIATED_TOKEN:
+        if str(instruction.program_id) == ASSOCIATED_TOKEN:
             return _TOKEN_ACCOUNT_UNITS
-        name = _coder().sighash_to_name.get(bytes(instruction.data[:8]))
-        if program != self.programs.jobs or name is None:
+        name = self._name(instruction)
+        if name is None:
             return _OTHER_UNITS
-        reads_market = any(account.name == "market" for account in _account_lists()[name])
-        return _MARGIN * _MEASURED_UNITS.get(name, _UNMEASURED_UNITS) + reads_market * _FULL_QUEUE_UNITS
+        queue = _FULL_QUEUE_UNITS if self._reads_market(instruction) else 0
+        return _MARGIN * _MEASURED_UNITS.get(name, _UNMEASURED_UNITS) + queue
+
+    def _reads_market(self, instruction: Instruction) -> bool:
+        name = self._name(instruction)
+        return name is not None and any(account.name == "market" for account in _account_lists()[name])
+
+    def _name(self, instruction: Instruction) -> str | None:
+        """The instruction's name; None: not of the Jobs program."""
+        if str(instruction.program_id) != self.programs.jobs:
+            return None
+        name: str | None = _coder().sighash_to_name.get(bytes(instruction.data[:8]))
+        return name
 
     def _rewards(self) -> dict[str, str]:
         return {

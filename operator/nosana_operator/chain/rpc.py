@@ -12,27 +12,35 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 from solana.rpc.commitment import Commitment, Confirmed
 
-from nosana_operator.chain.errors import BlockhashNotFound, ChainUnavailable, RpcError, TransactionFailed
+from nosana_operator.chain.addresses import TOKEN
+from nosana_operator.chain.endpoints import Endpoints
+from nosana_operator.chain.errors import (
+    BlockhashNotFound,
+    ChainUnavailable,
+    MethodRefused,
+    RpcError,
+    TransactionFailed,
+)
 from nosana_operator.chain.wire import (
     AccountInfo,
     Blockhash,
     EpochInfo,
+    HistoryEntry,
     Memcmp,
     SignatureStatus,
     Simulation,
     Slotted,
     field,
     read_account,
+    read_base64,
     read_decimal,
     read_int,
     read_list,
@@ -45,11 +53,9 @@ from nosana_operator.chain.wire import (
 MAX_ACCOUNTS: Final = 100
 """Accounts in one getMultipleAccounts."""
 MAX_SIGNATURES: Final = 256
-_MAX_BODY: Final = 64 * 1024 * 1024
+MAX_HISTORY: Final = 1000
+"""Entries in one answer of getSignaturesForAddress."""
 _PREFLIGHT_FAILURE: Final = -32002
-
-# JSON-RPC codes by which a node says "not now": unhealthy, behind, slot not reached, rate limits.
-_TRANSIENT_CODES: Final = frozenset({-32004, -32005, -32014, -32016, -32429, -32603, 429, 503})
 
 Observer = Callable[[str, str, float], None]
 """Called for every attempt with method, outcome (`ok`, `unavailable`, `refused`) and seconds."""
@@ -57,7 +63,10 @@ Observer = Callable[[str, str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long one call tries. Waits are random between nothing and a doubling bound."""
+    """How often and how long one call tries. Waits are random between nothing and a doubling bound.
+
+    An attempt is a round over the network's nodes.
+    """
 
     attempts: int = 4
     first_wait: float = 0.25
@@ -66,11 +75,10 @@ class Retry:
 
 
 class Rpc:
-    """One RPC node.
+    """A network's RPC, whichever of its nodes answers.
 
     Args:
-        url: its HTTP address; may hold an API key, so it never appears in an error.
-        session: the caller's HTTP session; not closed here.
+        endpoints: the nodes.
         retry: bounds.
         observer: metrics hook.
         sleep: how to wait between attempts (tests).
@@ -78,19 +86,16 @@ class Rpc:
 
     def __init__(
         self,
-        url: str,
-        session: aiohttp.ClientSession,
+        endpoints: Endpoints,
         *,
         retry: Retry | None = None,
         observer: Observer | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._url = url
-        self._session = session
+        self._endpoints = endpoints
         self._retry = retry or Retry()
         self._observer = observer or (lambda method, outcome, seconds: None)
         self._sleep = sleep
-        self._ids = itertools.count(1)
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     # accounts
@@ -129,6 +134,17 @@ class Rpc:
             "filters": [{"memcmp": {"offset": f.offset, "bytes": f.value}} for f in filters],
         }
         result = await self.call("getProgramAccounts", [program, config])
+        return read_slotted(
+            result,
+            lambda value: {
+                read_text(v, "pubkey"): read_account(field(v, "account")) for v in read_list(value)
+            },
+        )
+
+    async def token_accounts(self, owner: str, commitment: Commitment) -> Slotted[dict[str, AccountInfo]]:
+        """All classic SPL token accounts of a wallet."""
+        config = _config(commitment)
+        result = await self.call("getTokenAccountsByOwner", [owner, {"programId": TOKEN}, config])
         return read_slotted(
             result,
             lambda value: {
@@ -176,6 +192,30 @@ class Rpc:
             raise ChainUnavailable("The RPC node answered with another number of statuses than asked for.")
         return reply
 
+    async def signatures_of(
+        self,
+        address: str,
+        commitment: Commitment,
+        *,
+        until: str | None = None,
+        before: str | None = None,
+        limit: int = MAX_HISTORY,
+    ) -> list[HistoryEntry]:
+        """Landed transactions that name an address, newest first, after `until` and before `before`."""
+        config: dict[str, Any] = {"commitment": commitment, "limit": limit}
+        config |= {k: v for k, v in (("until", until), ("before", before)) if v is not None}
+        result = await self.call("getSignaturesForAddress", [address, config])
+        return [
+            HistoryEntry(read_text(entry, "signature"), read_int(field(entry, "slot")), field(entry, "err"))
+            for entry in read_list(result)
+        ]
+
+    async def transaction(self, signature: str, commitment: Commitment) -> bytes | None:
+        """The bytes of a landed transaction; None: the node does not have it (yet, or any more)."""
+        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+        result = await self.call("getTransaction", [signature, config])
+        return None if result is None else read_base64(field(result, "transaction"))
+
     async def transaction_logs(self, signature: str, commitment: Commitment) -> tuple[str, ...]:
         """The program log of a landed transaction; empty when the node does not keep it."""
         config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
@@ -185,6 +225,7 @@ class Rpc:
     async def send(self, raw: bytes, *, preflight: bool) -> str:
         """Send signed bytes; returns the signature. Resending the same bytes is harmless.
 
+        Without preflight it goes to all nodes that answer: one of them may take transactions and lose them.
         "Already processed" counts as sent.
 
         Raises:
@@ -194,8 +235,9 @@ class Rpc:
             RpcError: refused otherwise (signatures, size).
         """
         config = {"encoding": "base64", "skipPreflight": not preflight, "preflightCommitment": Confirmed}
+        send = self.call if preflight else self._everywhere
         try:
-            return str(await self.call("sendTransaction", [base64.b64encode(raw).decode(), config]))
+            return str(await send("sendTransaction", [base64.b64encode(raw).decode(), config]))
         except RpcError as error:
             if error.code != _PREFLIGHT_FAILURE:
                 raise
@@ -252,19 +294,21 @@ class Rpc:
     # transport
 
     async def call(self, method: str, params: Sequence[Any]) -> Any:
-        """One JSON-RPC call with retries; returns `result`.
+        """One JSON-RPC call; returns `result`.
+
+        A node that gives no answer is left for the next one at once; when all were asked, the next round
+        comes after a wait.
 
         Raises:
-            ChainUnavailable: no usable answer in all attempts.
-            RpcError: the node said no.
+            ChainUnavailable: no usable answer in all rounds.
+            MethodRefused: every node has the method switched off.
+            RpcError: a node said no.
         """
         bound = self._retry.first_wait
         for attempt in itertools.count(1):
-            started = time.monotonic()
             try:
-                result = await self._attempt(method, params)
+                return await self._round(method, params)
             except ChainUnavailable as error:
-                self._observer(method, "unavailable", time.monotonic() - started)
                 if attempt >= self._retry.attempts:
                     raise
                 wait = self._random.uniform(0, bound)
@@ -273,78 +317,55 @@ class Rpc:
                     wait = min(max(wait, error.retry_after), self._retry.longest_wait)
                 await self._sleep(wait)
                 bound = min(bound * 2, self._retry.longest_wait)
-            except RpcError:
-                self._observer(method, "refused", time.monotonic() - started)
-                raise
-            else:
-                self._observer(method, "ok", time.monotonic() - started)
-                return result
         raise AssertionError("unreachable")
 
-    async def _attempt(self, method: str, params: Sequence[Any]) -> Any:
-        request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        timeout = aiohttp.ClientTimeout(total=self._retry.request_timeout)
-        try:
-            async with self._session.post(
-                self._url, json=request, timeout=timeout, allow_redirects=False
-            ) as response:
-                status, retry_after = response.status, _retry_after(response.headers.get("Retry-After"))
-                body = await _read(response)
-        except TimeoutError:
-            raise ChainUnavailable(
-                f"The RPC node gave {method} no answer in {self._retry.request_timeout:g} s; asked again."
-            ) from None
-        except (aiohttp.ClientError, OSError) as error:
-            # aiohttp's texts name host and port, not the path that may hold a key.
-            raise ChainUnavailable(
-                f"The RPC node cannot be reached ({type(error).__name__}); it is asked again."
-            ) from None
-        try:
-            reply = json.loads(body)
-        except ValueError:
-            reply = None
-        if not isinstance(reply, Mapping) or not (
-            "result" in reply or isinstance(reply.get("error"), Mapping)
-        ):
-            raise ChainUnavailable(
-                f"The RPC node answered {method} with HTTP {status} and no JSON-RPC; it is asked again.",
-                retry_after=retry_after,
+    async def _round(self, method: str, params: Sequence[Any]) -> Any:
+        """Ask one node after the other until one answers."""
+        asked: set[int] = set()
+        silent: ChainUnavailable | None = None
+        refused: MethodRefused | None = None
+        while (number := await self._endpoints.take(method, asked)) is not None:
+            asked.add(number)
+            try:
+                return await self._ask(number, method, params)
+            except ChainUnavailable as error:
+                silent = error
+            except MethodRefused as error:
+                refused = error
+        # A node that is silent now may well offer what the others refuse.
+        raise (
+            silent
+            or refused
+            or MethodRefused(
+                f"No RPC node of this network offers {method}; name one that does in the settings.", code=0
             )
-        refusal = reply.get("error")
-        if isinstance(refusal, Mapping):
-            raise _refusal(method, status, refusal, retry_after)
-        return reply["result"]
-
-
-def _refusal(
-    method: str, status: int, error: Mapping[str, Any], retry_after: float | None
-) -> ChainUnavailable | RpcError:
-    code = error.get("code")
-    code = code if isinstance(code, int) else 0
-    said = str(error.get("message", "no reason"))[:300]
-    if status == 429 or status >= 500 or code in _TRANSIENT_CODES:
-        return ChainUnavailable(
-            f"The RPC node cannot answer {method} now: {said} ({code}); it is asked again.",
-            retry_after=retry_after,
         )
-    return RpcError(f"The RPC node refused {method}: {said} ({code}).", code=code, data=error.get("data"))
 
+    async def _ask(self, number: int, method: str, params: Sequence[Any]) -> Any:
+        started = time.monotonic()
+        outcome = "unavailable"
+        try:
+            result = await self._endpoints.ask(number, method, params, self._retry.request_timeout)
+            outcome = "ok"
+        except RpcError:
+            outcome = "refused"
+            raise
+        finally:
+            self._observer(method, outcome, time.monotonic() - started)
+        return result
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > _MAX_BODY:
-            raise aiohttp.ClientPayloadError("answer too large")
-    return bytes(data)
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; the date form is not used by RPC providers."""
-    try:
-        return max(0.0, float(header)) if header is not None else None
-    except ValueError:
-        return None
+    async def _everywhere(self, method: str, params: Sequence[Any]) -> Any:
+        """Ask all nodes that answer at once; the first success, else what the first one said."""
+        numbers = self._endpoints.usable()
+        if len(numbers) == 1:
+            return await self.call(method, params)
+        said = await asyncio.gather(
+            *(self._ask(number, method, params) for number in numbers), return_exceptions=True
+        )
+        problems = [answer for answer in said if isinstance(answer, BaseException)]
+        if len(problems) < len(said):
+            return next(answer for answer in said if not isinstance(answer, BaseException))
+        raise next((each for each in problems if not isinstance(each, ChainUnavailable)), problems[0])
 
 
 def _config(commitment: Commitment) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Outcome:
     finalized: bool = False
     error: TransactionFailed | None = None
     """For FAILED."""
+    slot: int | None = None
+    """Of the block that holds it."""
 
 
 def sign_transaction(
@@ -139,43 +141,10 @@ def sign_transaction(
 
 
 class Sender:
-    """Signs and sends over one RPC node.
+    """Sends over a network's RPC, and finds out what became of it."""
 
-    Args:
-        rpc: the node.
-        priority_fee: micro-lamports a compute unit, zero for none.
-    """
-
-    def __init__(self, rpc: Rpc, *, priority_fee: int = 0) -> None:
+    def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
-        self._priority_fee = priority_fee
-
-    async def sign(
-        self,
-        kind: str,
-        instructions: Sequence[Instruction],
-        wallet: Wallet,
-        extra_signers: Sequence[Wallet] = (),
-        *,
-        compute_unit_limit: int,
-        run: str | None = None,
-    ) -> SignedTransaction:
-        """Sign with a fresh blockhash. Nothing is sent.
-
-        Raises:
-            ChainUnavailable: no blockhash to be had.
-            InvalidInstruction: see `sign_transaction`.
-        """
-        return sign_transaction(
-            kind,
-            instructions,
-            wallet,
-            extra_signers,
-            await self._rpc.latest_blockhash(Confirmed),
-            compute_unit_limit=compute_unit_limit,
-            priority_fee=self._priority_fee,
-            run=run,
-        )
 
     async def send(self, raw: bytes, *, first: bool) -> None:
         """Send signed bytes, the first time with preflight. Returning means taken, not landed.
@@ -214,8 +183,10 @@ class Sender:
             return Outcome(OutcomeState.PENDING)
         is_final = status.commitment == Finalized
         if status.err is not None:
-            return Outcome(OutcomeState.FAILED, is_final, await self._failure(signature, status.err))
-        return Outcome(OutcomeState.FINALIZED if is_final else OutcomeState.CONFIRMED, is_final)
+            failure = await self._failure(signature, status.err)
+            return Outcome(OutcomeState.FAILED, is_final, failure, status.slot)
+        state = OutcomeState.FINALIZED if is_final else OutcomeState.CONFIRMED
+        return Outcome(state, is_final, slot=status.slot)
 
     async def send_and_confirm(self, signed: SignedTransaction, commitment: Commitment = Confirmed) -> None:
         """Send and wait until the transaction has landed: for those who have no durable intent to keep.

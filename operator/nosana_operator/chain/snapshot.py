@@ -83,6 +83,22 @@ class SnapshotStore:
         wanted.update({address: "run" for address, seen in self._runs.items() if seen.value is not None})
         return wanted
 
+    @property
+    def wanted_markets(self) -> frozenset[str]:
+        """Markets to keep up with."""
+        return self._wanted_markets
+
+    def standing(self, market: str) -> frozenset[str]:
+        """The watched hosts in a market's queue, as last seen."""
+        seen = self._markets.get(market)
+        if seen is None or seen.value is None or seen.value.queue_type != "Node":
+            return frozenset()
+        return self._keys.intersection(seen.value.queue)
+
+    def stands(self, key: str) -> bool:
+        """Whether a host stands in any watched market's queue, as last seen."""
+        return any(key in self.standing(market) for market in self._markets)
+
     def kind_of(self, address: str) -> Kind | None:
         """What a watched address is; None: not watched singly."""
         if address in self._wanted_jobs:
@@ -155,6 +171,10 @@ class SnapshotStore:
                 del self._runs[address]
         self._listed.add(key)
         return changed
+
+    def list_found(self, keys: Collection[str]) -> None:
+        """All runs of these hosts have been reported one by one, as far as they can be found."""
+        self._listed |= self._keys.intersection(keys)
 
     def _take(
         self,

@@ -12,7 +12,8 @@ import itertools
 import json
 import logging
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,8 +27,10 @@ from nosana_operator.chain.wire import AccountInfo, field, read_account, read_sl
 log = logging.getLogger(__name__)
 
 _HEARTBEAT: Final = 15.0
-_SILENCE: Final = 30.0
+_SILENCE: Final = 15.0
 """Slots come several times a second; a connection without any message for so long is dead."""
+_ALIVE_SECONDS: Final = 3.0
+"""… and one without any for so long is not relied on."""
 _CONNECT_TIMEOUT: Final = 10.0
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
@@ -70,11 +73,16 @@ class _Closed(Exception):
     """The connection is over."""
 
 
+class _Silent(_Closed):
+    """Nothing was said for too long."""
+
+
 class Subscriptions:
-    """A set of subscriptions at one node.
+    """A set of subscriptions, at one of the network's nodes at a time.
 
     Args:
-        url: the node's WebSocket address; may hold a key, so it is never logged.
+        urls: the nodes' WebSocket addresses in the order of preference; may hold keys, so they are never
+            logged. A node that cannot be reached, or says nothing, is left for the next.
         session: the caller's HTTP session.
         program: the Jobs program.
         on_account: called for each account notification.
@@ -83,13 +91,18 @@ class Subscriptions:
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         session: aiohttp.ClientSession,
         program: str,
         on_account: OnAccount,
         on_subscribed: OnSubscribed,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = url
+        self._urls = tuple(urls)
+        self._at = 0
+        self._clock = clock
+        self._heard_at: float | None = None
         self._session = session
         self._program = program
         self._on_account = on_account
@@ -100,6 +113,13 @@ class Subscriptions:
         self.connected = False
         self.connections = 0
         """How many connections were made so far."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether something was heard just now: a connection that stands and is mute tells nothing."""
+        return (
+            self.connected and self._heard_at is not None and self._clock() - self._heard_at < _ALIVE_SECONDS
+        )
 
     def want(self, targets: frozenset[AccountTarget | RunsTarget]) -> None:
         """Replace what is subscribed."""
@@ -119,6 +139,8 @@ class Subscriptions:
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.info("WebSocket not connected: %s", type(error).__name__)
             was_connected, self.connected = self.connected, False
+            if not was_connected:
+                self._at = (self._at + 1) % len(self._urls)
             bound = _FIRST_WAIT if was_connected else min(bound * 2, _LONGEST_WAIT)
             await asyncio.sleep(self._random.uniform(bound / 2, bound))
 
@@ -126,7 +148,7 @@ class Subscriptions:
         """One connection, until it ends; always leaves by an exception."""
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             socket = await self._session.ws_connect(
-                self._url, heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, autoping=True
+                self._urls[self._at], heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, autoping=True
             )
         connection = _Connection(socket, self._program, self._on_account, self._on_subscribed)
         self.connections += 1
@@ -150,8 +172,14 @@ class Subscriptions:
 
     async def _read(self, connection: _Connection) -> None:
         while True:
-            await connection.receive()
+            try:
+                await connection.receive()
+            except _Silent:
+                # Taken for one that was never there: the next node is tried.
+                self.connected = False
+                raise
             self.connected = True
+            self._heard_at = self._clock()
             if connection.stale(self._wanted):
                 self._changed.set()
 
@@ -197,7 +225,7 @@ class _Connection:
             async with asyncio.timeout(_SILENCE):
                 message = await self._socket.receive()
         except TimeoutError:
-            raise _Closed(f"no message in {_SILENCE:g} s") from None
+            raise _Silent(f"no message in {_SILENCE:g} s") from None
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise _Closed(f"code {self._socket.close_code}")
         try:

@@ -1,8 +1,16 @@
 """Keeps a network's accounts in view: subscriptions for speed, polling for truth.
 
-Subscriptions lose notifications without a sign, and never tell of a closed run. So everything watched is read
-again every few seconds, whatever the WebSocket says: with it dead, a new run or an owner's `end` is seen one
-poll later at the latest (`onchain.md` §7, §9).
+Subscriptions lose notifications without a sign, and a program subscription never tells of a closed run. So
+everything watched is read again, each kind in its own time, which is chosen so that the bounds hold with the
+WebSocket dead and the cost stays below one request a second for 500 running jobs:
+
+- Markets and the chain's clock, every 5 s, in one request. A run of ours begins while we stand in a queue, so
+  when a host is no longer in a queue (or has just sent `work`), its runs are listed at once.
+- Jobs, a hundred a request: every 8 s while nothing is heard on the WebSocket, else every 25 s.
+- Runs of each host, listed every minute in any case, and after each (re)connection. Where the nodes refuse
+  listings, they are found in the markets' transactions instead (`discovery`).
+
+(`onchain.md` §7, §9)
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +35,8 @@ from nosana_operator.chain.accounts import (
 )
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.errors import ChainError
+from nosana_operator.chain.discovery import RunFinder
+from nosana_operator.chain.errors import ChainError, ChainUnavailable, MethodRefused
 from nosana_operator.chain.rpc import Rpc
 from nosana_operator.chain.snapshot import Kind, Seen, SnapshotStore
 from nosana_operator.chain.subscriptions import AccountTarget, RunsTarget, SlotTarget, Subscriptions, Target
@@ -42,20 +51,46 @@ _AT_ONCE: Final = 8
 """Requests of one poll that may be under way together."""
 
 
+_EXPECT_SECONDS: Final = 90.0
+"""As long as a transaction can land after it was signed."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
-    """Seconds between two polls of everything. The bound for what a dead WebSocket hides is this plus the
-    time that the node takes to answer."""
+    """Seconds between two readings of each kind; what a dead WebSocket hides is seen that late at most."""
 
-    poll: float = 5.0
+    markets: float = 5.0
+    jobs: float = 8.0
+    jobs_followed: float = 25.0
+    """Of jobs while the WebSocket is alive."""
+    runs: float = 60.0
+
+
+@dataclass(slots=True)
+class _Chore:
+    """When one kind of account was last read."""
+
+    began: float
+    tried_at: float | None = None
+    failed: bool = False
+
+    def due(self, interval: float, again: float) -> float:
+        """When it is to be read next: after the interval, sooner when it failed."""
+        if self.tried_at is None:
+            return self.began
+        return self.tried_at + (min(interval, again) if self.failed else interval)
+
+    def tried(self, at: float, success: bool) -> None:
+        """It was read, or was to be read, at that time."""
+        self.tried_at, self.failed = at, not success
 
 
 class ChainWatcher:
     """One network's watcher: `run` it as a task, `watch` what matters, read the snapshots.
 
     Args:
-        rpc: the node to poll. Give it one or two attempts: the next poll is the retry.
-        ws_url: the WebSocket address, None to poll only.
+        rpc: the network's RPC. Give it one or two attempts: the next poll is the retry.
+        ws_urls: WebSocket addresses in the order of preference, none to poll only.
         session: the caller's HTTP session.
         program: the Jobs program.
         chain_clock: gets a reading with every poll.
@@ -66,7 +101,7 @@ class ChainWatcher:
     def __init__(
         self,
         rpc: Rpc,
-        ws_url: str | None,
+        ws_urls: Sequence[str],
         session: aiohttp.ClientSession,
         program: str,
         chain_clock: ChainClock,
@@ -80,13 +115,23 @@ class ChainWatcher:
         self._settings = settings or WatchSettings()
         self._clock = clock
         self._store = SnapshotStore(program, clock)
+        self._finder = RunFinder(rpc, program)
         self._subscriptions = (
-            Subscriptions(ws_url, session, program, self._notified, self._subscribed) if ws_url else None
+            Subscriptions(ws_urls, session, program, self._notified, self._subscribed) if ws_urls else None
         )
         self._callbacks: list[OnChange] = []
         self._dirty: set[Target] = set()
+        self._expected: dict[str, float] = {}
+        self._candidates: set[str] = set()
         self._wake = asyncio.Event()
-        self._polled_at: float | None = None
+        began = clock()
+        self._chores: dict[Kind, _Chore] = {
+            "market": _Chore(began),
+            "job": _Chore(began),
+            "run": _Chore(began),
+        }
+        self._slot = 0
+        self._advanced_at: float | None = None
         self._said: str | None = None
 
     # what the others read
@@ -117,8 +162,19 @@ class ChainWatcher:
 
     @property
     def staleness(self) -> float | None:
-        """Seconds since everything was last read; None: never."""
-        return None if self._polled_at is None else self._clock() - self._polled_at
+        """Seconds by which what we know may be behind the chain; None: nothing was ever read.
+
+        Since a node last showed a newer slot, or by which a reading is overdue, whichever is more.
+        """
+        if self._advanced_at is None:
+            return None
+        now = self._clock()
+        return max(now - self._advanced_at, *(now - self._due(kind) for kind in self._chores))
+
+    @property
+    def slot(self) -> int:
+        """The newest slot that was read; 0: none yet."""
+        return self._slot
 
     # what the others do
 
@@ -128,22 +184,26 @@ class ChainWatcher:
         self._store.watch(keys, jobs, markets)
         self._follow(self._targets() - before)
 
+    def expect(self, key: str) -> None:
+        """A `work` of this host was signed: its runs are listed often until it is seen to stand or run."""
+        self._expected[key] = self._clock() + _EXPECT_SECONDS
+
     def on_change(self, callback: OnChange) -> None:
         """Call back on every change of a snapshot, the first reading included."""
         self._callbacks.append(callback)
 
-    async def refresh_runs(self, key: str) -> tuple[Run, ...]:
-        """Read a watched host's runs now.
+    async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[Run, ...]:
+        """Read a watched host's runs now, at slot `not_before` or later.
 
         Raises:
-            ChainUnavailable, RpcError: nothing is known.
+            ChainUnavailable, RpcError: nothing is known; the node that answered may be behind that slot.
         """
-        await self._read_runs(key)
+        await self._read_all_runs([key], not_before)
         return self._store.runs_of(key) or ()
 
-    async def refresh(self, addresses: Collection[str]) -> None:
+    async def refresh(self, addresses: Collection[str], *, not_before: int = 0) -> None:
         """Read these watched accounts now. Raises as `refresh_runs`."""
-        await self._read_accounts(addresses)
+        await self._read_accounts([*addresses], not_before)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -154,26 +214,50 @@ class ChainWatcher:
 
     # polling
 
+    def _interval(self, kind: Kind) -> float:
+        if kind == "market":
+            return self._settings.markets
+        if kind == "run":
+            return self._settings.runs
+        alive = self._subscriptions is not None and self._subscriptions.alive
+        return self._settings.jobs_followed if alive else self._settings.jobs
+
+    def _due(self, kind: Kind) -> float:
+        return self._chores[kind].due(self._interval(kind), self._settings.markets)
+
     async def _poll(self) -> None:
-        due = self._clock()
         while True:
             try:
-                async with asyncio.timeout(max(0.0, due - self._clock())):
+                async with asyncio.timeout(max(0.0, min(map(self._due, self._chores)) - self._clock())):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
-            everything = self._clock() >= due
-            keys = [target.node for target in self._dirty if isinstance(target, RunsTarget)]
-            single = [target.address for target in self._dirty if isinstance(target, AccountTarget)]
-            self._dirty.clear()
-            if everything:
-                due = self._clock() + self._settings.poll
-                keys = [*self._store.keys]
-                # A listing covers the hosts' known runs: they are not read one by one.
-                single = [address for address, kind in self._store.wanted.items() if kind != "run"]
-            if await self._read(keys, single, clock=everything) and everything:
-                self._polled_at = self._clock()
+            now = self._clock()
+            due = {kind for kind in self._chores if self._due(kind) <= now}
+            dirty, self._dirty = self._dirty, set()
+            keys = {target.node for target in dirty if isinstance(target, RunsTarget)}
+            single = {target.address for target in dirty if isinstance(target, AccountTarget)}
+            if "run" in due:
+                keys |= self._store.keys
+            if "market" in due:
+                keys |= self._still_expected(now)
+            # A listing covers the hosts' known runs: they are not read one by one.
+            single |= {a for a, kind in self._store.wanted.items() if kind in due and kind != "run"}
+            read = await self._read(keys, single, clock="market" in due)
+            for kind in due:
+                self._chores[kind].tried(now, read)
+            if not read:
+                self._dirty |= dirty
+
+    def _still_expected(self, now: float) -> set[str]:
+        """Hosts whose `work` may have become a run, not seen by anything else."""
+        self._expected = {
+            key: until
+            for key, until in self._expected.items()
+            if now < until and key in self._store.keys and not self._store.stands(key)
+        }
+        return set(self._expected)
 
     async def _read(self, keys: Collection[str], single: Collection[str], *, clock: bool) -> bool:
         """Read these hosts' runs and these accounts; True when all could be read."""
@@ -187,9 +271,11 @@ class ChainWatcher:
                     return str(error)
             return None
 
-        readings = [self._read_runs(key) for key in keys]
+        readings = []
         if single or clock:
-            readings.append(self._read_accounts(single))
+            readings.append(self._read_accounts(sorted(single)))
+        if keys:
+            readings.append(self._read_all_runs(keys))
         problems = await asyncio.gather(*(attempt(reading) for reading in readings))
         problem = next((said for said in problems if said is not None), None)
         if problem != self._said:
@@ -201,23 +287,58 @@ class ChainWatcher:
                 log.warning("the chain cannot be read: %s", problem)
         return problem is None
 
-    async def _read_runs(self, key: str) -> None:
+    async def _read_all_runs(self, keys: Collection[str], not_before: int = 0) -> None:
+        """The runs of these hosts: listed, or found where listings are refused."""
+        try:
+            problems = await asyncio.gather(
+                *(self._read_runs(key, not_before) for key in keys), return_exceptions=True
+            )
+            for problem in problems:
+                if isinstance(problem, BaseException):
+                    raise problem
+        except MethodRefused:
+            await self._find_runs(keys, not_before)
+
+    async def _find_runs(self, keys: Collection[str], not_before: int) -> None:
+        """Known runs and those that the markets' transactions name."""
+        fresh = await self._finder.find(self._store.wanted_markets)
+        known = {address for address, kind in self._store.wanted.items() if kind == "run"}
+        # Handed out once: whatever becomes of this reading, they are looked at again.
+        self._candidates |= fresh
+        reply = await self._rpc.accounts(sorted(known | self._candidates), Confirmed)
+        self._advance(reply.slot)
+        _check_slot(reply.slot, not_before)
+        self._candidates.clear()
+        for address, info in reply.value.items():
+            self._reported("run", address, reply.slot, info)
+        self._store.list_found(keys)
+
+    async def _read_runs(self, key: str, not_before: int = 0) -> None:
         filters = (Memcmp(0, RUN_DISCRIMINATOR_BASE58), Memcmp(RUN_NODE_OFFSET, key))
         found = await self._rpc.program_accounts(self._program, filters, Confirmed)
+        self._advance(found.slot)
+        _check_slot(found.slot, not_before)
         changed = self._store.report_runs(key, found.slot, found.value)
         if changed:
+            self._expected.pop(key, None)
             self._follow(frozenset())
         for address in changed:
             self._tell("run", address)
 
-    async def _read_accounts(self, addresses: Collection[str]) -> None:
+    async def _read_accounts(self, addresses: Sequence[str], not_before: int = 0) -> None:
         """These accounts, and with them the chain's clock."""
         found = await self._rpc.accounts([CLOCK_SYSVAR, *addresses], Confirmed)
+        self._advance(found.slot)
+        _check_slot(found.slot, not_before)
         sysvar = found.value.pop(CLOCK_SYSVAR, None)
         if sysvar is not None:
             self._chain_clock.observe(decode_clock(sysvar.data)[1])
         for address, info in found.value.items():
             self._reported(self._store.kind_of(address), address, found.slot, info)
+
+    def _advance(self, slot: int) -> None:
+        if slot > self._slot:
+            self._slot, self._advanced_at = slot, self._clock()
 
     # subscriptions
 
@@ -245,10 +366,17 @@ class ChainWatcher:
         self._reported(found, address, slot, info)
 
     def _reported(self, kind: Kind | None, address: str, slot: int, info: AccountInfo | None) -> None:
-        if kind is None or not self._store.report(kind, address, slot, info):
+        if kind is None:
+            return
+        stood = self._store.standing(address) if kind == "market" else frozenset()
+        if not self._store.report(kind, address, slot, info):
             return
         if kind == "run":
             self._follow(frozenset())
+        elif kind == "market":
+            # Who stands no more has been matched, or left: the listing tells.
+            left = stood - self._store.standing(address)
+            self._follow(frozenset(RunsTarget(key) for key in left))
         self._tell(kind, address)
 
     def _tell(self, kind: Kind, address: str) -> None:
@@ -257,3 +385,8 @@ class ChainWatcher:
                 callback(kind, address)
             except Exception:  # one listener's fault must not blind the others
                 log.exception("a listener to %s %s failed", kind, address)
+
+
+def _check_slot(slot: int, not_before: int) -> None:
+    if slot < not_before:
+        raise ChainUnavailable(f"The RPC node that answered is {not_before - slot} slots behind; asked again.")

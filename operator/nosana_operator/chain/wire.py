@@ -69,6 +69,15 @@ class SignatureStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A landed transaction that names an address; `err` None for success."""
+
+    signature: str
+    slot: int
+    err: object | None
+
+
+@dataclass(frozen=True, slots=True)
 class Simulation:
     """What a transaction would do."""
 
@@ -122,16 +131,20 @@ def read_slotted(result: Any, read: Callable[[Any], T]) -> Slotted[T]:
     return Slotted(read_int(field(field(result, "context"), "slot")), read(field(result, "value")))
 
 
-def read_account(value: Any) -> AccountInfo:
-    """An account in base64; answers and notifications have the same form."""
-    data = field(value, "data")
+def read_base64(data: Any) -> bytes:
+    """The `[text, "base64"]` of accounts and transactions."""
     if not isinstance(data, list) or len(data) != 2 or data[1] != "base64" or not isinstance(data[0], str):
         raise _odd()
     try:
-        decoded = base64.b64decode(data[0], validate=True)
+        return base64.b64decode(data[0], validate=True)
     except binascii.Error:
         raise _odd() from None
-    return AccountInfo(read_int(field(value, "lamports")), read_text(value, "owner"), decoded)
+
+
+def read_account(value: Any) -> AccountInfo:
+    """An account in base64; answers and notifications have the same form."""
+    data = read_base64(field(value, "data"))
+    return AccountInfo(read_int(field(value, "lamports")), read_text(value, "owner"), data)
 
 
 def read_status(value: Any) -> SignatureStatus:

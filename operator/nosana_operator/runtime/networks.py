@@ -6,6 +6,7 @@ Only translation happens here: accounts to the market's plain values, errors to 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from typing import Any
 import aiohttp
 
 from nosana_operator.chain import (
+    AccessKeyMissing,
     AccountMalformed,
     AccountMissing,
     ChainClient,
     ChainError,
+    FeePolicy,
     Job,
     JobState,
     Market,
@@ -112,29 +115,22 @@ class SolanaNetwork:
         seen = self._watcher.markets.get(address)
         if seen is None:
             return UNKNOWN
-        return GONE if seen.value is None else _market(seen.value)
+        return GONE if seen.value is None else _market(seen.value, seen.slot)
 
     def run_seen_at(self, address: str) -> datetime | None:
         """When the run was first noticed, by our clock; None: before this process began, or not yet."""
         return self._first_seen.get(address)
 
-    async def refresh_runs(self, key: str) -> tuple[RunFacts, ...]:
+    async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[RunFacts, ...]:
         """See `Chain.refresh_runs`."""
-        return tuple(_run(run) for run in await self._watcher.refresh_runs(key))
+        return tuple(_run(run) for run in await self._watcher.refresh_runs(key, not_before=not_before))
 
-    async def refresh_market(self, address: str) -> MarketFacts | None:
+    async def refresh_market(self, address: str, *, not_before: int = 0) -> MarketFacts | None:
         """See `Chain.refresh_market`."""
-        await self._watcher.refresh([address])
-        return await self._read_market(address)
-
-    async def _read_market(self, address: str) -> MarketFacts | None:
-        watched = self._watcher.markets.get(address)
-        if watched is not None:
-            return None if watched.value is None else _market(watched.value)
-        try:
-            return _market(await self._client.fetch_market(address))
-        except (AccountMissing, AccountMalformed):
-            return None
+        await self._watcher.refresh([address], not_before=not_before)
+        seen = self._watcher.markets.get(address)
+        # Not taken by the watcher: an account of another kind.
+        return None if seen is None or seen.value is None else _market(seen.value, seen.slot)
 
     # -- read now -----------------------------------------------------------------------------------------
 
@@ -167,8 +163,13 @@ class SolanaNetwork:
     # -- sign and send ------------------------------------------------------------------------------------
 
     async def sign_work(self, wallet: MarketWallet, market: MarketFacts) -> Signed:
-        """See `Chain.sign_work`."""
-        return _signed(await self._client.sign_work(_key(wallet), market.address))
+        """See `Chain.sign_work`. Raises AccessKeyMissing where the wallet may not enter the market."""
+        access_key = None
+        if market.node_access_key is not None:
+            access_key = await self._client.find_access_key(wallet.address, market.node_access_key)
+            if access_key is None:
+                raise AccessKeyMissing(wallet.address, market.node_access_key)
+        return _signed(await self._client.sign_work(_key(wallet), market.address, access_key=access_key))
 
     async def sign_stop(self, wallet: MarketWallet, market: str) -> Signed:
         """See `Chain.sign_stop`."""
@@ -273,7 +274,7 @@ class ConfiguredNetworks:
     @property
     def background(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """What has to run for ever, by name."""
-        return [(f"chain {name}", entry.solana.client.watcher.run) for name, entry in self._entries.items()]
+        return [(f"chain {name}", entry.solana.client.run) for name, entry in self._entries.items()]
 
     def names(self) -> list[str]:
         """See `Networks.names`."""
@@ -301,14 +302,16 @@ def _client(
 ) -> ChainClient:
     return ChainClient(
         Network(
-            rpc_url=network.rpc[0],
-            ws_url=network.ws[0],
+            rpc_urls=network.rpc,
+            ws_urls=network.ws,
             programs=Programs(
                 jobs=network.program,
                 nos_mint=network.nos_mint,
                 staking=network.staking_program,
                 rewards=network.rewards_program,
             ),
+            fees=FeePolicy(**dataclasses.asdict(network.fees)),
+            requests_per_second=network.requests_per_second or None,
         ),
         http,
         observer=observer,
@@ -381,7 +384,7 @@ def _as_job(job: JobFacts) -> Job:
     )
 
 
-def _market(market: Market) -> MarketFacts:
+def _market(market: Market, slot: int) -> MarketFacts:
     return MarketFacts(
         address=market.address,
         price=market.price,
@@ -389,6 +392,7 @@ def _market(market: Market) -> MarketFacts:
         xnos_minimum=market.xnos_minimum,
         queue_type=market.queue_type,
         queue=market.queue,
+        slot=slot,
     )
 
 
@@ -409,9 +413,9 @@ def _outcome(outcome: ChainOutcome) -> Outcome:
         case OutcomeState.PENDING:
             return Outcome(Fate.PENDING)
         case OutcomeState.CONFIRMED:
-            return Outcome(Fate.CONFIRMED)
+            return Outcome(Fate.CONFIRMED, slot=outcome.slot)
         case OutcomeState.FINALIZED:
-            return Outcome(Fate.FINALIZED)
+            return Outcome(Fate.FINALIZED, slot=outcome.slot)
         case OutcomeState.EXPIRED:
             return Outcome(Fate.EXPIRED)
         case OutcomeState.FAILED:

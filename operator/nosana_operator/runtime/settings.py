@@ -89,18 +89,38 @@ class IpfsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FeeSettings:
+    """What transactions pay so that they get into blocks. Prices are micro-lamports a compute unit."""
+
+    priority: Literal["none", "fixed", "dynamic"] = "none"
+    """fixed: always `price`. dynamic: from what recently got in. Unset on mainnet: dynamic."""
+    price: int = 0
+    percentile: int = 50
+    """dynamic: of the prices of the last 150 slots; not below `minimum` nor above `maximum`."""
+    minimum: int = 10_000
+    maximum: int = 15_000_000
+    cap: int = 200_000
+    """Lamports that one transaction may cost in all; the price gives way."""
+    compute_margin: int = 20
+    """Percent on top of the compute units that a simulation took."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """A Solana network. Of those named "mainnet" and "devnet" the program ids are known (onchain.md §1)."""
 
     rpc: tuple[str, ...]
-    """JSON-RPC endpoints, http or https."""
+    """JSON-RPC endpoints, http or https, the preferred first. One that fails or lags is left for the next."""
     ws: tuple[str, ...]
-    """WebSocket endpoints, ws or wss, in the order of `rpc`. Unset: the same URLs with ws or wss."""
+    """WebSocket endpoints, ws or wss, the preferred first. Unset: the URLs of `rpc` with ws or wss."""
     program: str
     nos_mint: str
     staking_program: str
     rewards_program: str
     ipfs: IpfsSettings = IpfsSettings()
+    requests_per_second: int = 0
+    """What each RPC endpoint allows; 0: no limit is known."""
+    fees: FeeSettings = FeeSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +158,8 @@ _WELL_KNOWN: Mapping[str, Mapping[str, str]] = {
         **_SHARED_PROGRAMS,
     },
 }
+_LEAST_FEE = 10_000
+"""Lamports: two signatures, which `work` needs."""
 _SCHEMES = {
     "rpc": ("http", "https"),
     "ws": ("ws", "wss"),
@@ -178,9 +200,29 @@ def parse_settings(text: str) -> Settings:
             raise _bad(f"workers.{name}", "at least 1 is needed")
     if not 0 <= settings.metrics.port <= 65535:
         raise _bad("metrics.port", "a port is a number from 0 to 65535")
+    for name, network in settings.networks.items():
+        _check_network(f"networks.{name}", network)
     for start, url in settings.fetch.mirrors.items():
         _check_url(f"fetch.mirrors.{start}", url, ("http", "https"))
     return settings
+
+
+def _check_network(path: str, network: NetworkSettings) -> None:
+    for key, urls in (("rpc", network.rpc), ("ws", network.ws)):
+        if not urls:
+            raise _bad(f"{path}.{key}", "at least one endpoint is needed")
+    if network.requests_per_second < 0:
+        raise _bad(f"{path}.requestsPerSecond", "a number of requests, or 0 for no limit")
+    fees = network.fees
+    if not 0 < fees.percentile <= 100:
+        raise _bad(f"{path}.fees.percentile", "a percentile is a number from 1 to 100")
+    if not 0 <= fees.minimum <= fees.maximum:
+        raise _bad(f"{path}.fees.minimum", "it has to be from 0 to `maximum`")
+    for key, value in (("price", fees.price), ("computeMargin", fees.compute_margin)):
+        if value < 0:
+            raise _bad(f"{path}.fees.{key}", "a number from 0 on is needed")
+    if fees.cap < _LEAST_FEE:
+        raise _bad(f"{path}.fees.cap", f"the signatures alone cost up to {_LEAST_FEE} lamports")
 
 
 def _read(path: str, wanted: Any, data: Any) -> Any:
@@ -235,13 +277,13 @@ def _completed(path: str, name: str, network: Any) -> Any:
     if not _DNS_LABEL.fullmatch(name):
         raise _bad(f"{path}.{name}", "the name has to be lower-case letters, digits and dashes")
     complete = {**_WELL_KNOWN.get(name, _SHARED_PROGRAMS), **network}
+    fees = complete.get("fees", {})
+    if name == "mainnet" and isinstance(fees, dict):
+        # Without a priority fee transactions do not reliably get into mainnet's blocks.
+        complete["fees"] = {"priority": "dynamic", **fees}
     urls = complete.get("rpc")
     if "ws" not in complete and isinstance(urls, list):
         complete["ws"] = [url.replace("http", "ws", 1) if isinstance(url, str) else url for url in urls]
-    for key in ("rpc", "ws"):
-        given = complete.get(key)
-        if isinstance(given, list) and len(given) != 1:
-            raise _bad(f"{path}.{name}.{key}", "exactly one endpoint is needed; this version has no failover")
     return complete
 
 
