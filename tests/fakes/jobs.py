@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from fakes.kube import FakeKube, Request
 from fakes.kubelet import FakeKubelet
-from fakes.world import FakeClock, FakeIpfs, RecordedEvents, RecordedMetrics
+from fakes.world import FakeClock, FakeIpfs, FakeProber, RecordedEvents, RecordedMetrics
 from nosana_operator.api import (
     API_VERSION,
     FINALIZER_JOB,
@@ -27,6 +28,8 @@ from nosana_operator.api import (
     timestamp,
 )
 from nosana_operator.api.result import read_result
+from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.results import Line, Search
 from nosana_operator.errors import NosanaError
 from nosana_operator.jobs import JobController, JobSettings, Key
 from nosana_operator.kube import ObjectCache
@@ -91,6 +94,7 @@ class Lab:
     ipfs: FakeIpfs = field(default_factory=FakeIpfs)
     events: RecordedEvents = field(default_factory=RecordedEvents)
     metrics: RecordedMetrics = field(default_factory=RecordedMetrics)
+    prober: FakeProber = field(default_factory=FakeProber)
     settles: bool = True
     """The market host settles what has ended."""
     expires_after: float = 3600.0
@@ -127,7 +131,9 @@ class Lab:
             events=self.events,
             metrics=self.metrics,
             clock=self.clock,
+            prober=self.prober,
             settings=JobSettings("lab", Exposure(domain="test")),
+            match=self._match,
             wake=self.wake,
             sleep=self._sleep,
         )
@@ -135,6 +141,19 @@ class Lab:
     def wake(self, key: Key) -> None:
         self.dirty.add(key)
         self.news.set()
+
+    async def _match(
+        self, searches: Sequence[Search], lines: Sequence[Line], max_bytes: int
+    ) -> Sequence[ResultValue]:
+        """Python's dialect does for the tests."""
+        found: list[ResultValue] = []
+        for pattern, types in searches:
+            captures: list[str | None] = []
+            for kind, text in lines:
+                if (types is None or kind in types) and (match := re.search(pattern, text)):
+                    captures += [match[0], *match.groups()]
+            found.append(captures)
+        return found
 
     async def _sleep(self, seconds: float) -> None:
         """A wait of the process: over when the lab's clock is past it."""
@@ -191,7 +210,9 @@ class Lab:
     def _fetching(self) -> bool:
         """Whether a task beside the queue is at work, and not merely waiting for time to pass."""
         entries = self.controller._loader._entries.values()
-        return sum(e.task is not None and not e.task.done() for e in entries) > len(self.sleepers)
+        tasks = [e.task for e in entries if e.task is not None]
+        tasks += [t for job in self.controller._monitor._jobs.values() for w in job.values() for t in w.tasks]
+        return sum(not task.done() for task in tasks) > len(self.sleepers)
 
     def _pass_time(self) -> None:
         moments = [*self.due.values(), *(until for until, _ in self.sleepers)]

@@ -54,3 +54,35 @@ class FakeIpfs:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+@dataclass
+class FakeProber:
+    """Ops that answer as told by port: a status, a message, or an error; the last answer stays."""
+
+    answers: dict[int, list[int | str | Exception]] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def _answer(self, address: str, port: int) -> int | str:
+        self.asked.append((address, port))
+        answers = self.answers.get(port, [200])
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def http(
+        self,
+        address: str,
+        port: int,
+        *,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
+    ) -> int:
+        return int(self._answer(address, port))
+
+    async def websocket(self, address: str, port: int, *, listen: bool, seconds: float) -> str:
+        return str(self._answer(address, port))

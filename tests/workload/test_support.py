@@ -37,6 +37,7 @@ def paths(ctx: JobContext) -> list[str]:
         {"private": False, "expose": 80},
         {"trusted_execution_env": False},
         {"cmd": ["%%global.job%% %%ops.x.host%% %%global.variables.A%%"]},
+        {"cmd": ["a", "%%ops.x.results.k%%", "%%ops.x.container_ip%%"]},
     ],
 )
 def test_what_is_served(args: dict[str, Any]) -> None:
@@ -57,8 +58,6 @@ def test_what_is_served(args: dict[str, Any]) -> None:
             {"expose": {"port": 80, "health_checks": [CHECK | {"restart_on_failure": True}]}},
             "ops[0].args.expose",
         ),
-        ({"cmd": ["a", "%%ops.x.results.k%%"]}, "ops[0].args.cmd[1]"),
-        ({"cmd": "%%ops.x.container_ip%%"}, "ops[0].args.cmd"),
         ({"env": {"A": "to %%ops.x.deployment_endpoint%%"}}, "ops[0].args.env.A"),
         ({"env": {"A": "%%ops.x.endpoint.80%%"}, "expose": 80}, "ops[0].args.env.A"),
         ({"env": {"A": "%%globals.frps_address%%"}}, "ops[0].args.env.A"),
@@ -88,11 +87,9 @@ def test_the_rest_of_a_definition() -> None:
     api = {"type": "api", "args": {"endpoint": "https://example.com"}}
     ctx = context(
         {"type": "container/create-volume", "id": "v", "args": {"name": "v"}},
-        op("a") | {"results": {"k": "."}},
-        op("b") | {"results": {}},
         top={"logistics": {"send": api, "receive": api}},
     )
-    assert paths(ctx) == ["logistics", "ops[0].type", "ops[1].results"]
+    assert paths(ctx) == ["logistics", "ops[0].type"]
 
 
 def test_each_problem_is_told_once() -> None:

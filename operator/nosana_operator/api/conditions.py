@@ -55,6 +55,7 @@ class JobReason(StrEnum):
     WAITING = "Waiting"
     STARTING = "Starting"
     RUNNING = "Running"
+    UNHEALTHY = "Unhealthy"
     STOPPING = "Stopping"
     SUCCEEDED = "Succeeded"
     EXPIRED = "Expired"

@@ -110,10 +110,20 @@ class OpStatus(StatusModel):
     exit_code: int | None = None
     attempt: int | None = Field(default=None, description="Which of the op's pods this is, from 0.")
     restarts: int | None = Field(default=None, description="Runs after a failure, by its restart policy.")
+    health_restarts: int | None = Field(
+        default=None, description="Runs after a failed health check (restart_on_failure)."
+    )
     started_at: Time | None = None
+    ready_at: Time | None = Field(
+        default=None, description="When all its health checks had passed; an op without is ready once it runs."
+    )
     ended_at: Time | None = None
     reason: str | None = None
     message: str | None = Field(default=None, max_length=4096)
+    results: dict[str, str] | None = Field(
+        default=None,
+        description="What its `results` captured, each as JSON; all of it, large ones too, is in the result.",
+    )
 
 
 class Endpoint(StatusModel):

@@ -12,6 +12,7 @@ from nosana_operator.jobs.ports import (
     Key,
     Kube,
     Metrics,
+    Prober,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Key",
     "Kube",
     "Metrics",
+    "Prober",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,11 +19,14 @@ from nosana_operator.api import (
     parse_timestamp,
 )
 from nosana_operator.api.result import result_names
+from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.results import Match, extract
 from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
 from nosana_operator.jobs.effects import (
     AddFinalizer,
     After,
     Before,
+    CaptureResults,
     DeletePod,
     PublishNames,
     ReleasePod,
@@ -34,7 +37,7 @@ from nosana_operator.jobs.effects import (
 )
 from nosana_operator.jobs.errors import LogNotReadYet, NameTaken
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
-from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts
+from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts, retained
 from nosana_operator.jobs.view import JobView, PodView, Refusal
 from nosana_operator.workload import CONTAINER
 
@@ -49,6 +52,7 @@ class Outcomes:
     """What acting for one job brought, for the next decision; losing it costs only time."""
 
     refused: dict[int, Refusal] = field(default_factory=dict)
+    results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
     named: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
     log_trouble_since: datetime | None = None
@@ -57,11 +61,12 @@ class Outcomes:
 class Actor:
     """Carries effects out through the API server."""
 
-    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock, match: Match) -> None:
         self._kube = kube
         self._cache = cache
         self._metrics = metrics
         self._clock = clock
+        self._match = match
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
         """Do what has to be done before the status tells of it."""
@@ -70,6 +75,8 @@ class Actor:
                 await self._add_finalizer(view)
             case StartOp():
                 await self._start(view, effect, outcomes)
+            case CaptureResults():
+                await self._capture(view, effect, outcomes)
             case StoreResult():
                 outcomes.result = await self._store(view, effect, outcomes)
 
@@ -160,7 +167,7 @@ class Actor:
     # -- the result --------------------------------------------------------------------------------------
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
-        logs = {op.index: await self._logs(view, plan, op, outcomes) for op in plan.ops}
+        logs = {op.index: await self._logs(view, plan.pods, op, outcomes) for op in plan.ops}
         # Megabytes of log are parsed and compressed: not on the loop that everything else runs on.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
         for part in reversed(rest):
@@ -170,9 +177,16 @@ class Actor:
         except Conflict:
             return result_names(await self._existing(view, first))
 
-    async def _logs(self, view: JobView, plan: StoreResult, op: OpStatus, outcomes: Outcomes) -> Log:
+    async def _capture(self, view: JobView, effect: CaptureResults, outcomes: Outcomes) -> None:
+        log = await self._logs(view, effect.pods, effect.op, outcomes)
+        lines = (await asyncio.to_thread(retained, log)).lines
+        outcomes.results[effect.op.index] = await extract(
+            effect.patterns, lines, self._match, max_bytes=effect.max_bytes
+        )
+
+    async def _logs(self, view: JobView, read: Sequence[PodView], op: OpStatus, outcomes: Outcomes) -> Log:
         """All that is left of the op's runs, the first one first."""
-        pods = [pod for pod in plan.pods if pod.op_index == op.index and pod.started_at is not None]
+        pods = [pod for pod in read if pod.op_index == op.index and pod.started_at is not None]
         runs = [(pod, previous) for pod in pods for previous in ((True, False) if pod.restarts else (False,))]
         limit = MAX_LOG_READ // max(1, len(runs))
         gone = (op.attempt or 0) + 1 - len(pods) if pods else 0

@@ -41,9 +41,11 @@ def again(view: JobView, before: Ops, after: Ops) -> Ops:
 
 
 def _again(view: JobView, before: OpStatus, op: OpStatus, pod: PodView | None) -> OpStatus:
-    if op.state != "Failed" or before.state not in ("Waiting", *LIVE) or before.state == "Stopping":
-        return op
     if pod is None or pod.ended is None:
+        return op
+    if op.state == "Stopped" and before.state == "Stopping" and op.reason == OpReason.UNHEALTHY:
+        return _after_ill_health(op)
+    if op.state != "Failed" or before.state not in ("Waiting", *LIVE) or before.state == "Stopping":
         return op
     restarts = op.restarts or 0
     if pod.disrupted is not None:
@@ -65,6 +67,22 @@ def _again(view: JobView, before: OpStatus, op: OpStatus, pod: PodView | None) -
             "node": None,
             "reason": str(reason),
             "message": cut(f"{op.message}; {which} {wait(attempt).seconds} s after its end"),
+        }
+    )
+
+
+def _after_ill_health(op: OpStatus) -> OpStatus:
+    """The op that was stopped to be started again."""
+    attempt = (op.attempt or 0) + 1
+    return op.model_copy(
+        update={
+            "state": "Starting",
+            "attempt": attempt,
+            "health_restarts": (op.health_restarts or 0) + 1,
+            "pod": None,
+            "node": None,
+            "reason": str(OpReason.RESTARTING),
+            "message": cut(f"{op.message}; the op is run again {wait(attempt).seconds} s after its end"),
         }
     )
 

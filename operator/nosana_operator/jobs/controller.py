@@ -21,13 +21,16 @@ from nosana_operator.api import (
     condition,
     read,
 )
+from nosana_operator.definition.results import Match
 from nosana_operator.errors import Conflict, NotFound
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
 from nosana_operator.jobs.announce import announce
 from nosana_operator.jobs.attempts import split
+from nosana_operator.jobs.captures import known
 from nosana_operator.jobs.decide import decide
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
+from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
 from nosana_operator.jobs.ops import LIVE
 from nosana_operator.jobs.ports import (
@@ -40,6 +43,7 @@ from nosana_operator.jobs.ports import (
     Key,
     Kube,
     Metrics,
+    Prober,
 )
 from nosana_operator.jobs.status import own_part
 from nosana_operator.jobs.view import JobView, PodView
@@ -60,7 +64,11 @@ class _Memory:
 
 
 class JobController:
-    """Runs NosanaJobs. `wake` puts a key into the work queue, which never runs one key twice at once."""
+    """Runs NosanaJobs.
+
+    `match` tries regular expressions on logs. `wake` puts a key into the work queue, which never runs one key
+    twice at once.
+    """
 
     def __init__(
         self,
@@ -71,7 +79,9 @@ class JobController:
         events: Events,
         metrics: Metrics,
         clock: Clock,
+        prober: Prober,
         settings: JobSettings,
+        match: Match,
         wake: Callable[[Key], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -79,8 +89,9 @@ class JobController:
         self._cache = cache
         self._events = events
         self._clock = clock
-        self._actor = Actor(kube, cache, metrics, clock)
+        self._actor = Actor(kube, cache, metrics, clock, match)
         self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
+        self._monitor = HealthMonitor(prober, clock, wake, sleep)
         self._memory: dict[Key, _Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -112,6 +123,7 @@ class JobController:
     async def close(self) -> None:
         """End what runs beside the reconciles."""
         await self._loader.close()
+        await self._monitor.close()
 
     async def _finish(self, key: Key, view: JobView, decision: Decision, memory: _Memory) -> float | None:
         if decision.status is not None:
@@ -126,6 +138,7 @@ class JobController:
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
             self._loader.forget(view.meta["uid"])
+            self._monitor.forget(view.meta["uid"])
         return decision.requeue_after
 
     def _tell(self, body: Body, events: tuple[Announce, ...]) -> None:
@@ -153,12 +166,15 @@ class JobController:
             earlier=earlier,
             lost=lost,
             refused=dict(memory.outcomes.refused),
+            results=known(status.ops, memory.outcomes.results),
             named=dict(memory.outcomes.named),
             result=memory.outcomes.result,
         )
         if view.over:
             return view
-        return replace(view, definition=self._loader.state(body, spec))
+        view = replace(view, definition=self._loader.state(body, spec))
+        key = (view.meta["namespace"], view.meta["name"])
+        return replace(view, health=self._monitor.look(view.meta["uid"], key, targets(view)))
 
     def _pods(self, body: Body, memory: _Memory, now: datetime) -> list[PodView]:
         meta = body["metadata"]
@@ -199,6 +215,7 @@ class JobController:
         memory = self._memory.pop(key, None)
         if memory is not None:
             self._loader.forget(memory.uid)
+            self._monitor.forget(memory.uid)
 
     # -- a NosanaJob that cannot be read -----------------------------------------------------------------
 

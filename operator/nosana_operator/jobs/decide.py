@@ -26,6 +26,8 @@ from nosana_operator.definition import DefinitionError, LiteralError, Problem, n
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.announce import announce
 from nosana_operator.jobs.attempts import again, due, spent, starts_again
+from nosana_operator.jobs.captures import informed, to_capture
+from nosana_operator.jobs.captures import told as told_results
 from nosana_operator.jobs.effects import (
     AddFinalizer,
     After,
@@ -47,6 +49,7 @@ from nosana_operator.jobs.ending import (
     unusable_verdict,
     verdict,
 )
+from nosana_operator.jobs.health import notice, trouble
 from nosana_operator.jobs.naming import names
 from nosana_operator.jobs.ops import (
     DETAIL_AFTER,
@@ -85,7 +88,7 @@ def decide(view: JobView) -> Decision:
         return _after_the_end(view)
     if not view.may_run and not view.status.ops:
         return _unverified(view)
-    view = _given_up(view)
+    view = informed(_given_up(view))
     known = _known(view)
     ops = advance(known, view.pods, view.lost, view.now)
     starts: tuple[StartOp, ...] = ()
@@ -95,11 +98,15 @@ def decide(view: JobView) -> Decision:
         if not _done(view, going_on):
             why = new_cause(view)
             if why is None:
-                ops, starts = _schedule(view, going_on)
+                ops, starts = _schedule(view, notice(view, going_on))
     if why is not None:
         ops = _end_all(view, ops, why)
+    captures = to_capture(view, ops)
+    if captures:
+        return Decision(before=captures)
     if starts:
         return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
+    ops = told_results(view, ops)
     if all_over(ops) and (why is not None or _done(view, ops)):
         return _end(view, ops, why)
     if not ops and isinstance(view.definition, Loading):
@@ -241,7 +248,7 @@ def _schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
         settled = True
         starts = []
         by_id = {op.id: op for op in ops}
-        step = next_ops(definition.plan, progress(ops))
+        step = next_ops(definition.plan, progress(ops, definition.checks))
         for halt in step.never:
             ops = replace(
                 ops, ended(by_id[halt.op], "Failed", OpReason.DEPENDENCY_ENDED, halt.reason, view.now)
@@ -331,6 +338,8 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         silent = [op for op in live if op.reason == OpReason.NODE_SILENT]
         if silent:
             said = [Say(JobCondition.READY, None, JobReason.NODE_SILENT, str(silent[0].message))]
+        elif live and all(op.state == "Running" for op in live) and (ill := trouble(view, ops)) is not None:
+            said = _unwell(*ill)
         elif live and all(op.state == "Running" for op in live):
             moments["ready"] = micro_timestamp(view.now)
             said = [Say(JobCondition.READY, True, JobReason.RUNNING, f"{_names(live)} running")]
@@ -357,6 +366,17 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         after=after,
         limits=_limits(view, ops, why),
     )
+
+
+def _unwell(op: OpStatus, problem: str) -> list[Say]:
+    """All ops run, and one is not ready yet, or not well any more."""
+    message = f"op {op.id!r}: {problem}"[:4096]
+    if op.ready_at is not None:
+        return [Say(JobCondition.READY, False, JobReason.UNHEALTHY, message)]
+    return [
+        Say(JobCondition.READY, False, JobReason.STARTING, message),
+        Say(JobCondition.RECONCILING, True, JobReason.STARTING, message),
+    ]
 
 
 def _judged(view: JobView, ops: Sequence[OpStatus]) -> list[Say]:
@@ -464,6 +484,7 @@ def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment
         host_shut_down=view.is_market_job
         and why is not None
         and why.reason in (JobReason.DELETED, JobReason.STOPPED),
+        results=view.results,
         problems=unusable.problems if unusable and why is None else (),
     )
 

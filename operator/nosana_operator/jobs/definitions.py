@@ -135,18 +135,20 @@ class DefinitionLoader:
         if demand is not None and demand.exceeds:
             problem = Problem("ops", demand.message)
             return Unusable(JobReason.GPU_OPS_EXCEED_SLOT, demand.message, (problem,), FlowStatus.INIT_ERROR)
-        endpoints, checked = [], set()
+        endpoints, checks = [], {}
         for index, op in enumerate(definition.ops):
             if not isinstance(op.args, RunArgs):
                 continue
             try:
                 ports = exposed_ports(run_args(context, index))
             except DefinitionError:
-                continue  # It says so itself when its turn comes.
+                # Of what an earlier op shows, or never: then it says so itself when its turn comes.
+                ports = exposed_ports(op.args)
             found = op_endpoints(context, index, ports)
             endpoints += found
-            checked |= {e.id for e, port in zip(found, ports, strict=True) if port.health_checks}
-        return Loaded(context, order, tuple(endpoints), frozenset(checked))
+            if checked := tuple(port for port in ports if port.health_checks):
+                checks[index] = checked
+        return Loaded(context, order, tuple(endpoints), checks)
 
     # -- fetching ----------------------------------------------------------------------------------------
 

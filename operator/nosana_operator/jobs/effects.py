@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nosana_operator.api import OpStatus
 from nosana_operator.definition import Problem
 from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.model import ResultPattern
 from nosana_operator.jobs.ending import Cause
 from nosana_operator.jobs.ports import Body
 from nosana_operator.jobs.view import PodView
@@ -27,6 +30,16 @@ class StartOp:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureResults:
+    """Read an ended op's log for its `results`; at most `max_bytes` of them are kept."""
+
+    op: OpStatus
+    pods: tuple[PodView, ...]
+    patterns: Mapping[str, str | ResultPattern]
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoreResult:
     """Read the logs, build the FlowState and fix its bytes. A result that exists is never made anew."""
 
@@ -39,6 +52,8 @@ class StoreResult:
     cause: Cause | None = None
     host_shut_down: bool = False
     """It was the host's admin who ended a poster's job."""
+    results: Mapping[int, Mapping[str, ResultValue]] = field(default_factory=dict)
+    """What ops' `results` captured, by op index."""
     problems: tuple[Problem, ...] = ()
     """Of an unusable definition."""
 
@@ -88,7 +103,7 @@ class Announce:
     note: str
 
 
-Before = AddFinalizer | StartOp | StoreResult
+Before = AddFinalizer | StartOp | CaptureResults | StoreResult
 """Done before the status is written, and then all is decided again with what they brought."""
 After = StopPod | DeletePod | ReleasePod | PublishNames | RemoveFinalizer
 """Done after the status is written: it holds why."""

@@ -8,7 +8,7 @@ Waiting ──▶ Starting ──▶ Running ──▶ Succeeded | Failed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
@@ -41,6 +41,7 @@ class OpReason(StrEnum):
     DEFINITION_CHANGED = "DefinitionChanged"
     RESTARTING = "Restarting"
     NODE_LOST = "NodeLost"
+    UNHEALTHY = "Unhealthy"
     NODE_SILENT = "NodeSilent"
     IMAGE_PULL = "ImagePull"
     NOT_CREATED = "ContainerNotCreated"
@@ -177,10 +178,15 @@ def ended(
     )
 
 
-def progress(ops: Sequence[OpStatus]) -> dict[str, OpProgress]:
-    """What the plan has to know of ops that were started or ended. An op is ready once its container ran."""
+def progress(ops: Sequence[OpStatus], checked: Container[int] = ()) -> dict[str, OpProgress]:
+    """What the plan has to know of ops that were started or ended.
+
+    An op is ready once its container ran; one of `checked` (op indexes) once its health checks have passed.
+    """
     return {
-        op.id: OpProgress(ready=op.started_at is not None, ended=op.state in OVER)
+        op.id: OpProgress(
+            ready=(op.ready_at if op.index in checked else op.started_at) is not None, ended=op.state in OVER
+        )
         for op in ops
         if op.state != "Waiting"
     }

@@ -80,6 +80,28 @@ class Definitions(Protocol):
         """
 
 
+class Prober(Protocol):
+    """Asks ops over the network. Raises Refused when the op does not answer as it should, Unavailable when it
+    was not reached, which says nothing about it.
+    """
+
+    async def http(
+        self,
+        address: str,
+        port: int,
+        *,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
+    ) -> int:
+        """The status of the answer; a redirect is one."""
+
+    async def websocket(self, address: str, port: int, *, listen: bool, seconds: float) -> str:
+        """Shake hands; with `listen`, the first message that comes."""
+
+
 class Events(Protocol):
     """The recorder of Kubernetes Events."""
 

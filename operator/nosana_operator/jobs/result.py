@@ -69,6 +69,13 @@ def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_
     )
 
 
+def retained(log: Log, log_bytes: int = MAX_LOG_BYTES) -> LogTail:
+    """The lines of a log that a result has, and that `results` are captured from."""
+    tail = LogTail(max_bytes=log_bytes)
+    tail.extend(log_lines(log.data))
+    return tail
+
+
 def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_bytes: int) -> OpState:
     return OpState(
         operation_id=op.id,
@@ -80,6 +87,7 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_byte
         exit_code=op.exit_code,
         logs=tuple(_entries(op, log, log_bytes)),
         errors=_errors(op),
+        results=plan.results.get(op.index),
         reason=_reason(op, plan),
         state=_engine_state(op) if op.exit_code is not None else None,
     )
@@ -88,9 +96,7 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_byte
 def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
     if op.state == "Failed" and op.reason in _OURS and op.reason != OpReason.EXIT_CODE and op.message:
         yield LogEntry("nodeerr", f"{op.message}\n")
-    tail = LogTail(max_bytes=log_bytes)
-    tail.extend(log_lines(log.data))
-    yield from tail.entries()
+    yield from retained(log, log_bytes).entries()
     if log.problem is not None:
         yield LogEntry("nodeerr", f"{log.problem}\n")
 

@@ -16,6 +16,7 @@ from nosana_operator.api import (
     find,
     micro_timestamp,
 )
+from nosana_operator.jobs.health import endpoint_state
 from nosana_operator.jobs.ops import OVER, OpReason, told
 from nosana_operator.jobs.view import JobView, Loaded
 
@@ -103,15 +104,13 @@ def kept(view: JobView, kind: JobCondition) -> list[Say]:
 
 
 def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
-    """The endpoints with their states. Nobody asks them yet: one with health checks stays Unknown, one
-    without is online once its op runs (DESIGN 4).
-    """
+    """The endpoints with their states; one without health checks is online once its op runs (DESIGN 4)."""
     states = {op.id: op.state for op in ops}
+    indexes = {op.id: op.index for op in ops}
     silent = {op.id for op in ops if op.reason == OpReason.NODE_SILENT}
-    checked: frozenset[str] = frozenset()
     endpoints: Sequence[Endpoint] = view.status.endpoints
     if isinstance(view.definition, Loaded):
-        endpoints, checked = view.definition.endpoints, view.definition.checked
+        endpoints = view.definition.endpoints
     elif not endpoints:
         return []
     shown = []
@@ -122,7 +121,7 @@ def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
         elif endpoint.op in silent:
             state = "Unknown"
         elif isinstance(view.definition, Loaded):
-            state = "Unknown" if endpoint.id in checked else "Online"
+            state = endpoint_state(view, indexes[endpoint.op], endpoint)
         shown.append(endpoint.model_copy(update={"state": state}))
     return shown
 

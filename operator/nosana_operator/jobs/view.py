@@ -18,8 +18,9 @@ from nosana_operator.api import (
     is_true,
     parse_timestamp,
 )
-from nosana_operator.definition import Plan, Problem
+from nosana_operator.definition import Plan, Port, Problem
 from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.definition.literals import ResultValue
 from nosana_operator.jobs.ports import Body
 from nosana_operator.workload import JobContext
 
@@ -40,8 +41,8 @@ class Loaded:
     plan: Plan
     endpoints: tuple[Endpoint, ...] = ()
     """Of all ops, literals replaced."""
-    checked: frozenset[str] = frozenset()
-    """Ids of the endpoints that have health checks."""
+    checks: Mapping[int, tuple[Port, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """The ports that have health checks, by op index; literals replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Unusable:
     never run here (node-behaviour.md §11.2)."""
 
 
+EndpointState = Literal["Online", "Offline", "Unknown"]
 DefinitionState = Loading | Loaded | Unusable
 
 
@@ -112,6 +114,40 @@ class PodView:
 
 
 @dataclass(frozen=True, slots=True)
+class PortHealth:
+    """What is known of one port of one container; `state` is None before the first answer."""
+
+    passed: bool = False
+    """All its checks have passed in one round."""
+    state: EndpointState | None = None
+    problem: str | None = None
+    restarts: float = 0
+    """The container is to be started again when it was for this reason fewer times than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpHealth:
+    """What is known of an op's container by the ports that have checks."""
+
+    ports: Mapping[int, PortHealth] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def ready(self) -> bool:
+        """All checks of all ports have passed."""
+        return bool(self.ports) and all(port.passed for port in self.ports.values())
+
+    @property
+    def problem(self) -> str | None:
+        """Why a port is not online, for a person."""
+        return next((port.problem for port in self.ports.values() if port.problem), None)
+
+    @property
+    def restarts(self) -> float:
+        """See `PortHealth.restarts`."""
+        return max((port.restarts for port in self.ports.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The API server did not take an op's objects."""
 
@@ -136,8 +172,12 @@ class JobView:
     lost: frozenset[int] = frozenset()
     """Ops whose pod should be there, and the API server says that it is not."""
     refused: Mapping[int, Refusal] = field(default_factory=lambda: MappingProxyType({}))
+    health: Mapping[int, OpHealth] = field(default_factory=lambda: MappingProxyType({}))
+    """Of running ops with health checks, by op index."""
     named: Mapping[int, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """Ops whose aliases were published by this process, with the address."""
+    results: Mapping[int, Mapping[str, ResultValue]] = field(default_factory=lambda: MappingProxyType({}))
+    """What ops' `results` captured, by op index, of those that were read."""
     result: tuple[str, ...] = ()
     """Names of the Secrets that hold the fixed result."""
 

@@ -9,6 +9,8 @@ from nosana_operator.chain import Wallet
 from nosana_operator.jobs import JobController, JobSettings
 from nosana_operator.market import Edges as MarketEdges
 from nosana_operator.market import MarketHost, RunKeeper, Wallets
+from nosana_operator.probing import NetworkProber
+from nosana_operator.regex import RegexRunner
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.settings import Settings
@@ -32,6 +34,7 @@ def build_loops(edges: Edges) -> Loops:
         observer=edges.metrics.rpc_request,
         on_change=lambda network, kind, address: edges.chain_changed(kind, address),
     )
+    prober = NetworkProber()
     jobs = JobController(
         kube=edges.kube,
         cache=edges.cache,
@@ -39,6 +42,7 @@ def build_loops(edges: Edges) -> Loops:
         events=edges.events,
         metrics=edges.metrics,
         clock=clock,
+        prober=prober,
         settings=JobSettings(
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
@@ -47,6 +51,7 @@ def build_loops(edges: Edges) -> Loops:
                 domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
             ),
         ),
+        match=RegexRunner().match,
         wake=edges.enqueue_job,
     )
     market = MarketEdges(
@@ -64,7 +69,7 @@ def build_loops(edges: Edges) -> Loops:
         reconcile_market=MarketHost(market, wallets).reconcile,
         reconcile_run=RunKeeper(market, wallets).reconcile,
         background=networks.background,
-        close=(jobs.close,),
+        close=(jobs.close, prober.close),
     )
 
 

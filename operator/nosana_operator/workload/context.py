@@ -8,6 +8,7 @@ from typing import Final
 
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, Operation, RunArgs
+from nosana_operator.definition.literals import ResultValue
 
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
 """Nosana's own models, as its nodes rewrite their address (job-definition.md §1.9)."""
@@ -40,6 +41,11 @@ class JobContext:
     """From the settings; below it the cluster's DNS has the names of Services."""
     fetching: Fetching | None = None
     """From the settings; None: nothing can be fetched here."""
+
+    results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)
+    """Op id → what its `results` captured, of ops that have ended."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Op id → the address of its pod, as far as it has one."""
 
     @property
     def job_address(self) -> str:

@@ -13,7 +13,7 @@ from nosana_operator.workload.resources import build_fetch_secret
 
 
 def literal_context(ctx: JobContext) -> Context:
-    """What the literals of this job stand for, as far as it is known before anything runs."""
+    """What the literals of this job stand for, as far as it is known by now."""
     variables = ctx.definition.global_.variables if ctx.definition.global_ else None
     return Context(
         job=ctx.job_address,
@@ -22,7 +22,12 @@ def literal_context(ctx: JobContext) -> Context:
         frps_address=ctx.domain or "",
         variables=variables or {},
         ops={
-            op.id: OpFacts(host=op_name(ctx, index), endpoints=_public_hosts(ctx, index))
+            op.id: OpFacts(
+                host=op_name(ctx, index),
+                endpoints=_public_hosts(ctx, index),
+                container_ip=ctx.addresses.get(op.id),
+                results=ctx.results.get(op.id, {}),
+            )
             for index, op in enumerate(ctx.definition.ops)
         },
     )
@@ -31,7 +36,7 @@ def literal_context(ctx: JobContext) -> Context:
 def run_args(ctx: JobContext, op_index: int) -> RunArgs:
     """The arguments of a `container/run` op with its literals replaced.
 
-    The same job gives the same arguments at any time: nothing in here changes while a job runs.
+    The same job gives the same arguments at any time, but for what its ops show: results, addresses.
     Raises LiteralError when a literal has no value; TypeError for an op that runs no container.
     """
     args = interpolate(ctx.op(op_index), literal_context(ctx))

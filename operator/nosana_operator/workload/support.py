@@ -15,7 +15,7 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place, literals
 
 _LATER: Final = "not served by this version yet"
-_UNKNOWN_VALUES: Final = frozenset({"results", "container_ip", "deployment_endpoint"})
+_UNKNOWN_VALUES: Final = frozenset({"deployment_endpoint"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,6 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
         )
     for index, op in enumerate(ctx.definition.ops):
         place: Place = ("ops", index)
-        if op.results:
-            yield Problem(
-                json_path((*place, "results")),
-                f"capturing values from the log is {_LATER}",
-                "take results out; the whole log is in the job's result",
-            )
         if isinstance(op.args, VolumeArgs):
             yield Problem(json_path((*place, "type")), f"volumes are {_LATER}", "take the op out")
         else:

@@ -1,0 +1,77 @@
+"""`results`: from an op's log to the status, the result, and the ops of later stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
+
+PATTERN = r"loss=(\d+)"
+TRAIN = op("train") | {"results": {"loss": PATTERN}}
+REPORT = op("report", cmd=["report", "%%ops.train.results.loss%%"])
+
+
+def lab_of(log: bytes, *ops: Any) -> Lab:
+    lab = Lab(exits={0: 0, 1: 0})
+    lab.kube.logs[NAMESPACE, "hello-0"] = log
+    lab.kube.add(private_job({"definition": definition(*ops)}))
+    lab.boot()
+    return lab
+
+
+def log(*lines: str) -> bytes:
+    return "".join(f"2026-01-02T03:04:05Z {line}\n" for line in lines).encode()
+
+
+def args_of(lab: Lab, pod: str) -> list[str]:
+    found = next(p for p in lab.pods() if p["metadata"]["name"] == pod)
+    return list(found["spec"]["containers"][0]["args"])
+
+
+async def test_a_later_stage_gets_what_an_earlier_one_printed() -> None:
+    lab = lab_of(log("loss=3", "nothing", "loss=2"), TRAIN, REPORT)
+    await lab.drive(lab.over())
+    assert args_of(lab, "hello-1") == ["report", "loss=3", "3", "loss=2", "2"]
+    assert lab.status()["ops"][0]["results"] == {"loss": '["loss=3", "3", "loss=2", "2"]'}
+    assert "results" not in lab.status()["ops"][1]
+    states = lab.result()["opStates"]
+    assert states[0]["results"] == {"loss": ["loss=3", "3", "loss=2", "2"]}
+    assert "results" not in states[1] or states[1]["results"] is None
+
+
+async def test_the_results_are_written_before_the_next_stage_starts() -> None:
+    lab = lab_of(log("loss=3"), TRAIN, REPORT)
+    await lab.drive(lambda: len(lab.pods()) == 2)
+    await lab.crash_and_reboot()
+    lab.kube.logs.clear()
+    await lab.drive(lab.over())
+    assert lab.result()["opStates"][0]["results"] == {"loss": ["loss=3", "3"]}
+
+
+async def test_results_too_large_for_a_status_are_read_again() -> None:
+    lab = lab_of(log(*(f"loss={n}" for n in range(4000))), TRAIN, REPORT)
+    await lab.drive(lambda: len(lab.pods()) == 2)
+    assert "results" not in lab.status()["ops"][0]
+    await lab.crash_and_reboot()
+    await lab.drive(lab.over())
+    assert len(args_of(lab, "hello-1")) == 8001
+    assert len(lab.result()["opStates"][0]["results"]["loss"]) == 8000
+
+
+async def test_an_op_that_asks_too_early_fails_and_says_why() -> None:
+    lab = lab_of(
+        b"",
+        op("train", group="g") | {"results": {"loss": PATTERN}},
+        op("b", group="g", cmd=["%%ops.train.results.loss%%"]),
+    )
+    await lab.drive(lab.over())
+    [_, state] = lab.result()["opStates"]
+    assert state["status"] == "failed"
+    assert "results are known when the op has ended" in state["logs"][0]["log"]
+
+
+async def test_a_failed_op_has_results_too() -> None:
+    lab = lab_of(log("loss=9"), TRAIN)
+    lab.exits[0] = 4
+    await lab.drive(lab.over())
+    assert lab.result()["opStates"][0]["results"] == {"loss": ["loss=9", "9"]}
