@@ -161,6 +161,11 @@ class ChainWatcher:
         return self._subscriptions is not None and self._subscriptions.connected
 
     @property
+    def alive(self) -> bool:
+        """Whether something was heard on the WebSocket just now."""
+        return self._subscriptions is not None and self._subscriptions.alive
+
+    @property
     def staleness(self) -> float | None:
         """Seconds by which what we know may be behind the chain; None: nothing was ever read.
 
@@ -219,8 +224,7 @@ class ChainWatcher:
             return self._settings.markets
         if kind == "run":
             return self._settings.runs
-        alive = self._subscriptions is not None and self._subscriptions.alive
-        return self._settings.jobs_followed if alive else self._settings.jobs
+        return self._settings.jobs_followed if self.alive else self._settings.jobs
 
     def _due(self, kind: Kind) -> float:
         return self._chores[kind].due(self._interval(kind), self._settings.markets)
@@ -389,4 +393,6 @@ class ChainWatcher:
 
 def _check_slot(slot: int, not_before: int) -> None:
     if slot < not_before:
-        raise ChainUnavailable(f"The RPC node that answered is {not_before - slot} slots behind; asked again.")
+        raise ChainUnavailable(
+            f"The RPC node that answered is {not_before - slot} slots behind; asked again."
+        )

@@ -19,7 +19,6 @@ import aiohttp
 from nosana_operator.chain import (
     AccessKeyMissing,
     AccountMalformed,
-    AccountMissing,
     ChainClient,
     ChainError,
     FeePolicy,
@@ -275,6 +274,11 @@ class ConfiguredNetworks:
     def background(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """What has to run for ever, by name."""
         return [(f"chain {name}", entry.solana.client.run) for name, entry in self._entries.items()]
+
+    @property
+    def clients(self) -> dict[str, ChainClient]:
+        """Each network's chain, by the network's name."""
+        return {name: entry.solana.client for name, entry in self._entries.items()}
 
     def names(self) -> list[str]:
         """See `Networks.names`."""
