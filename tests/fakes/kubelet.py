@@ -18,6 +18,8 @@ class FakeKubelet:
     now: Callable[[], datetime]
     exits: Mapping[int, int] = field(default_factory=dict)
     node: str = "node-1"
+    address: str | None = None
+    """Of every pod that runs."""
     starts: list[str] = field(default_factory=list)
     """uids of the pods whose container was started, in order."""
 
@@ -98,6 +100,8 @@ class FakeKubelet:
             "containerID": "" if "waiting" in state else f"containerd://{meta['uid']}",
         }
         status = {"phase": phase, "containerStatuses": [container]} | ({"reason": reason} if reason else {})
+        if "running" in state and self.address is not None:
+            status["podIP"] = self.address
         self._edit(meta, {"status": status})
 
     def _meta(self, name: str) -> dict[str, Any]:

@@ -54,10 +54,6 @@ def test_what_is_served(args: dict[str, Any]) -> None:
         ({"aliases": ["db.local"]}, "ops[0].args.aliases"),
         ({"private": True, "expose": 80}, "ops[0].args.private"),
         ({"trusted_execution_env": True}, "ops[0].args.trusted_execution_env"),
-        (
-            {"expose": {"port": 80, "health_checks": [CHECK | {"restart_on_failure": True}]}},
-            "ops[0].args.expose",
-        ),
         ({"env": {"A": "to %%ops.x.deployment_endpoint%%"}}, "ops[0].args.env.A"),
         ({"env": {"A": "%%ops.x.endpoint.80%%"}, "expose": 80}, "ops[0].args.env.A"),
         ({"env": {"A": "%%globals.frps_address%%"}}, "ops[0].args.env.A"),

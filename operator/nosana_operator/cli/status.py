@@ -123,8 +123,8 @@ def _op(op: Body, now: datetime, waits_for: str | None) -> str:
         facts.append(_span((end - parse_timestamp(op["startedAt"])).total_seconds()))
     if op.get("exitCode") is not None and not op.get("message"):
         facts.append(f"exit code {op['exitCode']}")
-    if op.get("restarts"):
-        facts.append(f"{op['restarts']} restarts")
+    if restarts := (op.get("restarts") or 0) + (op.get("healthRestarts") or 0):
+        facts.append(f"{restarts} restarts")
     if op.get("pod"):
         facts.append(f"pod {op['pod']}" + (f" on {op['node']}" if op.get("node") else ""))
     if op.get("message"):

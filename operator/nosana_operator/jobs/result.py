@@ -150,7 +150,7 @@ def _engine_state(op: OpStatus) -> dict[str, Any]:
         "OOMKilled": op.reason == "OOMKilled",
         "StartedAt": op.started_at,
         "FinishedAt": op.ended_at,
-        "RestartCount": op.restarts or 0,
+        "RestartCount": (op.restarts or 0) + (op.health_restarts or 0),
     }
 
 

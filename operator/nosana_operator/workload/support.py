@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from nosana_operator.definition import ExposedPort, Operation, Problem, RunArgs, VolumeArgs
-from nosana_operator.definition.exposure import expose_items
+from nosana_operator.definition import Operation, Problem, RunArgs, VolumeArgs
 from nosana_operator.definition.model import REMOVE_IF_EMPTY
 from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.workload.container import args_problems
@@ -62,7 +61,6 @@ def unsupported(ctx: JobContext) -> list[Problem]:
     """Everything in the job's definition that cannot be served as its author meant it.
 
     Fields that Nosana's own nodes ignore too (`meta`, `global.image`, the type of a port) are not told here.
-    Health checks are accepted though nobody runs them yet: the endpoint's state stays Unknown.
     """
     return list(dict.fromkeys(_unsupported(ctx)))
 
@@ -101,20 +99,12 @@ def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[
             f"trusted execution is {_LATER}",
             "take it out when the op may run without",
         )
-    ports = [item for item in expose_items(args) if isinstance(item, ExposedPort)]
     if args.private and args.expose not in (None, []):
         yield Problem(
             json_path((*place, "private")),
             f"hidden host names are {_LATER}",
             "take private out; the name then follows from the job's address",
         )
-    for port in ports:
-        if any(check.restart_on_failure for check in port.health_checks or ()):
-            yield Problem(
-                json_path((*place, "expose")),
-                f"restart_on_failure of port {port.port} is {_LATER}",
-                "take it out; an unhealthy op keeps running",
-            )
 
 
 def _unsupported_literals(ctx: JobContext, place: Place, op: Operation) -> Iterator[Problem]:
