@@ -88,6 +88,8 @@ class MarketFacts:
     xnos_minimum: int
     queue_type: Literal["Job", "Node", "Empty"]
     queue: tuple[str, ...]
+    slot: int = 0
+    """At which it was read."""
 
     @property
     def standing(self) -> frozenset[str]:
@@ -128,6 +130,8 @@ class Outcome:
 
     fate: Fate
     error: str = ""
+    slot: int | None = None
+    """Of the block that holds it, for a confirmed or finalized one."""
 
     @property
     def dead(self) -> bool:

@@ -34,6 +34,7 @@ from nosana_operator.market.facts import (
     JobFacts,
     Known,
     MarketFacts,
+    Outcome,
     RunFacts,
 )
 from nosana_operator.market.ports import Body, Chain, Edges
@@ -66,8 +67,9 @@ class Gatherer:
         """The view of now.
 
         By the watcher's snapshots, whose accounts may be of different moments: a key can have left the queue
-        in one while its run is not in the other yet. `fresh=True` asks the chain, the market first and the
-        runs after it, so that whatever left the queue is found among the runs.
+        in one while its run is not in the other yet. `fresh=True` asks the chain: the market at the slot of
+        our last transaction or later, and the runs at the market's slot or later, so that whatever left the
+        queue is found among the runs.
         """
         meta = body["metadata"]
         ref = MarketRef(namespace=meta["namespace"], name=meta["name"])
@@ -81,8 +83,12 @@ class Gatherer:
         jobs: dict[str, Known[JobFacts]] = {}
         if chain is not None and problem is None:
             pending = await self._pending(chain, ref, spec, status.transactions, fresh=fresh)
-            market = await self._market(chain, spec.address, fresh=fresh)
-            wallets = [await self._wallet(chain, spec, one, fresh=fresh) for one in loaded]
+            landed = max((one.outcome.slot or 0 for one in pending), default=0)
+            market = await self._market(chain, spec.address, landed if fresh else None)
+            not_before = None
+            if fresh:
+                not_before = market.slot if isinstance(market, MarketFacts) else landed
+            wallets = [await self._wallet(chain, spec, one, not_before) for one in loaded]
             standing = market.standing if isinstance(market, MarketFacts) else frozenset()
             wallets = [
                 wallet
@@ -179,44 +185,48 @@ class Gatherer:
         pairs = [
             (one, await chain.outcome(one.signature, one.last_valid_block_height)) for one in transactions
         ]
-        landed = {
-            one.signature: one.key for one, out in pairs if out.fate in (Fate.CONFIRMED, Fate.FINALIZED)
-        }
-        seen = self._seen.get(ref, frozenset()) & landed.keys()
-        new = landed.keys() - seen
+        landed = {one.signature for one, out in pairs if out.fate in (Fate.CONFIRMED, Fate.FINALIZED)}
+        seen = self._seen.get(ref, frozenset()) & landed
+        new = [(one, out) for one, out in pairs if one.signature in landed - seen]
         # A fresh view reads market and runs after this anyway.
-        if fresh or (new and await self._read_again(chain, spec.address, {landed[s] for s in new})):
-            seen |= new
+        if fresh or (new and await self._read_again(chain, spec.address, new)):
+            seen |= landed
         self._seen[ref] = seen
         return tuple(PendingTransaction(one, outcome, seen=one.signature in seen) for one, outcome in pairs)
 
-    async def _read_again(self, chain: Chain, market: str, keys: set[str]) -> bool:
+    async def _read_again(
+        self, chain: Chain, address: str, landed: Sequence[tuple[Transaction, Outcome]]
+    ) -> bool:
+        """Read market and runs as they are with the effects of these transactions."""
         try:
-            await chain.refresh_market(market)
-            for key in sorted(keys):
-                await chain.refresh_runs(key)
+            market = await chain.refresh_market(address, not_before=max(out.slot or 0 for _, out in landed))
+            for key in sorted({one.key for one, _ in landed}):
+                await chain.refresh_runs(key, not_before=market.slot if market else 0)
         except NosanaError as exc:
-            log.warning("effects not read yet: %s", exc, extra={"market": market})
+            log.warning("effects not read yet: %s", exc, extra={"market": address})
             return False
         return True
 
-    async def _market(self, chain: Chain, address: str, *, fresh: bool) -> Known[MarketFacts]:
+    async def _market(self, chain: Chain, address: str, not_before: int | None) -> Known[MarketFacts]:
+        """The snapshot, or with a slot the market as it is then or later."""
         found = chain.watched_market(address)
-        if isinstance(found, MarketFacts) and not fresh:
+        if isinstance(found, MarketFacts) and not_before is None:
             return found
         try:
-            return await chain.refresh_market(address) or GONE
+            return await chain.refresh_market(address, not_before=not_before or 0) or GONE
         except NosanaError as exc:
             log.warning("market not read: %s", exc, extra={"market": address})
             return UNKNOWN
 
     async def _wallet(
-        self, chain: Chain, spec: NosanaMarketSpec, loaded: LoadedWallet, *, fresh: bool
+        self, chain: Chain, spec: NosanaMarketSpec, loaded: LoadedWallet, not_before: int | None
     ) -> WalletView:
         if loaded.wallet is None:
             return _wallet_view(loaded, UNKNOWN, UNKNOWN)
         address = loaded.wallet.address
-        runs = await self._runs_now(chain, address) if fresh else chain.watched_runs(address)
+        runs = chain.watched_runs(address)
+        if not_before is not None:
+            runs = await self._runs_now(chain, address, not_before)
         now = self._edges.clock.now()
         cached = self._funds.get((spec.network, address))
         if cached is not None and (loaded.reason or (now - cached[0]).total_seconds() < FUNDS_FRESH):
@@ -229,9 +239,9 @@ class Gatherer:
         self._funds[(spec.network, address)] = (now, funds)
         return _wallet_view(loaded, funds, runs)
 
-    async def _runs_now(self, chain: Chain, key: str) -> Known[tuple[RunFacts, ...]]:
+    async def _runs_now(self, chain: Chain, key: str, not_before: int) -> Known[tuple[RunFacts, ...]]:
         try:
-            return await chain.refresh_runs(key)
+            return await chain.refresh_runs(key, not_before=not_before)
         except NosanaError as exc:
             log.warning("runs not read: %s", exc, extra={"wallet": key})
             return UNKNOWN

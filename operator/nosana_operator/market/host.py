@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between looks while a transaction is under way."""
+SOON = 1.0
 RESYNC = 10.0
 """Seconds between looks when nothing happens: node capacity, funds, a dead subscription."""
 RESEND_AFTER = 2.0
@@ -123,7 +124,8 @@ class MarketHost:
         view = await self._gatherer.view(body, spec, status, refusal=refusal)
         decision = decide(view)
         await self._serve(body, memory, spec, decision)
-        if any(isinstance(effect, Work) for effect in decision.effects):
+        offered = any(isinstance(effect, Work) for effect in decision.effects)
+        if offered:
             refusal = self._refusal(memory)
             view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
             decision = decide(view)
@@ -143,6 +145,9 @@ class MarketHost:
         memory.forget_all_but(under_way, {run for run, _ in decision.unserved})
         if signed or any(not one.seen for one in view.pending):
             return POLL
+        if offered:
+            # The chain did not say the same again, or did not answer.
+            return SOON
         return CALM if decision.kept else RESYNC
 
     # -- serving runs -------------------------------------------------------------------------------------

@@ -74,11 +74,15 @@ class Chain(Protocol):
     def run_seen_at(self, address: str) -> datetime | None:
         """When the run was first noticed, by our clock; None: before this process began, or never."""
 
-    async def refresh_runs(self, key: str) -> tuple[RunFacts, ...]:
-        """Read the key's runs at confirmed now, into the watcher too."""
+    async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[RunFacts, ...]:
+        """Read a watched key's runs at confirmed now, into the watcher too.
 
-    async def refresh_market(self, address: str) -> MarketFacts | None:
-        """Read a market at confirmed now, into the watcher too."""
+        Raises Unavailable when the node that answers has not reached slot `not_before`: behind one address
+        there may be nodes of which some lag.
+        """
+
+    async def refresh_market(self, address: str, *, not_before: int = 0) -> MarketFacts | None:
+        """Read a watched market likewise. None: there is none."""
 
     async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
         """None: the chain says that there is no run at that address (an account of another kind is none)."""

@@ -91,6 +91,8 @@ class _Memory:
     market: NosanaMarketSpec | None = None
     """The NosanaMarket as last seen: its runs still settle when somebody deletes it by force."""
     result: KeptResult = field(default_factory=KeptResult)
+    digest: tuple[str, bytes] | None = None
+    """The result's CID and what stands on chain for it."""
     sent_at: dict[str, float] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     """Signatures that a node has taken: sent again without preflight."""
@@ -360,7 +362,7 @@ class _Pass:
             cid = await self._announced(pinner)
             if cid is None:
                 return SOON
-            digest = pinner.digest_of(cid)
+            digest = self._digest(pinner, cid)
         settlement = self.record.settlement
         intent = settlement.transaction if settlement else None
         outcome = Outcome(Fate.PENDING)
@@ -421,6 +423,12 @@ class _Pass:
             return None
         self.record = replace(self.record, result_cid=cid)
         return cid
+
+    def _digest(self, pinner: Pinner, cid: str) -> bytes:
+        """Kept, because the looks while a transaction is under way are many and reading a CID is slow."""
+        if self.memory.digest is None or self.memory.digest[0] != cid:
+            self.memory.digest = (cid, pinner.digest_of(cid))
+        return self.memory.digest[1]
 
     async def _result(self) -> bytes:
         status = read(NosanaJobStatus, JOB_KIND, "status", self.body.get("status"))

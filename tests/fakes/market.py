@@ -1,0 +1,589 @@
+"""The market host over the in-memory API and chain: its processes, posters, and a stand-in job controller."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from fakes.chain import Beginning, FakeRpc, Ledger, beginning, keypair
+from fakes.kube import FakeKube
+from fakes.world import FakeClock, RecordedEvents
+from nosana_operator.api import (
+    API_VERSION,
+    FINALIZER_JOB,
+    JOB_KIND,
+    MARKET_KIND,
+    condition,
+    find,
+    is_true,
+    micro_timestamp,
+    parse_timestamp,
+)
+from nosana_operator.api.result import read_result, result_secrets
+from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher, Network, Sender, Wallet
+from nosana_operator.content import cid_from_digest, cid_of, digest_of
+from nosana_operator.errors import NosanaError, Unavailable
+from nosana_operator.kube import ObjectCache
+from nosana_operator.market import Edges, MarketHost, RunKeeper, Wallets
+from nosana_operator.runtime.networks import SolanaNetwork
+from nosana_sandbox.program.addresses import associated_token_account
+from nosana_sandbox.program.layout import STATE_DONE, Job, Run
+from nosana_sandbox.world.instructions import end_job, extend_job, list_job
+
+ADMIN, JOBS = "nosana-system", "nosana-jobs"
+MARKET = "gpus"
+Body = dict[str, Any]
+Key = tuple[str, str]
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Silence(Unavailable):
+    """No answer."""
+
+
+@dataclass
+class RecordedSettlements:
+    """The market host's figures."""
+
+    sent: list[float] = field(default_factory=list)
+    settlements: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+    def finish_sent(self, market: str, seconds: float) -> None:
+        self.sent.append(seconds)
+
+    def settled(self, market: str, kind: str, earned: int, refunded: int, seconds: int) -> None:
+        self.settlements.append((kind, earned, refunded, seconds))
+
+
+@dataclass
+class FakePins:
+    """IPFS: what was pinned, by CID; `down` is for how long it fails."""
+
+    pinned: dict[str, bytes] = field(default_factory=dict)
+    down: Callable[[], bool] = lambda: False
+
+    def cid_of(self, data: bytes) -> str:
+        return _cid_of(data)
+
+    def digest_of(self, cid: str) -> bytes:
+        return _digest_of(cid)
+
+    def cid_from_digest(self, digest: bytes) -> str:
+        return _cid_from_digest(digest)
+
+    async def pin(self, data: bytes, *, name: str) -> None:
+        if self.down():
+            raise Silence("the pin service is away")
+        self.pinned[_cid_of(data)] = data
+
+
+# Thousands of lives ask for the same few.
+_cid_of = lru_cache(4096)(cid_of)
+_digest_of = lru_cache(4096)(digest_of)
+_cid_from_digest = lru_cache(4096)(cid_from_digest)
+
+
+@dataclass
+class OneNetwork:
+    """`market.ports.Networks` with one entry."""
+
+    solana: SolanaNetwork
+    pins: FakePins
+
+    def names(self) -> list[str]:
+        return ["localnet"]
+
+    def chain(self, network: str) -> SolanaNetwork | None:
+        return self.solana if network == "localnet" else None
+
+    def pinner(self, network: str) -> FakePins | None:
+        return self.pins if network == "localnet" else None
+
+
+@dataclass(slots=True)
+class Posted:
+    """A job on chain."""
+
+    job: Pubkey
+    timeout: int
+    at: float
+
+
+class StandInJobs:
+    """Does to NosanaJobs what the job controller does, as far as the market host sees it."""
+
+    def __init__(self, kube: FakeKube, clock: FakeClock, seconds: Callable[[], float]) -> None:
+        self._kube = kube
+        self._clock = clock
+        self._seconds = seconds
+        self._until: dict[str, datetime] = {}
+        self.starts: Counter[str] = Counter()
+        """uid of the NosanaJob → how often its pods were started."""
+        self.bad_definitions = False
+
+    def step(self) -> bool:
+        """One look at every NosanaJob; True when something was done."""
+        done = [self._look(body) for body in self._kube.objects(JOB_KIND)]
+        return any(done)
+
+    def _look(self, body: Body) -> bool:
+        meta, status = body["metadata"], body.get("status") or {}
+        conditions, now = status.get("conditions"), self._clock.now()
+        over = is_true(conditions, "Complete") or is_true(conditions, "Failed")
+        deleting = "deletionTimestamp" in meta
+        verified = is_true(conditions, "RunVerified")
+        if deleting and (over or not verified) and FINALIZER_JOB in meta.get("finalizers", []):
+            left = [f for f in meta["finalizers"] if f != FINALIZER_JOB]
+            self._kube.edit(JOB_KIND, meta["namespace"], meta["name"], {"metadata": {"finalizers": left}})
+            return True
+        if over or not verified or "run" not in body["spec"]:
+            return False
+        if self.bad_definitions:
+            accepted = ("Accepted", False, "DefinitionInvalid")
+            return self._end(body, "Failed", "DefinitionInvalid", accepted)
+        if meta["uid"] not in self._until:
+            self._until[meta["uid"]] = now + timedelta(seconds=self._seconds())
+            self.starts[meta["uid"]] += 1
+        run = status.get("run") or {}
+        if run.get("ended"):
+            return self._end(body, "Complete", run["ended"])
+        if deleting:
+            return self._end(body, "Complete", "Deleted")
+        if run.get("expiresAt") and now >= parse_timestamp(run["expiresAt"]):
+            return self._end(body, "Complete", "Expired")
+        if now >= self._until[meta["uid"]]:
+            return self._end(body, "Complete", "Succeeded")
+        return False
+
+    def _end(self, body: Body, kind: str, reason: str, *more: tuple[str, bool, str]) -> bool:
+        meta, now = body["metadata"], self._clock.now()
+        raw = json.dumps({"run": body["spec"]["run"]["run"], "uid": meta["uid"], "said": reason}).encode()
+        names = []
+        for secret in result_secrets(body, raw):
+            names.append(secret["metadata"]["name"])
+            if self._kube.find("Secret", meta["namespace"], names[-1]) is None:
+                self._kube.add(secret)
+        status = body.get("status") or {}
+        said = [(kind, True, reason), *more]
+        new = [
+            condition(status.get("conditions"), one, value, why, "by the lab", generation=1, now=now)
+            for one, value, why in said
+        ]
+        others = [c for c in status.get("conditions") or () if c["type"] not in {c["type"] for c in new}]
+        patch = {
+            "conditions": [*others, *new],
+            "resultSecrets": names,
+            "timing": {**status.get("timing", {}), "ended": micro_timestamp(now)},
+        }
+        self._kube.edit(JOB_KIND, meta["namespace"], meta["name"], {"status": patch})
+        return True
+
+
+class MarketLab:
+    """One cluster and one chain, and the operator's processes one after the other."""
+
+    def __init__(
+        self,
+        *,
+        price: int = 10,
+        hosts: int = 1,
+        gpus: int = 2,
+        seed: int = 0,
+        market: Body | None = None,
+        seconds: Callable[[], float] = lambda: 5.0,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.clock = FakeClock()
+        self.begin: Beginning = beginning(price, hosts)
+        self.chain_ahead = 3.0
+        self.ledger = Ledger(self.begin.accounts, lambda: self.clock.now().timestamp() + self.chain_ahead)
+        self.kube = FakeKube(now=self.clock.now)
+        self.events = RecordedEvents()
+        self.metrics = RecordedSettlements()
+        self.pins = FakePins()
+        self.rpc = FakeRpc(self.ledger)
+        self.rpc.before_send = self._intent_first
+        self.jobs = StandInJobs(self.kube, self.clock, seconds)
+        self.posted: list[Posted] = []
+        self.watch_lag: Callable[[], int] = lambda: 0
+        """Looks of the watch by which the cache is behind, for each change."""
+        self.blind: Callable[[], bool] = lambda: False
+        """Whether the chain's watcher misses this slot."""
+        self.later: list[tuple[float, Callable[[], object]]] = []
+        self.failures = 0
+        self.told: dict[str, int] = {}
+        """uid of a settled NosanaJob → what its status says was earned."""
+        self.seen_jobs: dict[str, Body] = {}
+        """By uid, as last seen, those that are gone included."""
+        self._add_world(gpus, market or {})
+        self.boot()
+
+    def _add_world(self, gpus: int, market: Body) -> None:
+        self.kube.add(
+            {
+                "kind": "Node",
+                "apiVersion": "v1",
+                "metadata": {"name": "node-1", "labels": {}},
+                "status": {
+                    "allocatable": {"nvidia.com/gpu": str(gpus), "pods": "100", "cpu": "64"},
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            }
+        )
+        for n, key in enumerate(self.begin.hosts):
+            self.add_wallet(f"wallet-{n}", bytes(key))
+        spec = {
+            "address": str(self.begin.market),
+            "network": "localnet",
+            "jobNamespace": JOBS,
+            "wallets": [{"secretRef": {"name": f"wallet-{n}"}} for n in range(len(self.begin.hosts))],
+        }
+        self.kube.add(
+            {
+                "apiVersion": API_VERSION,
+                "kind": MARKET_KIND,
+                "metadata": {"name": MARKET, "namespace": ADMIN},
+                "spec": {**spec, **market},
+            }
+        )
+
+    def add_wallet(self, name: str, key: bytes) -> None:
+        """A Secret with a key as Solana's tools write it."""
+        data = base64.b64encode(json.dumps(list(key)).encode()).decode()
+        self.kube.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": ADMIN},
+                "data": {"id.json": data},
+            }
+        )
+
+    # -- the process
+
+    def boot(self) -> None:
+        """Start a process: empty memory, caches filled by listing."""
+        self.kube.unwatch()
+        self.cache = ObjectCache(("Node", "Pod", JOB_KIND, MARKET_KIND))
+        for kind in ("Node", "Pod", JOB_KIND, MARKET_KIND):
+            for body in self.kube.objects(kind):
+                self.cache.put(copy.deepcopy(body))
+        self._changes: deque[tuple[int, str, Body, bool]] = deque()
+        self._looks = 0
+        self.kube.watch(self._changed)
+        session: Any = None
+        network = Network(("http://unused.invalid",), (), DEVNET)
+        client = ChainClient(network, session)
+        fake: Any = self.rpc
+        client.rpc = fake
+        client.sender = Sender(fake)
+        client.clock = ChainClock(lambda: self.clock.now().timestamp())
+        client.watcher = ChainWatcher(
+            fake, (), session, DEVNET.jobs, client.clock, clock=lambda: self.clock.now().timestamp()
+        )
+        self.watcher = client.watcher
+        self.watcher.on_change(lambda kind, address: self.wake_all())
+        self.solana = SolanaNetwork(client)
+        self.solana.watch = self._note_watched  # type: ignore[method-assign]
+        self._watched: tuple[set[str], set[str]] = (set(), set())
+        edges = Edges(
+            kube=self.kube,
+            cache=self.cache,
+            networks=OneNetwork(self.solana, self.pins),
+            read_wallet=Wallet.parse,
+            events=self.events,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        wallets = Wallets(self.kube, self.cache, Wallet.parse, self.clock)
+        self.host = MarketHost(edges, wallets)
+        self.keeper = RunKeeper(edges, wallets)
+        self.due: dict[tuple[str, Key], datetime] = {}
+        self.dirty: set[tuple[str, Key]] = set()
+        self.wake_all()
+
+    def _note_watched(self, *, keys: Any, jobs: Any, markets: Any) -> None:
+        self._watched = (set(keys), {*jobs, *markets})
+        self.watcher.watch(keys=keys, jobs=jobs, markets=markets)
+
+    def _changed(self, kind: str, body: Body, deleted: bool) -> None:
+        status = body.get("status") or {}
+        if kind == JOB_KIND:
+            self.seen_jobs[body["metadata"]["uid"]] = body
+        if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
+            self.told[body["metadata"]["uid"]] = (status.get("settlement") or {}).get("earned", 0)
+        # In order, as a watch gives them, but each may be late.
+        due = max(self._looks + self.watch_lag(), self._changes[-1][0] if self._changes else 0)
+        self._changes.append((due, kind, body, deleted))
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._changes and self._changes[0][0] <= self._looks:
+            _, kind, body, deleted = self._changes.popleft()
+            if kind not in ("Node", "Pod", JOB_KIND, MARKET_KIND):
+                continue
+            if deleted:
+                self.cache.forget(kind, body)
+            else:
+                self.cache.put(body)
+            self.wake_all()
+
+    def wake_all(self) -> None:
+        """Every key is looked at."""
+        for kind in (MARKET_KIND, JOB_KIND):
+            for body in self.kube.objects(kind):
+                meta = body["metadata"]
+                self.dirty.add((kind, (meta["namespace"], meta["name"])))
+            for body in self.cache.list(kind):
+                meta = body["metadata"]
+                self.dirty.add((kind, (meta["namespace"], meta["name"])))
+
+    async def _watch_chain(self) -> None:
+        keys, single = self._watched
+        try:
+            if single:
+                await self.watcher.refresh(sorted(single))
+            for key in sorted(keys):
+                await self.watcher.refresh_runs(key)
+        except Unavailable:
+            self.failures += 1
+
+    async def work(self, rounds: int = 20) -> None:
+        """Reconcile until nothing is waiting."""
+        for _ in range(rounds):
+            if not self.dirty:
+                return
+            batch, self.dirty = sorted(self.dirty), set()
+            for kind, key in batch:
+                reconcile = self.host.reconcile if kind == MARKET_KIND else self.keeper.reconcile
+                try:
+                    again = await reconcile(key)
+                except NosanaError:
+                    self.failures += 1
+                    again = 1.0
+                self.due.pop((kind, key), None)
+                if again is not None:
+                    self.due[(kind, key)] = self.clock.now() + timedelta(seconds=again)
+
+    async def slot(self) -> None:
+        """One slot of 0.4 s: chain, posters, watches, the other controller, then the operator."""
+        self.clock.advance(0.4)
+        self.ledger.tick()
+        now = self.clock.now().timestamp()
+        ripe = [one for one in self.later if one[0] <= now]
+        self.later = [one for one in self.later if one[0] > now]
+        for _, act in ripe:
+            act()
+        self._looks += 1
+        self._deliver()
+        self.jobs.step()
+        if not self.blind():
+            await self._watch_chain()
+        self.dirty |= {which for which, at in self.due.items() if at <= self.clock.now()}
+        await self.work()
+
+    async def until(self, reached: Callable[[], bool], seconds: float = 300.0) -> None:
+        """Let slots pass until the condition holds."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while not reached():
+            if self.clock.now() > end:
+                raise AssertionError(f"not reached in {seconds} s of virtual time: {self.story()}")
+            await self.slot()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let slots pass."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        await self.until(lambda: self.clock.now() >= end, seconds + 1)
+
+    def after(self, seconds: float, act: Callable[[], object]) -> None:
+        """Do something later."""
+        self.later.append((self.clock.now().timestamp() + seconds, act))
+
+    # -- what must always hold
+
+    def _intent_first(self, raw: bytes) -> None:
+        """Nothing is sent whose signed bytes are not in a status already."""
+        text = base64.b64encode(raw).decode()
+        kept = [
+            one["raw"]
+            for market in self.kube.objects(MARKET_KIND)
+            for one in (market.get("status") or {}).get("transactions", [])
+        ]
+        for job in self.kube.objects(JOB_KIND):
+            intent = ((job.get("status") or {}).get("settlement") or {}).get("transaction")
+            kept += [intent["raw"]] if intent else []
+        if text not in kept:
+            raise AssertionError("sent before its intent was durable")
+
+    # -- posters
+
+    def post(self, *, timeout: int = 60, run: str | None = None, content: bytes = b"definition") -> Posted:
+        """List a job; `run` names the run's key, which the poster may use again."""
+        name = f"job-{len(self.posted)}"
+        job, poster = keypair(name), self.begin.poster
+        self.posted.append(Posted(job.pubkey(), timeout, self.ledger.time(self.ledger.slot)))
+        run_key = keypair(run or f"run-of-{name}")
+        listed = list_job(
+            self.begin.market,
+            job.pubkey(),
+            run_key.pubkey(),
+            poster.pubkey(),
+            ipfs_job=hashlib.sha256(content).digest(),
+            timeout=timeout,
+        )
+        error = self.ledger.act([listed], poster, job, run_key)
+        assert error is None, error
+        return self.posted[-1]
+
+    def end(self, posted: Posted) -> Any:
+        """The owner ends his job, if it runs."""
+        found = self.run_of(posted)
+        if found is None:
+            return "does not run"
+        address, run = found
+        poster = self.begin.poster.pubkey()
+        instruction = end_job(
+            self.begin.market,
+            posted.job,
+            address,
+            poster,
+            job_payer=poster,
+            run_payer=run.payer,
+            node=run.node,
+        )
+        return self.ledger.act([instruction], self.begin.poster)
+
+    def extend(self, posted: Posted, timeout: int) -> Any:
+        """The owner gives his job more time."""
+        poster = self.begin.poster.pubkey()
+        return self.ledger.act(
+            [extend_job(self.begin.market, posted.job, poster, poster, timeout=timeout)], self.begin.poster
+        )
+
+    def quit_by_admin(self, posted: Posted) -> None:
+        """Close the run as `quit_admin` does: the job stays as it is."""
+        found = self.run_of(posted)
+        if found is not None:
+            self.ledger.place(found[0], None)
+
+    # -- looking
+
+    def run_of(self, posted: Posted) -> tuple[Pubkey, Run] | None:
+        """The run of a job, as the newest slot has it."""
+        for key, account in self.ledger.state(self.ledger.slot).items():
+            if account.data[:8] == Run.DISCRIMINATOR:
+                run = Run.decode(account.data)
+                if run.job == posted.job:
+                    return key, run
+        return None
+
+    def job_account(self, posted: Posted) -> Job:
+        """A job account, as the newest slot has it."""
+        found = self.ledger.account(posted.job)
+        assert found is not None
+        return Job.decode(found.data)
+
+    def earned(self) -> int:
+        """NOS on the hosts' accounts."""
+        return sum(self.ledger.tokens(associated_token_account(k.pubkey())) for k in self.begin.hosts)
+
+    def nosana_jobs(self) -> list[Body]:
+        """All NosanaJobs of the market's namespace."""
+        return self.kube.objects(JOB_KIND, JOBS)
+
+    def job_of(self, posted: Posted) -> Body | None:
+        """The NosanaJob of a posted job."""
+        for body in self.nosana_jobs():
+            if body["spec"].get("run", {}).get("job") == str(posted.job):
+                return body
+        return None
+
+    def market(self) -> Body:
+        """The NosanaMarket."""
+        found = self.kube.find(MARKET_KIND, ADMIN, MARKET)
+        assert found is not None
+        return found
+
+    def standing(self) -> bool:
+        """Whether one of the hosts stands, at confirmed."""
+        return self.slots().get("standing", 0) > 0
+
+    def slots(self) -> Body:
+        """status.slots."""
+        return dict((self.market().get("status") or {}).get("slots") or {})
+
+    def says(self, kind: str, posted: Posted) -> tuple[str, str] | None:
+        """Status and reason of a condition of a job's NosanaJob."""
+        body = self.job_of(posted)
+        found = find(((body or {}).get("status") or {}).get("conditions"), kind)
+        return None if found is None else (found["status"], found["reason"])
+
+    def settled(self, *jobs: Posted) -> Callable[[], bool]:
+        """A condition for `until`: these jobs (all) are settled."""
+        return lambda: all(
+            (self.says("Settled", one) or ("", ""))[0] == "True" for one in jobs or self.posted
+        )
+
+    def result(self, posted: Posted) -> bytes:
+        """The bytes in the Secrets of a job's result."""
+        body = self.job_of(posted)
+        assert body is not None
+        names = body["status"]["resultSecrets"]
+        return read_result([self.kube.find("Secret", JOBS, name) or {} for name in names])
+
+    def count(self, name: str) -> int:
+        """Successful transactions with that instruction of the program."""
+        return sum(one.error is None and name in one.names for one in self.ledger.history)
+
+    def story(self) -> str:
+        """Where everything stands."""
+        jobs = {
+            one["metadata"]["name"]: [
+                (c["type"], c["status"], c["reason"], c["message"])
+                for c in (one.get("status") or {}).get("conditions", [])
+            ]
+            for one in self.nosana_jobs()
+        }
+        status = self.market().get("status") or {}
+        accounts = [
+            (str(p.job)[:6], self.job_account(p).state, bool(self.run_of(p)))
+            for p in self.posted
+            if self.ledger.account(p.job) is not None
+        ]
+        brief = {k: v for k, v in status.items() if k in ("slots", "queue", "wallets")}
+        pending = [(t["kind"], t["signature"][:6]) for t in status.get("transactions", [])]
+        return json.dumps(
+            {"jobs": jobs, "market": brief, "pending": pending, "chain": accounts}, indent=1, default=str
+        )
+
+    def check_books(self) -> None:
+        """What the chain paid, and what the statuses say of it, agree with what was worked."""
+        total = sum(self._cost(one) for one in self.posted)
+        assert self.earned() == total, "the hosts have what the seconds cost"
+        named = {body["spec"]["run"]["job"] for body in self.seen_jobs.values() if "run" in body["spec"]}
+        # A job may be ended by its owner before anybody has seen its run.
+        unseen = sum(self._cost(one) for one in self.posted if str(one.job) not in named)
+        assert sum(self.told.values()) == total - unseen, "the statuses tell the same"
+
+    def _cost(self, posted: Posted) -> int:
+        account = self.job_account(posted)
+        if account.state != STATE_DONE:
+            return 0
+        return account.price * max(0, min(account.time_end - account.time_start, account.timeout))
+
+
+__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence"]
