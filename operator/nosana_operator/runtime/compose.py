@@ -11,6 +11,7 @@ from nosana_operator.market import Edges as MarketEdges
 from nosana_operator.market import MarketHost, RunKeeper, Wallets
 from nosana_operator.probing import NetworkProber
 from nosana_operator.regex import RegexRunner
+from nosana_operator.runtime.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.settings import Settings
@@ -34,6 +35,7 @@ def build_loops(edges: Edges) -> Loops:
         observer=edges.metrics.rpc_request,
         on_change=lambda network, kind, address: edges.chain_changed(kind, address),
     )
+    edges.metrics.registry.register(ChainCollector(networks.clients))
     prober = NetworkProber()
     jobs = JobController(
         kube=edges.kube,
