@@ -211,6 +211,52 @@ def test_images_of_any_definition_can_be_had(sandbox_cluster: LocalCluster, kube
     kubectl.run("delete", "pod", "trains", "serves", "--wait=false")
 
 
+def test_images_are_pulled_as_from_any_registry(sandbox_cluster: LocalCluster, kubectl: Kubectl) -> None:
+    def definition(*cmd: str) -> dict[str, Any]:
+        login = {"docker": {"username": "me", "password": "open"}}
+        mine = {"image": "ghcr.io/me/mine:1", "cmd": list(cmd), "authentication": login}
+        return {"ops": [{"args": mine}, {"args": {"image": "example/moving:1", "cmd": list(cmd)}}]}
+
+    def secret(name: str, password: str) -> dict[str, Any]:
+        text = json.dumps({"auths": {"ghcr.io": {"username": "me", "password": password}}})
+        kind = "kubernetes.io/dockerconfigjson"
+        return {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind,
+            "stringData": {".dockerconfigjson": text},
+        }  # fmt: skip
+
+    def pulling(name: str, image: str, login: str | None = None, **container: Any) -> dict[str, Any]:
+        made = pod(
+            name, image, **{"imagePullPolicy": "Always", "args": ["first"], "node": "node-1"} | container
+        )
+        if login:
+            made["spec"]["imagePullSecrets"] = [{"name": login}]
+        return made
+
+    def why_not(name: str) -> str:
+        path = "{.status.containerStatuses[0].state.waiting.reason}"
+        kubectl.run("wait", f"--for=jsonpath={path}=ErrImagePull", f"pod/{name}", "--timeout=60s")
+        return str(kubectl.get("pod", name)["status"]["containerStatuses"][0]["state"]["waiting"]["message"])
+
+    sandbox_cluster.ensure_images([definition("first")])
+    kubectl.apply([secret("good", "open"), secret("bad", "wrong")])
+    mine, names = "ghcr.io/me/mine:1", ["with", "without", "wrong", "nobodys", "moves", "moved"]
+    kubectl.apply(
+        [pulling("without", mine), pulling("wrong", mine, "bad"), pulling("nobodys", "example/none")]
+    )
+    assert "401 Unauthorized" in why_not("without")
+    assert "401 Unauthorized" in why_not("wrong")
+    assert "docker.io/example/none:latest: not found" in why_not("nobodys")
+    kubectl.apply([pulling("with", mine, "good"), pulling("moves", "example/moving:1")])
+    for name in ("with", "moves"):
+        kubectl.run("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
+    # A node that has an older one under the name does not keep it.
+    sandbox_cluster.ensure_images([definition("second")])
+    kubectl.apply([pulling("moved", "example/moving:1", imagePullPolicy="IfNotPresent", args=["second"])])
+    kubectl.run("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/moved", "--timeout=60s")
+    kubectl.run("delete", "--wait=false", "secret/good", "secret/bad", *(f"pod/{name}" for name in names))
+
+
 def _fetch(kubectl: Kubectl, inside: str, url: str) -> str:
     """Fetch until it answers: a Service needs a moment between its making and the packet filter."""
     return shell(

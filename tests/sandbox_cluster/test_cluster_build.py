@@ -62,15 +62,24 @@ def test_a_failed_build_leaves_no_program(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("version", "says"),
-    [("go1.19.8", "is go1.19.8; install Go 1.25 or newer"), ("", "is of an unknown version; install Go")],
+    ("version", "used"), [((1, 21), "/usr/bin/go"), ((1, 19), "our own"), ((0, 0), "our own")]
 )
-def test_an_old_go_is_refused_before_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, says: str
+def test_an_old_go_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], used: str
 ) -> None:
-    fake_go(tmp_path, monkeypatch, version, MAKES_FILES)
-    with pytest.raises(BuildError, match=says):
-        build.ensure_programs(lambda line: None)
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(build, "_go_version", lambda go: version if go == "/usr/bin/go" else (0, 0))
+    monkeypatch.setattr(build, "_install_go", lambda report: "our own")
+    assert build._find_go(lambda line: None) == used
+
+
+def test_a_go_that_cannot_be_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no network >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(build.sys, "executable", str(python))
+    with pytest.raises(BuildError, match=r"no network.*install Go 1\.21 or newer by hand"):
+        build._install_go(lambda line: None)
 
 
 def test_the_versions_in_go_mod_are_the_ones_that_name_the_folder() -> None:

@@ -47,8 +47,8 @@ def kubeconfig(server: str, authority: Path, identity: Identity, user: str) -> s
     )
 
 
-def containerd(node: Node, cni: Path) -> str:
-    """`config.toml` of one node's containerd."""
+def containerd(node: Node, cni: Path, mirrors: Path) -> str:
+    """`config.toml` of one node's containerd; `mirrors` holds a folder for each registry."""
     base = node.folder / "containerd"
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     return f"""\
@@ -71,6 +71,8 @@ disabled_plugins = [
   # Pods' namespaces lie below the state folder: all mounts of the cluster are found there.
   netns_mounts_under_state_dir = true
   stream_server_port = "0"
+[{cri}.registry]
+  config_path = "{mirrors}"
 [{cri}.cni]
   bin_dir = "{cni}"
   conf_dir = "{node.folder / "cni"}"
@@ -80,6 +82,52 @@ disabled_plugins = [
   # Else runc keeps its records in a folder that all containerds of the machine share.
   Root = "{base / "runc"}"
 """
+
+
+def registry(folder: Path, port: int, logins: Path | None) -> str:
+    """Configuration of a registry that keeps its images in `folder`; with `logins` nobody gets in without."""
+    auth = {"auth": {"htpasswd": {"realm": "sandbox", "path": str(logins)}}} if logins else {}
+    return _json(
+        {
+            "version": "0.1",
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(folder)},
+                "cache": {"blobdescriptor": "inmemory"},
+                # Else it looks for forgotten uploads on a schedule.
+                "maintenance": {"uploadpurging": {"enabled": False}},
+            },
+            "http": {"addr": f"127.0.0.1:{port}", "secret": "of one process alone"},
+            **auth,
+        }
+    )
+
+
+def mirrored(registry_name: str) -> str:
+    """Return the first part of the repositories that stand for those of `registry_name`."""
+    return registry_name.replace(":", "-").lower()
+
+
+def mirror(registry_name: str, *, private: bool) -> str:
+    """`hosts.toml` that sends containerd to the sandbox's registry instead of `registry_name`.
+
+    One folder per registry name, since the same path on two registries is two images. With `private` the
+    registry behind a login is asked last: its refusal is what a pull without credentials is told.
+    """
+    first = _mirror_url(at.REGISTRY_PORT, registry_name)
+    last = _mirror_url(at.PRIVATE_REGISTRY_PORT, registry_name) if private else first
+    # Without a `host` containerd 1.6 does not read the file, and asks the real registry.
+    return f"""\
+server = "{last}"
+override_path = true
+[host."{first}"]
+  capabilities = ["pull", "resolve"]
+  override_path = true
+"""
+
+
+def _mirror_url(port: int, registry_name: str) -> str:
+    return f"http://127.0.0.1:{port}/v2/{mirrored(registry_name)}"
 
 
 def cni(layout: Layout, node: Node) -> str:
@@ -138,7 +186,7 @@ def kubelet(node: Node, authority: Path, serving: Identity, resolv: Path) -> str
             "resolvConf": str(resolv),
             "podLogsDir": str(node.folder / "pods"),
             "volumePluginDir": str(node.folder / "volume-plugins"),
-            # Images were imported and cannot be pulled again: never collect them.
+            # Those with a digest for a name were imported and cannot be pulled again: never collect images.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {
                 "memory.available": "100Mi",

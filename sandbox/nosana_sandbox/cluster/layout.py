@@ -20,6 +20,10 @@ ETCD_PORT: Final = 2379
 DNS_PORT: Final = 1053
 """CoreDNS inside the namespace; pods reach it as 10.96.0.10:53."""
 DNS_READY_PORT: Final = 8181
+REGISTRY_PORT: Final = 5000
+"""The registry from which everybody may pull, on the namespace's loopback."""
+PRIVATE_REGISTRY_PORT: Final = 5500
+"""The one that wants a user and a password."""
 
 POD_RANGE: Final = "10.88.0.0/16"
 SERVICE_RANGE: Final = "10.96.0.0/16"
@@ -120,6 +124,16 @@ class Layout:
     def namespace(self) -> Path:
         """The network namespace's file, as `ip netns` keeps it."""
         return Path("/run/netns") / self.slug
+
+    @property
+    def mirrors(self) -> Path:
+        """Tells the nodes' containerds where each registry of the world is: here."""
+        return self.folder / "mirrors"
+
+    @property
+    def logins(self) -> Path:
+        """Who may pull from the private registry; a file as `htpasswd` makes them."""
+        return self.folder / "registry-logins"
 
     @property
     def lock(self) -> Path:

@@ -1,16 +1,35 @@
-"""Images into the nodes' containerds."""
+"""Images to where the nodes find them."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from nosana_sandbox.cluster import registry
 from nosana_sandbox.cluster.inside import run
 from nosana_sandbox.cluster.layout import Layout, Node
-from nosana_sandbox.images.archive import Image, write_archive
+from nosana_sandbox.images.archive import Image, pack, write_archive
+
+
+def provide(layout: Layout, images: Iterable[Image]) -> None:
+    """Make the images available under their full names; one that is there is replaced. Raises `StartError`.
+
+    They go into the registries, from where nodes pull them. One whose name holds a digest goes into the
+    nodes: no other image than the real one could be pulled under it.
+    """
+    pulled: list[Image] = []
+    imported: list[Image] = []
+    for image in images:
+        (imported if "@" in image.name else pulled).append(image)
+    machine = platform.machine()
+    if replaced := registry.push(layout, [(image, pack(image, machine)) for image in pulled]):
+        _forget(layout, replaced)
+    if imported:
+        load(layout, imported)
 
 
 def load(layout: Layout, images: Iterable[Image]) -> None:
@@ -20,10 +39,17 @@ def load(layout: Layout, images: Iterable[Image]) -> None:
 
         def into(node: Node) -> None:
             # --all-platforms: the archive has one, and choosing would mean guessing what containerd calls it.
-            run(
-                "ctr", "--address", str(node.containerd_socket), "--namespace", "k8s.io",
-                "images", "import", "--all-platforms", archive.name,
-            )  # fmt: skip
+            run(*_ctr(node), "import", "--all-platforms", archive.name)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(into, layout.nodes))
+
+
+def _forget(layout: Layout, names: Sequence[str]) -> None:
+    """Remove images from the nodes, so that they pull what is now in the registry. Absent is fine."""
+    for node in layout.nodes:
+        subprocess.run((*_ctr(node), "rm", *names), capture_output=True, check=False)
+
+
+def _ctr(node: Node) -> tuple[str, ...]:
+    return ("ctr", "--address", str(node.containerd_socket), "--namespace", "k8s.io", "images")

@@ -15,11 +15,12 @@ from nosana_sandbox.cluster.errors import ClusterError
 from nosana_sandbox.cluster.expose import expose_in_cluster
 from nosana_sandbox.cluster.inside import inside
 from nosana_sandbox.cluster.layout import Layout
-from nosana_sandbox.cluster.loading import load
+from nosana_sandbox.cluster.loading import provide
 from nosana_sandbox.cluster.machine import prepare, refuse_unless_capable
 from nosana_sandbox.cluster.processes import ProcessTable, boot_id
 from nosana_sandbox.cluster.start import Start
 from nosana_sandbox.cluster.status import ClusterStatus
+from nosana_sandbox.images.archive import Image
 from nosana_sandbox.images.rootfs import base_layer
 from nosana_sandbox.images.stand_ins import StandIn, stand_ins_for
 
@@ -103,13 +104,20 @@ class LocalCluster:
             teardown.take_down(self.layout, self._processes())
 
     def load_images(self, stand_ins: Iterable[StandIn]) -> None:
-        """Put stand-in images into every node, under their full names; one that is there is replaced."""
+        """Make stand-in images available under their full names; one that is there is replaced."""
         machine = prepare(self._report)
         base = base_layer(machine.busybox)
-        load(self.layout, [stand_in.build(base) for stand_in in stand_ins])
+        self.provide_images(stand_in.build(base) for stand_in in stand_ins)
+
+    def provide_images(self, images: Iterable[Image]) -> None:
+        """Make images available to the nodes under their full names; one that is there is replaced."""
+        provide(self.layout, images)
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        """Put a stand-in for every image that these job definitions name into every node."""
+        """Make a stand-in available for every image that these job definitions name.
+
+        Where a definition logs in to pull an image, nobody gets it without that login.
+        """
         if stand_ins := stand_ins_for(definitions):
             self.load_images(stand_ins)
 

@@ -27,10 +27,15 @@ PACKAGES: Final = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "openssl": "openssl",
+    "docker-registry": "docker-registry",
+    "mmdebstrap": "mmdebstrap",
 }
 """Which Debian package has which program."""
 
 CNI_PACKAGE: Final = "containernetworking-plugins"
+
+SERVICES: Final = ("containerd", "docker-registry")
+"""Packages that start a service of their own, which nobody here asked for: the cluster runs its own."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,6 @@ def _install(packages: tuple[str, ...], report: Report) -> None:
                 f"`apt-get {' '.join(arguments)}` failed; install the packages by hand and try again:\n"
                 f"{done.stderr.strip()}"
             )
-    if "containerd" in packages and (systemctl := shutil.which("systemctl", path=SEARCH_PATH)):
-        # The package starts a containerd of its own that nobody here asked for; the cluster runs its own.
-        subprocess.run((systemctl, "disable", "--now", "containerd"), capture_output=True, check=False)
+    started = [package for package in SERVICES if package in packages]
+    if started and (systemctl := shutil.which("systemctl", path=SEARCH_PATH)):
+        subprocess.run((systemctl, "disable", "--now", *started), capture_output=True, check=False)

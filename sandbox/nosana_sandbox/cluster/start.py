@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from nosana_sandbox.cluster import cgroups, config, tunables
+from nosana_sandbox.cluster import cgroups, config, registry, tunables
 from nosana_sandbox.cluster import layout as at
 from nosana_sandbox.cluster.build import Report
 from nosana_sandbox.cluster.errors import KubectlError, StartError
@@ -24,7 +24,7 @@ from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.inside import inside, make_network
 from nosana_sandbox.cluster.kubectl import Kubectl
 from nosana_sandbox.cluster.layout import Layout
-from nosana_sandbox.cluster.loading import load
+from nosana_sandbox.cluster.loading import load, provide
 from nosana_sandbox.cluster.machine import Machine
 from nosana_sandbox.cluster.pki import Authority, Identity
 from nosana_sandbox.cluster.processes import ProcessTable, boot_id
@@ -122,18 +122,24 @@ class Start:
             _write(file, config.kubeconfig(server, authority, admin, "admin"))
 
     def _prepare_nodes(self) -> None:
-        """Start each node's containerd and load the images."""
+        """Start the registries and each node's containerd, and make the images available."""
+        for name, file in registry.configuration(self._layout).items():
+            self._spawn(name, ["serve", str(file)], program="docker-registry")
         for node in self._layout.nodes:
             (node.folder / "cni").mkdir(parents=True)
             _write(node.folder / "cni" / "10-sandbox.conflist", config.cni(self._layout, node))
-            toml = _write(node.folder / "containerd.toml", config.containerd(node, self._machine.cni))
+            toml = _write(
+                node.folder / "containerd.toml",
+                config.containerd(node, self._machine.cni, self._layout.mirrors),
+            )
             self._spawn(f"containerd-{node.index}", ["--config", str(toml)], program="containerd")
         base = base_layer(self._machine.busybox)
         pause = Image(config.PAUSE_IMAGE, (base,), ("sleep", str(2**31 - 1)), environment={"PATH": PATH})
-        images = [pause, *(stand_in.build(base) for stand_in in CATALOGUE)]
         for node in self._layout.nodes:
             self._wait(f"containerd of {node.name}", node.containerd_socket.exists, NODE_TIMEOUT)
-        load(self._layout, images)
+        load(self._layout, [pause])
+        self._wait("the registry", lambda: registry.answers(self._layout), NODE_TIMEOUT)
+        provide(self._layout, (stand_in.build(base) for stand_in in CATALOGUE))
 
     def _start_nodes(self) -> None:
         resolv = _write(self._layout.folder / "resolv.conf", "")

@@ -1,6 +1,6 @@
-"""OCI image archives, made of bytes alone: the same images give the same archive, byte for byte.
+"""OCI images, made of bytes alone: the same image gives the same bytes and so the same digests.
 
-One archive holds any number of images; what they share (the root file system of all stand-ins) is in it once.
+An archive holds any number of images; what they share (the root file system of all stand-ins) is in it once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any, Final
 # Go's names of the machine, by Python's.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
+_OCI: Final = "application/vnd.oci.image"
+MANIFEST_TYPE: Final = f"{_OCI}.manifest.v1+json"
+
 
 @dataclass(frozen=True)
 class File:
@@ -28,14 +31,34 @@ class File:
 
 
 @dataclass(frozen=True)
+class Login:
+    """Who may pull an image that is not public."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Image:
-    """An image under its full name. `layers` are plain tar archives, the lowest first."""
+    """An image under its full name. `layers` are plain tar archives, the lowest first.
+
+    With a `login` only who knows it can pull the image.
+    """
 
     name: str
     layers: tuple[bytes, ...]
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    login: Login | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An image as archives and registries hold it: `blobs` by SHA-256 in hex, `manifest` is one of them."""
+
+    manifest: str
+    blobs: Mapping[str, bytes]
 
 
 def folder() -> File:
@@ -63,27 +86,11 @@ def layer(files: Mapping[str, File]) -> bytes:
     return out.getvalue()
 
 
-def write_archive(images: Iterable[Image], machine: str, to: Path) -> None:
-    """Write the images as one OCI archive for `machine` (as `platform.machine()` calls it)."""
+def pack(image: Image, machine: str) -> Packed:
+    """Return the image's manifest, configuration and layers, for `machine` (as `platform.machine()` says)."""
     blobs: dict[str, bytes] = {}
-    manifests = [_manifest(image, _ARCHITECTURES.get(machine, machine), blobs) for image in images]
-    index = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": manifests,
-    }
-    files = {
-        "oci-layout": File(_json({"imageLayoutVersion": "1.0.0"})),
-        "index.json": File(_json(index)),
-        **{f"blobs/sha256/{digest}": File(content) for digest, content in blobs.items()},
-    }
-    to.write_bytes(layer(files))
-
-
-def _manifest(image: Image, architecture: str, blobs: dict[str, bytes]) -> dict[str, Any]:
-    """Add the image's parts to `blobs` and return its entry for the index."""
     config = {
-        "architecture": architecture,
+        "architecture": _ARCHITECTURES.get(machine, machine),
         "os": "linux",
         "config": {
             "Env": [f"{name}={value}" for name, value in image.environment.items()],
@@ -93,15 +100,37 @@ def _manifest(image: Image, architecture: str, blobs: dict[str, bytes]) -> dict[
         # A layer that is not compressed has one digest for both of its uses.
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(part)}" for part in image.layers]},
     }
-    oci = "application/vnd.oci.image"
     manifest = {
         "schemaVersion": 2,
-        "mediaType": f"{oci}.manifest.v1+json",
-        "config": _blob(_json(config), f"{oci}.config.v1+json", blobs),
-        "layers": [_blob(part, f"{oci}.layer.v1.tar", blobs) for part in image.layers],
+        "mediaType": MANIFEST_TYPE,
+        "config": _blob(_json(config), f"{_OCI}.config.v1+json", blobs),
+        "layers": [_blob(part, f"{_OCI}.layer.v1.tar", blobs) for part in image.layers],
     }
-    entry = _blob(_json(manifest), f"{oci}.manifest.v1+json", blobs)
-    return {**entry, "annotations": {"io.containerd.image.name": image.name}}
+    text = _json(manifest)
+    blobs[_digest(text)] = text
+    return Packed(_digest(text), blobs)
+
+
+def write_archive(images: Iterable[Image], machine: str, to: Path) -> None:
+    """Write the images as one OCI archive for `machine` (as `platform.machine()` calls it)."""
+    blobs: dict[str, bytes] = {}
+    manifests = []
+    for image in images:
+        packed = pack(image, machine)
+        blobs |= packed.blobs
+        entry = _blob(packed.blobs[packed.manifest], MANIFEST_TYPE, blobs)
+        manifests.append({**entry, "annotations": {"io.containerd.image.name": image.name}})
+    index = {
+        "schemaVersion": 2,
+        "mediaType": f"{_OCI}.index.v1+json",
+        "manifests": manifests,
+    }
+    files = {
+        "oci-layout": File(_json({"imageLayoutVersion": "1.0.0"})),
+        "index.json": File(_json(index)),
+        **{f"blobs/sha256/{digest}": File(content) for digest, content in blobs.items()},
+    }
+    to.write_bytes(layer(files))
 
 
 def _blob(content: bytes, media_type: str, blobs: dict[str, bytes]) -> dict[str, Any]:

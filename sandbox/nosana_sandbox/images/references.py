@@ -33,3 +33,17 @@ def full_name(image: str) -> str:
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
     return f"{registry}/{path}" + (f"@{digest}" if digest else f":{tag or 'latest'}")
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Return registry, repository, and tag or digest of a full name.
+
+    >>> split_name("docker.io/library/ubuntu:24.04")
+    ('docker.io', 'library/ubuntu', '24.04')
+    """
+    registry, _, path = name.partition("/")
+    repository, _, digest = path.partition("@")
+    if digest:
+        return registry, repository, digest
+    repository, _, tag = path.rpartition(":")
+    return registry, repository, tag

@@ -11,11 +11,11 @@ import html
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from nosana_sandbox.images.archive import File, Image, layer, script
+from nosana_sandbox.images.archive import File, Image, Login, layer, script
 from nosana_sandbox.images.references import full_name
 from nosana_sandbox.images.rootfs import PATH
 
@@ -31,6 +31,8 @@ class StandIn:
     programs: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
+    login: Login | None = None
+    """Who may pull it; None is everybody."""
 
     def build(self, base: bytes) -> Image:
         """Return the image on top of the layer `base` that all of them share."""
@@ -44,6 +46,7 @@ class StandIn:
             self.entrypoint,
             self.cmd,
             {"PATH": PATH},
+            self.login,
         )
 
 
@@ -120,6 +123,7 @@ def stand_ins_for(definitions: Iterable[Mapping[str, Any]]) -> tuple[StandIn, ..
         image = arguments["image"]
         name = full_name(image)
         made = shaped.get(name) or _fitting(image, arguments)
+        made = replace(made, login=_login(arguments))
         before = found.get(name)
         # One image in several operations has what each of them starts.
         found[name] = made if before is None else _both(before, made)
@@ -144,7 +148,21 @@ def _both(one: StandIn, other: StandIn) -> StandIn:
         {**other.programs, **one.programs},
         one.entrypoint or other.entrypoint,
         one.cmd or other.cmd,
+        # Private only when nobody takes it for public.
+        one.login and other.login,
     )
+
+
+def _login(arguments: Mapping[str, Any]) -> Login | None:
+    """Return the user and password with which the arguments pull; a literal is no password that we know."""
+    authentication = arguments.get("authentication")
+    docker = authentication.get("docker") if isinstance(authentication, Mapping) else None
+    if not isinstance(docker, Mapping):
+        return None
+    user, password = docker.get("username"), docker.get("password")
+    if not (isinstance(user, str) and isinstance(password, str) and user and password):
+        return None
+    return None if "%%" in user + password or ":" in user else Login(user, password)
 
 
 def _fitting(image: str, arguments: Mapping[str, Any]) -> StandIn:
