@@ -2,131 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
-from solana.rpc.commitment import Confirmed, Finalized
 
+from contract.chain_world import DEFINITION, OFTEN, RESULT, Watching, World, eventually, running_world
 from nosana_operator.chain import (
     DEVNET,
     AccountMalformed,
     AccountMissing,
     BlockhashNotFound,
     ChainClient,
-    Job,
     JobState,
     Network,
     OutcomeState,
-    Retry,
-    Run,
     SignedTransaction,
     TransactionFailed,
     Wallet,
-    WatchSettings,
 )
-from nosana_sandbox.chain import ChainClock as SandboxClock
-from nosana_sandbox.chain import Commitment, RunningChain, running_chain
-from nosana_sandbox.world.genesis import Founded, found, stake_accounts, wallet_accounts
+from nosana_sandbox.chain import Commitment
+from nosana_sandbox.world.genesis import Founded, stake_accounts, wallet_accounts
 
 pytestmark = pytest.mark.contract
 
-SLOT = 0.02
-OFTEN = WatchSettings(markets=0.1, jobs=0.2, jobs_followed=0.2, runs=0.3)
-DEFINITION = bytes(range(32))
-RESULT = bytes(range(1, 33))
-
-
-@dataclass
-class World:
-    founded: Founded
-    chain: RunningChain
-    client: ChainClient
-    session: aiohttp.ClientSession
-
-    @property
-    def host(self) -> Wallet:
-        return Wallet(self.founded.host)
-
-    @property
-    def poster(self) -> Wallet:
-        return Wallet(self.founded.poster)
-
-    @property
-    def market(self) -> str:
-        return str(self.founded.market)
-
-    def advance(self, seconds: float) -> None:
-        """Move the chain's clock; programs see it from the next block on."""
-        self.founded.bank.clock.advance(seconds)
-        self.founded.bank.tick(2)
-
-    async def confirm(self, signed: SignedTransaction, finalized: bool = False) -> SignedTransaction:
-        await self.client.sender.send_and_confirm(signed, Finalized if finalized else Confirmed)
-        return signed
-
-    async def post(self, timeout: int = 600) -> tuple[str, str]:
-        """List a job; addresses of job and (if a host stood) run."""
-        job, run, poster = Wallet.generate(), Wallet.generate(), self.poster
-        listing = self.client.program.list(
-            job=job.address,
-            run=run.address,
-            market=self.market,
-            payer=poster.address,
-            project=poster.address,
-            ipfs_job=DEFINITION,
-            timeout=timeout,
-        )
-        await self.confirm(await self.client.sign("list", [listing], poster, (job, run)))
-        return job.address, run.address
-
-    async def match(self) -> tuple[Run, Job]:
-        await self.confirm(await self.client.sign_work(self.host, self.market))
-        job, run = await self.post()
-        matched, posted = await self.client.fetch_run(run), await self.client.fetch_job(job)
-        assert matched is not None
-        assert posted is not None
-        return matched, posted
-
-    async def end(self, run: Run, job: Job) -> None:
-        ended = self.client.program.end(
-            job=job.address,
-            market=job.market,
-            run=run.address,
-            node=run.node,
-            job_payer=job.payer,
-            run_payer=run.payer,
-            project=job.project,
-        )
-        await self.confirm(await self.client.sign("end", [ended], self.poster))
-
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("nosana_operator.chain.sender._POLL", SLOT)
-    founded = found(price=10, finality=4, clock=SandboxClock())
-    async with (
-        running_chain(founded.bank, slot_seconds=SLOT) as chain,
-        aiohttp.ClientSession() as session,
-    ):
-        network = Network((chain.url,), (chain.ws_url,), DEVNET)
-        client = ChainClient(network, session, retry=Retry(first_wait=0.01), watch=OFTEN)
-        yield World(founded, chain, client, session)
-
-
-async def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first true value that `look` gives."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = look()
-            if isinstance(found, Awaitable):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.01)
+async def world() -> AsyncIterator[World]:
+    async with running_world() as made:
+        yield made
 
 
 async def test_a_market_job_is_finished_and_paid_exactly(world: World) -> None:
@@ -334,20 +237,6 @@ async def test_the_chains_clock_is_measured(world: World) -> None:
     assert offset is not None
     assert 86_397 <= offset <= 86_401
     assert abs(world.client.chain_time() - world.founded.bank.clock.now()) < 3
-
-
-class Watching:
-    """A running watcher and everything that it told."""
-
-    def __init__(self, client: ChainClient) -> None:
-        self.watcher = client.watcher
-        self.told: list[tuple[str, str]] = []
-        self.watcher.on_change(lambda kind, address: self.told.append((kind, address)))
-        self._task = asyncio.create_task(client.run())
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 @pytest.fixture

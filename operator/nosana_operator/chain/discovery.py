@@ -7,7 +7,6 @@ there is read from the accounts.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,11 +17,11 @@ from solders.transaction import VersionedTransaction
 from nosana_operator.chain.errors import ChainUnavailable
 from nosana_operator.chain.program import run_positions
 from nosana_operator.chain.rpc import MAX_HISTORY, Rpc
+from nosana_operator.chain.together import all_of
 
 _MOST_PAGES: Final = 5
 """Pages of a market's history between two looks. The node may not know the transaction that was read last any
 more, and would go on to the market's beginning."""
-_AT_ONCE: Final = 8
 
 
 def runs_named_by(raw: bytes, program: str) -> set[str]:
@@ -60,7 +59,7 @@ class _History:
 
 
 class RunFinder:
-    """Reads on in the markets' histories from call to call.
+    """Reads on in the markets' histories from call to call; one call at a time.
 
     Args:
         rpc: the network's RPC.
@@ -91,20 +90,15 @@ class RunFinder:
     async def _read(self, market: str, history: _History) -> None:
         for signature in await self._told_since(market, history):
             history.unread[signature] = None
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def one(signature: str) -> None:
-            async with limit:
-                raw = await self._rpc.transaction(signature, Confirmed)
+            raw = await self._rpc.transaction(signature, Confirmed)
             if raw is None:
                 raise ChainUnavailable("The RPC node does not have a market's newest transaction yet.")
             history.named |= runs_named_by(raw, self._program)
             del history.unread[signature]
 
-        answers = await asyncio.gather(*(one(each) for each in [*history.unread]), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        await all_of(one(signature) for signature in [*history.unread])
 
     async def _told_since(self, market: str, history: _History) -> list[str]:
         """Successful transactions of a market after the last one told; the first time, the newest ones."""

@@ -40,15 +40,13 @@ from nosana_operator.chain.errors import ChainError, ChainUnavailable, MethodRef
 from nosana_operator.chain.rpc import Rpc
 from nosana_operator.chain.snapshot import Kind, Seen, SnapshotStore
 from nosana_operator.chain.subscriptions import AccountTarget, RunsTarget, SlotTarget, Subscriptions, Target
+from nosana_operator.chain.together import all_of
 from nosana_operator.chain.wire import AccountInfo, Memcmp
 
 log = logging.getLogger(__name__)
 
 OnChange = Callable[[Kind, str], None]
 """Called with what changed (`run`, `job` or `market`) and its address, in the event loop."""
-
-_AT_ONCE: Final = 8
-"""Requests of one poll that may be under way together."""
 
 
 _EXPECT_SECONDS: Final = 90.0
@@ -123,6 +121,7 @@ class ChainWatcher:
         self._dirty: set[Target] = set()
         self._expected: dict[str, float] = {}
         self._candidates: set[str] = set()
+        self._finding = asyncio.Lock()
         self._wake = asyncio.Event()
         began = clock()
         self._chores: dict[Kind, _Chore] = {
@@ -265,14 +264,12 @@ class ChainWatcher:
 
     async def _read(self, keys: Collection[str], single: Collection[str], *, clock: bool) -> bool:
         """Read these hosts' runs and these accounts; True when all could be read."""
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def attempt(reading: Coroutine[Any, Any, None]) -> str | None:
-            async with limit:
-                try:
-                    await reading
-                except ChainError as error:
-                    return str(error)
+            try:
+                await reading
+            except ChainError as error:
+                return str(error)
             return None
 
         readings = []
@@ -294,21 +291,16 @@ class ChainWatcher:
     async def _read_all_runs(self, keys: Collection[str], not_before: int = 0) -> None:
         """The runs of these hosts: listed, or found where listings are refused."""
         try:
-            problems = await asyncio.gather(
-                *(self._read_runs(key, not_before) for key in keys), return_exceptions=True
-            )
-            for problem in problems:
-                if isinstance(problem, BaseException):
-                    raise problem
+            await all_of(self._read_runs(key, not_before) for key in keys)
         except MethodRefused:
-            await self._find_runs(keys, not_before)
+            async with self._finding:
+                await self._find_runs(keys, not_before)
 
     async def _find_runs(self, keys: Collection[str], not_before: int) -> None:
         """Known runs and those that the markets' transactions name."""
-        fresh = await self._finder.find(self._store.wanted_markets)
+        # Told once: whatever becomes of this reading, they are looked at again.
+        self._candidates |= await self._finder.find(self._store.wanted_markets)
         known = {address for address, kind in self._store.wanted.items() if kind == "run"}
-        # Handed out once: whatever becomes of this reading, they are looked at again.
-        self._candidates |= fresh
         reply = await self._rpc.accounts(sorted(known | self._candidates), Confirmed)
         self._advance(reply.slot)
         _check_slot(reply.slot, not_before)

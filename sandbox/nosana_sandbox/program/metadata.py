@@ -13,6 +13,15 @@ def verified_collection(metadata: bytes) -> Pubkey | None:
         return None
 
 
+def metadata_of(mint: Pubkey, collection: Pubkey, *, verified: bool = True, name: str = "Access") -> bytes:
+    """An NFT's Metaplex metadata that names a collection, as an issuer writes it."""
+    texts = b"".join(len(text).to_bytes(4, "little") + text for text in (name.encode(), b"KEY", b""))
+    head = bytes([4]) + bytes(Pubkey.default()) + bytes(mint) + texts
+    # No seller's fee, no creators, not sold, mutable, an edition nonce, a token standard, the collection.
+    rest = bytes(2) + bytes([0, 0, 1]) + bytes([1, 255]) + bytes([1, 0]) + bytes([1, verified])
+    return head + rest + bytes(collection) + bytes(2)
+
+
 class _Reader:
     """Walks Metaplex' Borsh: strings and options in front of the collection have no fixed length."""
 

@@ -23,15 +23,18 @@ from nosana_sandbox.chain import LAMPORTS_PER_SOL, Bank, Commitment
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import (
+    METADATA_PROGRAM,
     NOS_MINT,
     REWARDS_PROGRAM,
     STAKING_PROGRAM,
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
     associated_token_account,
+    metadata_account,
     stake_account,
 )
 from nosana_sandbox.program.layout import TokenAccount, account_discriminator, rent_exempt_minimum
+from nosana_sandbox.program.metadata import metadata_of
 from nosana_sandbox.world.errors import TransactionFailed
 from nosana_sandbox.world.instructions import REFLECTION, REWARDS_VAULT, open_market
 
@@ -44,6 +47,7 @@ JOB_EXPIRATION: Final = 86_400
 
 _SUPPLY: Final = 100_000_000 * NOS
 _STAKE_LENGTH: Final = 120
+_METADATA_LENGTH: Final = 607
 _REFLECTION_LENGTH: Final = 96
 _YEAR: Final = 31_536_000
 
@@ -158,12 +162,26 @@ def stake_accounts(owner: Pubkey, *, amount: int) -> dict[Pubkey, Account]:
     return {stake_account(owner): _padded(STAKING_PROGRAM, data, _STAKE_LENGTH)}
 
 
+def access_key_accounts(
+    owner: Pubkey, collection: Pubkey, *, verified: bool = True, amount: int = 1
+) -> dict[Pubkey, Account]:
+    """A fresh NFT in the wallet, whose metadata names the collection: a market's access key."""
+    mint = Keypair().pubkey()
+    minted = bytes(36) + amount.to_bytes(8, "little") + bytes([0, 1]) + bytes(36)
+    metadata = metadata_of(mint, collection, verified=verified)
+    return {
+        mint: Account(rent_exempt_minimum(len(minted)), TOKEN_PROGRAM, minted),
+        associated_token_account(owner, mint): _token_account(owner, amount, mint),
+        metadata_account(mint): _padded(METADATA_PROGRAM, metadata, _METADATA_LENGTH),
+    }
+
+
 def _padded(owner: Pubkey, data: bytes, length: int) -> Account:
     return Account(rent_exempt_minimum(length), owner, data.ljust(length, b"\0"))
 
 
-def _token_account(owner: Pubkey, amount: int) -> Account:
-    data = TokenAccount(mint=NOS_MINT, owner=owner, amount=amount).encode()
+def _token_account(owner: Pubkey, amount: int, mint: Pubkey = NOS_MINT) -> Account:
+    data = TokenAccount(mint=mint, owner=owner, amount=amount).encode()
     return Account(rent_exempt_minimum(len(data)), TOKEN_PROGRAM, data)
 
 
