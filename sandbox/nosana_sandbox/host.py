@@ -21,6 +21,8 @@ from nosana_sandbox.cluster.errors import StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.local import LocalCluster
+from nosana_sandbox.images.debian import FETCH_IMAGE
+from nosana_sandbox.resources.standing import mirrors
 from nosana_sandbox.world.sandbox import NAMESPACES, Running, Sandbox
 
 NETWORK: Final = "localnet"
@@ -76,6 +78,7 @@ class SandboxHost:
             "metrics": {"address": "127.0.0.1", "port": METRICS_PORT},
             "log": {"format": "json", "level": "info"},
             "exposure": {"domain": DOMAIN},
+            "fetch": {"image": FETCH_IMAGE, "mirrors": mirrors()},
             "networks": {
                 NETWORK: {
                     "rpc": [inside.rpc],

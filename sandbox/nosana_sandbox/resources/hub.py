@@ -17,9 +17,13 @@ _LARGE: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Files by path. `token`: who has to ask for it; `gated`: its terms have to be accepted first."""
+    """Files by path. `token`: who has to ask for it; `gated`: its terms have to be accepted first.
+
+    All of `revisions` are its one commit.
+    """
 
     files: Mapping[str, bytes]
+    revisions: frozenset[str] = frozenset({"main"})
     token: str | None = None
     gated: bool = False
 
@@ -64,7 +68,7 @@ def hub_app(hub: Hub) -> web.Application:
         if isinstance(found, web.Response):
             return found
         revision = request.match_info.get("revision", "main")
-        if revision not in ("main", found.commit):
+        if revision not in (*found.revisions, "main", found.commit):
             return _refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         blobs = "blobs" in request.query
         siblings = [_sibling(path, content, blobs) for path, content in sorted(found.files.items())]
@@ -75,7 +79,7 @@ def hub_app(hub: Hub) -> web.Application:
         if isinstance(found, web.Response):
             return found
         path = request.match_info["path"]
-        if path not in found.files or request.match_info["revision"] not in ("main", found.commit):
+        if path not in found.files or request.match_info["revision"] != found.commit:
             return _refusal(404, "EntryNotFound", "Entry not found")
         content = found.files[path]
         if len(content) < _LARGE:

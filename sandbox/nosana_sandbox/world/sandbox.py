@@ -17,6 +17,7 @@ from nosana_sandbox.cluster.expose import ensure_namespace
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.cluster.status import Cluster
+from nosana_sandbox.resources.standing import ensure_resources
 from nosana_sandbox.world.errors import NotRunning, WorldError
 from nosana_sandbox.world.process import WorldProcess
 from nosana_sandbox.world.state import (
@@ -131,10 +132,14 @@ class Sandbox:
         return world
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        """Make the images that these definitions name available to the cluster; fine without one."""
-        shape = self._shape()
-        if shape is not None:
-            self._cluster(shape).ensure_images(definitions)
+        """Make the images and resources that these definitions name available; fine without a cluster."""
+        shape, wanted = self._shape(), list(definitions)
+        if shape is None:
+            return
+        cluster = self._cluster(shape)
+        cluster.ensure_images(wanted)
+        if isinstance(cluster, LocalCluster):
+            ensure_resources(cluster, wanted, self._report)
 
     def local_cluster(self) -> LocalCluster:
         """The cluster on this machine. Raises NotRunning, or WorldError when it is somebody else's."""

@@ -1,0 +1,70 @@
+"""A public bucket behind a host of its own: listing and objects, as S3 gives them to everybody."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from xml.sax.saxutils import escape
+
+from aiohttp import web
+
+from nosana_sandbox.resources.serving import Served, Trouble, serve
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Objects by key. With `anything` it holds something at every key that is asked for."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    anything: bool = False
+    trouble: Trouble = field(default_factory=Trouble)
+    served: list[Served] = field(default_factory=list)
+
+    def below(self, prefix: str) -> dict[str, bytes]:
+        """The objects whose keys begin with it."""
+        found = {key: content for key, content in self.objects.items() if key.startswith(prefix)}
+        if not found and self.anything and prefix:
+            key = prefix.rstrip("/") + "/stand-in"
+            found = {key: self.at(key) or b""}
+        return dict(sorted(found.items()))
+
+    def at(self, key: str) -> bytes | None:
+        """An object."""
+        return self.objects.get(key, f"stand-in for {key}\n".encode() if self.anything else None)
+
+
+def bucket_app(bucket: Bucket) -> web.Application:
+    """The bucket as a web application."""
+    app = web.Application()
+
+    async def get(request: web.Request) -> web.StreamResponse:
+        key = request.match_info["key"]
+        if not key:
+            return web.Response(
+                text=_listing(bucket, request.query.get("prefix", "")), content_type="application/xml"
+            )
+        content = bucket.at(key)
+        if content is None:
+            return web.Response(
+                status=404, text="<Error><Code>NoSuchKey</Code></Error>", content_type="application/xml"
+            )
+        return await serve(request, content, trouble=bucket.trouble, log=bucket.served)
+
+    app.router.add_get("/{key:.*}", get)
+    return app
+
+
+def _listing(bucket: Bucket, prefix: str) -> str:
+    """The answer to ListObjectsV2, all on one page."""
+    entries = [
+        f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>"
+        f"<ETag>&quot;{hashlib.md5(content, usedforsecurity=False).hexdigest()}&quot;</ETag>"
+        f"<Size>{len(content)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for key, content in bucket.below(prefix).items()
+    ]
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name>'
+        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(entries)}</KeyCount><MaxKeys>1000</MaxKeys>"
+        f"<IsTruncated>false</IsTruncated>{''.join(entries)}</ListBucketResult>"
+    )

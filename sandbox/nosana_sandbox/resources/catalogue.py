@@ -1,0 +1,63 @@
+"""What job definitions want to have fetched, as small stand-ins under the real names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nosana_operator.fetching.errors import FetchError
+from nosana_operator.fetching.ollama import model_name
+from nosana_sandbox.resources.hub import Hub, Repository
+from nosana_sandbox.resources.registry import Registry
+
+
+def stock(definitions: Iterable[Mapping[str, Any]], hub: Hub, registry: Registry) -> None:
+    """Give hub and registry something for everything that the definitions (as parsed from JSON) name."""
+    for resource in wanted(definitions):
+        match resource.get("type"):
+            case "HF" if isinstance(resource.get("repo"), str):
+                _stock_hub(hub, resource)
+            case "Ollama" if isinstance(resource.get("model"), str):
+                _stock_registry(registry, str(resource["model"]))
+
+
+def _stock_hub(hub: Hub, resource: Mapping[str, Any]) -> None:
+    repo = str(resource["repo"])
+    files = resource.get("files")
+    names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
+    there = hub.repositories.get(repo)
+    content = {name: f"stand-in for {repo}/{name}\n".encode() for name in names or ["README.md"]}
+    token = resource.get("accessToken")
+    hub.repositories[repo] = Repository(
+        {**(there.files if there else {}), **content},
+        revisions=frozenset({*(there.revisions if there else ()), str(resource.get("revision") or "main")}),
+        token=token if isinstance(token, str) else None,
+    )
+
+
+def _stock_registry(registry: Registry, model: str) -> None:
+    try:
+        name = model_name(model)
+    except FetchError:
+        return
+    key = f"{name.path}:{name.tag}"
+    if key not in registry.manifests:
+        registry.add(key, f"stand-in for {key}\n".encode())
+
+
+def wanted(definitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Every resource of every op; literals of `global.variables` replaced, as they often name the model."""
+    for definition in definitions:
+        variables = (definition.get("global") or {}).get("variables") or {}
+        for op in definition.get("ops") or ():
+            for resource in (op.get("args") or {}).get("resources") or ():
+                if isinstance(resource, Mapping):
+                    yield {key: _replaced(value, variables) for key, value in resource.items()}
+
+
+def _replaced(value: Any, variables: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        for name, text in variables.items():
+            value = value.replace(f"%%global.variables.{name}%%", str(text))
+        return value
+    return [_replaced(item, variables) for item in value] if isinstance(value, list) else value
