@@ -26,7 +26,7 @@ Watcher = Callable[[str, Body, bool], None]
 """(kind, body, deleted)."""
 
 _STATUS_KINDS = {"NosanaJob", "NosanaMarket", "Pod", "Node"}
-_CLUSTER_KINDS = {"Node", "Namespace", "CustomResourceDefinition"}
+_CLUSTER_KINDS = {"Node", "Namespace", "CustomResourceDefinition", "StorageClass"}
 _LIST_MAPS = {
     ("status", "conditions"): "type",
     ("status", "ops"): "index",

@@ -27,6 +27,7 @@ from nosana_operator.jobs.effects import (
     After,
     Before,
     CaptureResults,
+    DeleteChild,
     DeletePod,
     PublishNames,
     ReleasePod,
@@ -35,7 +36,7 @@ from nosana_operator.jobs.effects import (
     StopPod,
     StoreResult,
 )
-from nosana_operator.jobs.errors import LogNotReadYet, NameTaken
+from nosana_operator.jobs.errors import LogNotReadYet, NameTaken, NoStorageClass
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts, retained
 from nosana_operator.jobs.view import JobView, PodView, Refusal
@@ -44,6 +45,7 @@ from nosana_operator.workload import CONTAINER
 log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
+_DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 _LOG_PATIENCE: Final = timedelta(seconds=60)
 
 
@@ -52,6 +54,7 @@ class Outcomes:
     """What acting for one job brought, for the next decision; losing it costs only time."""
 
     refused: dict[int, Refusal] = field(default_factory=dict)
+    volumes: set[int] = field(default_factory=set)
     results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
     named: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
@@ -89,6 +92,8 @@ class Actor:
                 await self._kube.delete("Pod", view.meta["namespace"], pod.name, uid=pod.uid)
             case ReleasePod(pod):
                 await self._drop_finalizer("Pod", view.meta["namespace"], pod.name, pod.uid, FINALIZER_OP)
+            case DeleteChild(kind, name):
+                await self._kube.delete(kind, view.meta["namespace"], name)
             case PublishNames():
                 await self._publish(effect, outcomes)
             case RemoveFinalizer():
@@ -125,6 +130,8 @@ class Actor:
     async def _start(self, view: JobView, effect: StartOp, outcomes: Outcomes) -> None:
         try:
             for body in effect.bodies:
+                if body["kind"] == "PersistentVolumeClaim":
+                    await self._check_class(body)
                 await self._create(view, body)
         except (Refused, NameTaken) as error:
             now = self._clock.now()
@@ -133,6 +140,20 @@ class Actor:
             outcomes.refused[effect.op_index] = Refusal(since, now + _AGAIN_AFTER_REFUSAL, str(error))
         else:
             outcomes.refused.pop(effect.op_index, None)
+            if effect.bodies[-1]["kind"] == "PersistentVolumeClaim":
+                outcomes.volumes.add(effect.op_index)
+
+    async def _check_class(self, claim: Body) -> None:
+        """A claim that names no class, where no class is the default, would wait for ever and say nothing."""
+        if "storageClassName" in claim["spec"]:
+            return
+        for found in await self._kube.list("StorageClass"):
+            if (found["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true":
+                return
+        raise NoStorageClass(
+            "the cluster has no default StorageClass for the job's volume; mark one as the default, or set "
+            "volumes.storageClass in the operator's settings"
+        )
 
     async def _create(self, view: JobView, body: Body) -> None:
         try:

@@ -166,6 +166,7 @@ class JobController:
             earlier=earlier,
             lost=lost,
             refused=dict(memory.outcomes.refused),
+            volumes=frozenset(memory.outcomes.volumes),
             results=known(status.ops, memory.outcomes.results),
             named=dict(memory.outcomes.named),
             result=memory.outcomes.result,

@@ -32,6 +32,7 @@ from nosana_operator.jobs.effects import (
     AddFinalizer,
     After,
     Decision,
+    DeleteChild,
     DeletePod,
     ReleasePod,
     RemoveFinalizer,
@@ -58,6 +59,7 @@ from nosana_operator.jobs.ops import (
     Ops,
     advance,
     ended,
+    made,
     of_pods,
     progress,
     replace,
@@ -90,7 +92,7 @@ def decide(view: JobView) -> Decision:
         return _unverified(view)
     view = informed(_given_up(view))
     known = _known(view)
-    ops = advance(known, view.pods, view.lost, view.now)
+    ops = made(advance(known, view.pods, view.lost, view.now), view.volumes, view.now)
     starts: tuple[StartOp, ...] = ()
     why = standing_cause(view)
     if why is None:
@@ -355,6 +357,7 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         pod = view.pods.get(op.index)
         if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
             after.append(_halt(pod))
+    after += _unneeded(view, ops)
     for pod in spent(view):
         after += [DeletePod(pod), *([ReleasePod(pod)] if pod.held else [])]
     return _state(
@@ -376,6 +379,17 @@ def _unwell(op: OpStatus, problem: str) -> list[Say]:
     return [
         Say(JobCondition.READY, False, JobReason.STARTING, message),
         Say(JobCondition.RECONCILING, True, JobReason.STARTING, message),
+    ]
+
+
+def _unneeded(view: JobView, ops: Ops) -> list[DeleteChild]:
+    """Logins of ops that have ended just now."""
+    before = {op.index for op in view.status.ops if op.state in OVER}
+    pods = [view.pods[op.index] for op in ops if op.state in OVER and op.index in view.pods]
+    return [
+        DeleteChild("Secret", pod.pull_secret)
+        for pod in pods
+        if pod.pull_secret is not None and pod.op_index not in before
     ]
 
 
@@ -516,7 +530,13 @@ def _let_go(view: JobView) -> list[After]:
     """Release what was read; the NosanaJob itself only when somebody deleted it. No pod outlives its job."""
     pods = [*view.earlier, *(pod for _, pod in sorted(view.pods.items()))]
     after: list[After] = [_halt(pod) for pod in pods if pod.ended is None and not pod.stopping]
-    after += [ReleasePod(pod) for pod in pods if pod.ended is not None and pod.held]
+    held = [pod for pod in pods if pod.ended is not None and pod.held]
+    # Before the pods are released: as long as one is held, this is done again.
+    after += [DeleteChild("Secret", name) for name in sorted({p.pull_secret for p in held if p.pull_secret})]
+    if all(pod.ended is not None for pod in pods):
+        claims = sorted({claim for pod in held for claim in pod.claims})
+        after += [DeleteChild("PersistentVolumeClaim", claim) for claim in claims]
+    after += [ReleasePod(pod) for pod in held]
     if view.deleting and view.held and all(pod.ended is not None for pod in pods):
         after.append(RemoveFinalizer())
     return after

@@ -123,6 +123,7 @@ class DefinitionLoader:
             default_exposure=self._settings.exposure,
             cluster_domain=self._settings.cluster_domain,
             fetching=self._settings.fetching,
+            storage=self._settings.storage,
         )
         try:
             order = plan(definition)

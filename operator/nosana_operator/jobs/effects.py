@@ -80,6 +80,14 @@ class ReleasePod:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteChild:
+    """Take back what an op, or the job, needs no longer: a login, a volume."""
+
+    kind: Literal["Secret", "PersistentVolumeClaim"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PublishNames:
     """Say which address an op's aliases stand for; with None its pod has ended, and they go."""
 
@@ -105,7 +113,7 @@ class Announce:
 
 Before = AddFinalizer | StartOp | CaptureResults | StoreResult
 """Done before the status is written, and then all is decided again with what they brought."""
-After = StopPod | DeletePod | ReleasePod | PublishNames | RemoveFinalizer
+After = StopPod | DeletePod | ReleasePod | DeleteChild | PublishNames | RemoveFinalizer
 """Done after the status is written: it holds why."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nosana_operator.errors import Conflict, Unavailable
+from nosana_operator.errors import Conflict, Refused, Unavailable
 
 
 class NameTaken(Conflict):
@@ -11,3 +11,7 @@ class NameTaken(Conflict):
 
 class LogNotReadYet(Unavailable):
     """A log cannot be read at the moment; it is tried again for a while before the result goes without it."""
+
+
+class NoStorageClass(Refused):
+    """No StorageClass can make a job's volume."""

@@ -94,6 +94,12 @@ class Observer:
             disrupted=_disruption(status),
             deleting=deleting,
             stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
+            pull_secret=next((s["name"] for s in spec.get("imagePullSecrets") or ()), None),
+            claims=tuple(
+                volume["persistentVolumeClaim"]["claimName"]
+                for volume in spec.get("volumes") or ()
+                if "persistentVolumeClaim" in volume
+            ),
             held=FINALIZER_OP in (meta.get("finalizers") or ()),
             container_id=str(container["containerID"]).partition("://")[2]
             if container.get("containerID")

@@ -68,6 +68,17 @@ def of_pods(pods: Mapping[int, PodView]) -> Ops:
     )
 
 
+def made(ops: Ops, volumes: frozenset[int], now: datetime) -> Ops:
+    """The ops with those whose volume is there ended."""
+    at = micro_timestamp(now)
+    return tuple(
+        op.model_copy(update={"state": "Succeeded", "exit_code": 0, "started_at": at, "ended_at": at})
+        if op.state == "Waiting" and op.index in volumes
+        else op
+        for op in ops
+    )
+
+
 def advance(ops: Sequence[OpStatus], pods: Mapping[int, PodView], lost: frozenset[int], now: datetime) -> Ops:
     """The ops as their pods say; an op that has ended stays as it is."""
     return tuple(_advance(op, pods.get(op.index), op.index in lost, now) for op in ops)

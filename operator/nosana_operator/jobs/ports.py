@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from nosana_operator.api import Exposure
-from nosana_operator.workload import Fetching
+from nosana_operator.workload import Fetching, Storage
 
 Body = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -23,6 +23,9 @@ class Kube(Protocol):
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """Raises NotFound."""
+
+    async def list(self, kind: str, namespace: str | None = None) -> Bodies:
+        """All objects of a kind."""
 
     async def create(self, body: Mapping[str, Any]) -> Body:
         """Raises Conflict when it exists."""
@@ -141,5 +144,7 @@ class JobSettings:
     """For the fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
     """Below which the cluster's DNS has the names of Services."""
+    storage: Storage = field(default_factory=Storage)
+    """What claims of `create-volume` ops ask for."""
     fetching: Fetching | None = None
     """None: definitions with resources are refused."""

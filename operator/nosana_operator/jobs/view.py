@@ -111,6 +111,9 @@ class PodView:
     held: bool = True
     """Our finalizer is on it."""
     container_id: str | None = None
+    pull_secret: str | None = None
+    claims: tuple[str, ...] = ()
+    """The job's volumes that it mounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,8 @@ class JobView:
     """Of running ops with health checks, by op index."""
     named: Mapping[int, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """Ops whose aliases were published by this process, with the address."""
+    volumes: frozenset[int] = frozenset()
+    """Ops that make a volume, and whose claim is there."""
     results: Mapping[int, Mapping[str, ResultValue]] = field(default_factory=lambda: MappingProxyType({}))
     """What ops' `results` captured, by op index, of those that were read."""
     result: tuple[str, ...] = ()

@@ -51,6 +51,7 @@ CORE_KINDS: Mapping[str, Resource] = _table(
     Resource("Secret", "", "v1", "secrets"),
     Resource("ConfigMap", "", "v1", "configmaps"),
     Resource("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims"),
+    Resource("StorageClass", "storage.k8s.io", "v1", "storageclasses", namespaced=False),
     Resource("Event", "events.k8s.io", "v1", "events"),
     Resource("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices"),
     Resource("Ingress", "networking.k8s.io", "v1", "ingresses"),

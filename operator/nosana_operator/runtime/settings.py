@@ -69,6 +69,17 @@ class FetchSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeSettings:
+    """The claims that `container/create-volume` ops make."""
+
+    storage_class: str | None = None
+    """Unset: the cluster's default class."""
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    """ReadWriteMany lets a job's ops be on several nodes; the class has to offer it."""
+    size: str = "10Gi"
+
+
+@dataclass(frozen=True, slots=True)
 class PinSettings:
     """One service that keeps results on IPFS."""
 
@@ -138,6 +149,7 @@ class Settings:
     workers: WorkerSettings = WorkerSettings()
     exposure: ExposureSettings = ExposureSettings()
     fetch: FetchSettings = field(default_factory=FetchSettings)
+    volumes: VolumeSettings = VolumeSettings()
     networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
     """By the name that a NosanaMarket's `spec.network` gives."""
 
@@ -168,6 +180,7 @@ _SCHEMES = {
 }
 _ADDRESS = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 _ADDRESSES = {"program", "nosMint", "stakingProgram", "rewardsProgram"}
+_QUANTITY = re.compile(r"[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -198,6 +211,8 @@ def parse_settings(text: str) -> Settings:
     for name in ("jobs", "markets", "runs"):
         if getattr(settings.workers, name) < 1:
             raise _bad(f"workers.{name}", "at least 1 is needed")
+    if not _QUANTITY.fullmatch(settings.volumes.size):
+        raise _bad("volumes.size", "a quantity like 10Gi is needed")
     if not 0 <= settings.metrics.port <= 65535:
         raise _bad("metrics.port", "a port is a number from 0 to 65535")
     for name, network in settings.networks.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext
+from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext, Storage
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.names import aliases, build_names
@@ -28,6 +28,7 @@ __all__ = [
     "Fetching",
     "GpuDemand",
     "JobContext",
+    "Storage",
     "aliases",
     "build_ingresses",
     "build_names",

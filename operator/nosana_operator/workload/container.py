@@ -13,6 +13,7 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place
 from nosana_operator.workload.names import alias_problems
 from nosana_operator.workload.resources import resources_problems
+from nosana_operator.workload.storage import volume_problems
 
 NVIDIA_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 
@@ -108,6 +109,7 @@ def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Pro
     yield from _nul_problems((*place, "cmd"), args.cmd)
     yield from _nul_problems((*place, "entrypoint"), args.entrypoint)
     yield from _nul_problems(("global", "entrypoint"), defaults.entrypoint if defaults else None)
+    yield from volume_problems(ctx, op_index, args)
     yield from resources_problems(op_index, args)
 
 

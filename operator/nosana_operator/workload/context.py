@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, Operation, RunArgs
@@ -25,6 +25,16 @@ class Fetching:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """What claims of `create-volume` ops ask for, from the settings."""
+
+    class_name: str | None = None
+    """None: the cluster's default StorageClass."""
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    size: str = "10Gi"
+
+
+@dataclass(frozen=True, slots=True)
 class JobContext:
     """A NosanaJob and its definition, frozen: the same context always gives the same objects."""
 
@@ -42,6 +52,8 @@ class JobContext:
     fetching: Fetching | None = None
     """From the settings; None: nothing can be fetched here."""
 
+    storage: Storage = Storage()
+    """From the settings."""
     results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)
     """Op id → what its `results` captured, of ops that have ended."""
     addresses: Mapping[str, str] = field(default_factory=dict)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from nosana_operator.definition import RunArgs, exposed_ports, interpolate, service_id
+from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate, service_id
 from nosana_operator.definition.literals import Context, OpFacts
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, op_name
 from nosana_operator.workload.names import build_names_service
 from nosana_operator.workload.network import build_ingresses, build_services, host_name
 from nosana_operator.workload.pod import build_pod
+from nosana_operator.workload.registry import build_pull_secret
 from nosana_operator.workload.resources import build_fetch_secret
+from nosana_operator.workload.storage import build_claim
 
 
 def literal_context(ctx: JobContext) -> Context:
@@ -23,7 +25,7 @@ def literal_context(ctx: JobContext) -> Context:
         variables=variables or {},
         ops={
             op.id: OpFacts(
-                host=op_name(ctx, index),
+                host=op.args.name if isinstance(op.args, VolumeArgs) else op_name(ctx, index),
                 endpoints=_public_hosts(ctx, index),
                 container_ip=ctx.addresses.get(op.id),
                 results=ctx.results.get(op.id, {}),
@@ -46,16 +48,19 @@ def run_args(ctx: JobContext, op_index: int) -> RunArgs:
 
 
 def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
-    """The objects of one op in the order in which they are made: Services, Ingress, what to fetch, pod.
+    """The objects of one op in the order in which they are made: Services, Ingress, Secrets, pod; or a claim.
 
     Raises LiteralError or ArgsError (both DefinitionError) when the op can never start.
     """
+    if isinstance(ctx.op(op_index).args, VolumeArgs):
+        return [build_claim(ctx, op_index)]
     args = run_args(ctx, op_index)
     ports = exposed_ports(args)
     return [
         *([build_names_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),
+        *build_pull_secret(ctx, op_index, args),
         *build_fetch_secret(ctx, op_index, args),
         build_pod(ctx, op_index, args, attempt=attempt),
     ]
@@ -63,12 +68,7 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
 
 def objects(ctx: JobContext) -> list[Body]:
     """All objects of a job, op by op in the definition's order. Raises as `op_objects`."""
-    return [
-        body
-        for index, op in enumerate(ctx.definition.ops)
-        if isinstance(op.args, RunArgs)
-        for body in op_objects(ctx, index)
-    ]
+    return [body for index in range(len(ctx.definition.ops)) for body in op_objects(ctx, index)]
 
 
 def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:

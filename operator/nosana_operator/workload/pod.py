@@ -20,8 +20,10 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.metadata import Body, child, pod_name
 from nosana_operator.workload.names import name_search
+from nosana_operator.workload.registry import pull, pull_policy
 from nosana_operator.workload.resources import fetched
 from nosana_operator.workload.restart import restart
+from nosana_operator.workload.storage import mounts, storage_affinity, storage_labels, volumes
 
 CONTAINER: Final = "op"
 """The name of an op's container: where its exit code and log are read."""
@@ -52,6 +54,10 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
         **({ANNOTATION_TRIES: str(policy.tries)} if policy.tries else {}),
     }
     metadata["finalizers"] = [FINALIZER_OP]
+    metadata["labels"] |= storage_labels(ctx, args)
+    placement = _placement(ctx, gpu=ctx.uses_gpu(args))
+    if near := storage_affinity(ctx, args):
+        placement["affinity"] = placement.get("affinity", {}) | near
     files = fetched(ctx, op_index, args, _resources(ctx, op_index, gpu=False))
     return {
         "apiVersion": "v1",
@@ -64,33 +70,35 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             "enableServiceLinks": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             **({"runtimeClassName": ctx.spec.runtime_class_name} if ctx.spec.runtime_class_name else {}),
-            **_placement(ctx, gpu=ctx.uses_gpu(args)),
+            **pull(ctx, op_index, args),
+            **placement,
             **name_search(ctx),
             **({"initContainers": [*files.init_containers]} if files.init_containers else {}),
-            "containers": [_container(ctx, op_index, args, files.mounts)],
+            "containers": [_container(ctx, op_index, args, [*files.mounts, *mounts(ctx, args)])],
             "volumes": [
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}},
                 *files.volumes,
+                *volumes(ctx, args),
             ],
         },
     }
 
 
-def _container(ctx: JobContext, op_index: int, args: RunArgs, mounts: Iterable[Body]) -> Body:
+def _container(ctx: JobContext, op_index: int, args: RunArgs, folders: Iterable[Body]) -> Body:
     folder = work_dir(ctx, args)
     ports = [{"containerPort": port.number, "protocol": "TCP"} for port in exposed_ports(args)]
     resources = _resources(ctx, op_index, gpu=ctx.uses_gpu(args))
     return {
         "name": CONTAINER,
         "image": args.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": pull_policy(args),
         **command(ctx, args),
         **({"workingDir": folder} if folder else {}),
         "env": environment(ctx, args),
         **({"ports": ports} if ports else {}),
         **({"resources": resources} if resources else {}),
         "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *mounts],  # noqa: S108 - the op's own
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *folders],  # noqa: S108 - the op's own
     }
 
 

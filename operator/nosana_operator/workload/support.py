@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from nosana_operator.definition import Operation, Problem, RunArgs, VolumeArgs
+from nosana_operator.definition import Operation, Problem, RunArgs
 from nosana_operator.definition.model import REMOVE_IF_EMPTY
 from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.workload.container import args_problems
@@ -72,9 +72,7 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
         )
     for index, op in enumerate(ctx.definition.ops):
         place: Place = ("ops", index)
-        if isinstance(op.args, VolumeArgs):
-            yield Problem(json_path((*place, "type")), f"volumes are {_LATER}", "take the op out")
-        else:
+        if isinstance(op.args, RunArgs):
             yield from _unsupported_args(ctx, (*place, "args"), op.args)
             yield from args_problems(ctx, index, op.args)
         yield from _unsupported_literals(ctx, place, op)
@@ -86,12 +84,6 @@ def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[
             json_path((*place, "resources")),
             "nothing can be fetched here: the operator has no image for it",
             "set fetch.image in the operator's settings",
-        )
-    if args.volumes:
-        yield Problem(json_path((*place, "volumes")), f"volumes are {_LATER}", "take them out")
-    if args.authentication is not None and args.authentication.docker is not None:
-        yield Problem(
-            json_path((*place, "authentication")), f"private registries are {_LATER}", "use a public image"
         )
     if args.trusted_execution_env:
         yield Problem(

@@ -1,0 +1,68 @@
+"""An op's login for the registry of its image: a Secret that the kubelet pulls with (job-definition.md §1.6)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from nosana_operator.definition import RunArgs
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.metadata import Body, child, op_name
+
+_HUB = "https://index.docker.io/v1/"
+
+
+def registry_of(image: str) -> str:
+    """The registry that an image reference names, as a login is filed under it; Docker Hub when it has none."""
+    first, slash, _ = image.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
+
+
+def has_login(args: RunArgs) -> bool:
+    """Whether the op's image is pulled with a login."""
+    login = args.authentication.docker if args.authentication else None
+    return login is not None and bool(login.username or login.password)
+
+
+def pull_secret_name(ctx: JobContext, op_index: int) -> str:
+    """The Secret with the login; it goes when its op has ended."""
+    return f"{op_name(ctx, op_index)}-pull"
+
+
+def build_pull_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Body]:
+    """The Secret; none for an op without login.
+
+    As on Nosana's node, the login is for the registry of this op's image, whatever its `server` says.
+    """
+    login = args.authentication.docker if args.authentication else None
+    if login is None or not has_login(args):
+        return []
+    username, password = login.username or "", login.password or ""
+    entry = {
+        "username": username,
+        "password": password,
+        "auth": base64.b64encode(f"{username}:{password}".encode()).decode(),
+        **({"email": login.email} if login.email else {}),
+    }
+    config = json.dumps({"auths": {registry_of(args.image): entry}})
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": child(ctx, pull_secret_name(ctx, op_index), op_index),
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
+        }
+    ]
+
+
+def pull(ctx: JobContext, op_index: int, args: RunArgs) -> dict[str, Any]:
+    """Of a pod's spec: with what its image is pulled."""
+    return {"imagePullSecrets": [{"name": pull_secret_name(ctx, op_index)}]} if has_login(args) else {}
+
+
+def pull_policy(args: RunArgs) -> str:
+    """An image behind a login is asked for each time: the node may have it from somebody else's pull."""
+    return "Always" if has_login(args) else "IfNotPresent"
