@@ -37,7 +37,7 @@ from nosana_sandbox.chain.svm import SYSTEM_PROGRAM, Execution, InnerInstruction
 from nosana_sandbox.chain.tokens import TokenBalance, parse_mint, parse_token_account
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.chain.units import units_of
-from nosana_sandbox.program import PROGRAM_ID, Account, Custom, Instruction, Result
+from nosana_sandbox.program import PROGRAM_ID, Account, Custom, Instruction, Result, execute_staking
 from nosana_sandbox.program import execute as execute_jobs
 from nosana_sandbox.program.addresses import REWARDS_PROGRAM, STAKING_PROGRAM
 from nosana_sandbox.program.layout import rent_exempt_minimum
@@ -61,6 +61,10 @@ _RETAINED_STATES: Final = 300
 
 NativeProgram = Callable[[Instruction, Mapping[Pubkey, Account], int], Result]
 """A stand-in: one instruction, its accounts and the unix time → what changed."""
+_PROGRAMS: Final[Mapping[Pubkey, NativeProgram]] = {
+    PROGRAM_ID: execute_jobs,
+    STAKING_PROGRAM: execute_staking,
+}
 
 
 class Commitment(StrEnum):
@@ -161,7 +165,7 @@ class Bank:
         self.identity: Final = Keypair()
         self.faucet: Final = Keypair()
         self.observers: Final[list[BankObserver]] = []
-        self._programs = {PROGRAM_ID: execute_jobs} if programs is None else dict(programs)
+        self._programs = dict(_PROGRAMS if programs is None else programs)
         self._machine = ScratchMachine()
         self._store = AccountStore()
         self._blocks: dict[int, Block] = {}

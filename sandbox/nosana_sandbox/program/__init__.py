@@ -1,10 +1,11 @@
-"""A stand-in for the Nosana Jobs program: the sandbox chain's oracle, written from its recorded behaviour.
+"""Stand-ins for the Nosana Jobs program, the sandbox chain's oracle, written from its recorded behaviour, and
+for the staking program.
 
 `execute` is pure: one instruction, the accounts it names, and the chain's clock go in; what changed comes
 out. Nothing here knows of transactions, fees, signatures or blocks.
 """
 
-from nosana_sandbox.program.machine import PROGRAM_ID, execute
+from nosana_sandbox.program.machine import PROGRAM_ID, execute, execute_staking
 from nosana_sandbox.program.types import (
     Account,
     AccountMeta,
@@ -23,4 +24,5 @@ __all__ = [
     "InstructionError",
     "Result",
     "execute",
+    "execute_staking",
 ]

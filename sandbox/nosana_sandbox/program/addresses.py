@@ -39,6 +39,18 @@ def stake_account(authority: Pubkey) -> Pubkey:
 
 
 @lru_cache(maxsize=4096)
+def stake_vault(authority: Pubkey) -> tuple[Pubkey, int]:
+    """The token account that holds a wallet's stake, and its bump."""
+    return Pubkey.find_program_address([b"vault", bytes(NOS_MINT), bytes(authority)], STAKING_PROGRAM)
+
+
+@lru_cache(maxsize=4096)
+def reward_account(authority: Pubkey) -> Pubkey:
+    """Where the rewards program keeps what a staker earns."""
+    return Pubkey.find_program_address([b"reward", bytes(authority)], REWARDS_PROGRAM)[0]
+
+
+@lru_cache(maxsize=4096)
 def metadata_account(mint: Pubkey) -> Pubkey:
     """Where the metadata of an NFT lies."""
     seeds = [b"metadata", bytes(METADATA_PROGRAM), bytes(mint)]

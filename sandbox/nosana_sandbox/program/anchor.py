@@ -19,7 +19,6 @@ from nosana_sandbox.program.addresses import (
     STAKING_PROGRAM,
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
-    market_vault,
 )
 from nosana_sandbox.program.failure import Code, anchor_error, unreadable_account
 from nosana_sandbox.program.layout import (
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     Check = Callable[["Context", str], ProgramFailure | None]
     """Looks at one account, by its name; a failure ends the instruction."""
 
-State = Market | Job | Run
+State = Market | Job | Run | Stake
 
 
 class Kind(Enum):
@@ -71,8 +70,13 @@ _PROGRAMS: Final = {
     Kind.TOKEN_PROGRAM: TOKEN_PROGRAM,
     Kind.REWARDS_PROGRAM: REWARDS_PROGRAM,
 }
-_STATES: Final[dict[Kind, type[State]]] = {Kind.MARKET: Market, Kind.JOB: Job, Kind.RUN: Run}
-_ANCHORED: Final[dict[Kind, tuple[Pubkey, type[State | Stake | Reflection]]]] = {
+_STATES: Final[dict[Kind, type[State]]] = {
+    Kind.MARKET: Market,
+    Kind.JOB: Job,
+    Kind.RUN: Run,
+    Kind.STAKE: Stake,
+}
+_ANCHORED: Final[dict[Kind, tuple[Pubkey, type[State | Reflection]]]] = {
     Kind.MARKET: (JOBS_PROGRAM, Market),
     Kind.JOB: (JOBS_PROGRAM, Job),
     Kind.RUN: (JOBS_PROGRAM, Run),
@@ -85,8 +89,9 @@ _ANCHORED: Final[dict[Kind, tuple[Pubkey, type[State | Stake | Reflection]]]] = 
 class Field:
     """One declared account: its name, what it has to be, and what is checked.
 
-    `init_by` names the account that pays for creating it; `close_to` the one that gets its lamports at the
-    end. `shared` accounts may equal another writable one. `checks` stand in the order in which they run.
+    `init_by` names the account that pays for creating it, `derived` is the address it has then, if it is not
+    a fresh key; `close_to` names the one that gets its lamports at the end. `shared` accounts may equal another
+    writable one. `checks` stand in the order in which they run.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Field:
     mut: bool = False
     shared: bool = False
     init_by: str | None = None
+    derived: Callable[[Context], Pubkey] | None = None
     close_to: str | None = None
 
     @property
@@ -110,20 +116,20 @@ class Context:
         self.frame = frame
         self.clock = clock
         self._keys = keys
-        self._read: dict[str, State | Stake | TokenAccount] = {}
+        self._read: dict[str, State | TokenAccount] = {}
 
     def key(self, name: str) -> Pubkey:
         """The address passed for an account."""
         return self._keys[name]
 
-    def hold(self, name: str, value: State | Stake | TokenAccount) -> None:
+    def hold(self, name: str, value: State | TokenAccount) -> None:
         """Keep what was read for an account."""
         self._read[name] = value
 
     def state(self, name: str) -> State:
-        """The market, job or run passed under a name."""
+        """The market, job, run or stake passed under a name."""
         value = self._read[name]
-        assert isinstance(value, Market | Job | Run)
+        assert isinstance(value, Market | Job | Run | Stake)
         return value
 
     @property
@@ -262,17 +268,16 @@ def _read_token_program(context: Context, declared: Field) -> None:
 
 def _init(context: Context, declared: Field, payer_name: str) -> None:
     frame, key, payer = context.frame, context.key(declared.name), context.key(payer_name)
+    if declared.derived is not None and key != (derived := declared.derived(context)):
+        raise anchor_error(Code.ConstraintSeeds, account=declared.name, compared=(key, derived))
+    signed_by = key if declared.derived is not None else None
     if declared.kind is Kind.TOKEN:
-        # The only token account the program makes is a market's vault: a derived address that owns itself.
-        mint = context.key("mint")
-        vault, _bump = market_vault(context.key("market"), mint)
-        if key != vault:
-            raise anchor_error(Code.ConstraintSeeds, account=declared.name, compared=(key, vault))
-        system.init_account(frame, payer, key, TokenAccount.SPACE, TOKEN_PROGRAM, signed_by=key)
-        token.initialize_account(frame, key, mint, owner=key)
+        # The token accounts that the programs make are vaults: derived addresses that own themselves.
+        system.init_account(frame, payer, key, TokenAccount.SPACE, TOKEN_PROGRAM, signed_by=signed_by)
+        token.initialize_account(frame, key, context.key("mint"), owner=key)
         return
-    layout = _STATES[declared.kind]
-    system.init_account(frame, payer, key, layout.SPACE, JOBS_PROGRAM)
+    owner, layout = _ANCHORED[declared.kind][0], _STATES[declared.kind]
+    system.init_account(frame, payer, key, layout.SPACE, owner, signed_by=signed_by)
     context.hold(declared.name, layout())
 
 

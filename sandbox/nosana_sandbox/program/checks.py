@@ -34,7 +34,7 @@ def has_one(target: str, code: Code) -> Check:
     """The account's own field `target` names the account passed under that name."""
 
     def check(context: Context, name: str) -> ProgramFailure | None:
-        held: Pubkey = getattr(context.stake if name == "stake" else context.state(name), target)
+        held: Pubkey = getattr(context.state(name), target)
         passed = context.key(target)
         return None if held == passed else anchor_error(code, account=name, compared=(held, passed))
 

@@ -64,7 +64,16 @@ class Code(Enum):
     InvalidVault = (6007, "This account has an invalid vault.")
     InvalidPayer = (6008, "This payer account is not valid.")
     InvalidATA = (6011, "This Associated Token Account is not valid.")
+    InvalidAccount = (6004, "This account is not valid.")
+    VaultEmpty = (6009, "This vault is empty.")
+    VaultNotEmpty = (6010, "This vault is not empty.")
     # The staking program's.
+    AlreadyUnstaked = (6004, "This stake is already unstaked.")
+    NotUnstaked = (6005, "This stake is not yet unstaked.")
+    Locked = (6006, "This stake is still locked.")
+    DurationTooShort = (6007, "This stake duration is not long enough.")
+    DurationTooLong = (6008, "This stake duration is too long.")
+    HasReward = (6011, "This stake still has a reward account.")
     InvalidStakeAccount = (6012, "This stake does not belong to the authority.")
 
     @property
@@ -84,7 +93,7 @@ class ProgramFailure(NosanaError):
     def __init__(
         self, error: InstructionError, log: Sequence[str] = (), log_error: str | None = None
     ) -> None:
-        super().__init__(f"The Jobs program refuses the instruction: {log_error or describe(error)}.")
+        super().__init__(f"The program refuses the instruction: {log_error or describe(error)}.")
         self.error = error
         self.log = tuple(log)
         self.log_error = log_error

@@ -28,9 +28,7 @@ from nosana_sandbox.program.layout import (
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
-Argument = int | bytes
-"""An integer, or 32 bytes of a content address."""
-
+    from nosana_sandbox.program.spec import Argument
 
 # Arithmetic that panics where Rust's does
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from nosana_sandbox.program.addresses import NOS_MINT
-from nosana_sandbox.program.anchor import Context, Field, Kind
+from nosana_sandbox.program.addresses import NOS_MINT, market_vault
+from nosana_sandbox.program.anchor import Field, Kind
 from nosana_sandbox.program.checks import (
     ADMIN,
     AUTHORITY,
@@ -60,32 +58,7 @@ from nosana_sandbox.program.handlers import (
     minus_i64,
 )
 from nosana_sandbox.program.layout import NO_RESULT, QUEUE_JOB, QUEUE_NODE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nosana_sandbox.program.handlers import Argument
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One instruction. `arguments` are Borsh types in order; `handler` gets their values."""
-
-    name: str
-    arguments: tuple[str, ...]
-    fields: tuple[Field, ...]
-    handler: Callable[[Context, tuple[Argument, ...]], None]
-
-    @property
-    def discriminator(self) -> bytes:
-        """The first 8 bytes of the instruction's data."""
-        return hashlib.sha256(f"global:{self.name}".encode()).digest()[:8]
-
-    @property
-    def title(self) -> str:
-        """The name as the program logs it."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
-
+from nosana_sandbox.program.spec import Spec
 
 _SPECS: Final = (
     Spec(
@@ -94,7 +67,12 @@ _SPECS: Final = (
         (
             Field("mint", Kind.MINT, (address(lambda _: NOS_MINT, Code.InvalidMint),)),
             Field("market", Kind.MARKET, init_by="authority"),
-            Field("vault", Kind.TOKEN, init_by="authority"),
+            Field(
+                "vault",
+                Kind.TOKEN,
+                init_by="authority",
+                derived=lambda c: market_vault(c.key("market"), c.key("mint"))[0],
+            ),
             Field("authority", Kind.SIGNER, mut=True),
             Field("access_key", Kind.UNCHECKED),
             Field("rent", Kind.RENT),

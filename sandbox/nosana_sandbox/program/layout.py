@@ -210,19 +210,46 @@ class Run:
 
 @dataclass(slots=True)
 class Stake:
-    """What the jobs program looks at in an account of the staking program."""
+    """A wallet's stake; `xnos` is what markets look at."""
 
     DISCRIMINATOR: ClassVar = account_discriminator("StakeAccount")
+    SPACE: ClassVar = 120
     _BODY: ClassVar = struct.Struct("<8sQ32sQq32sB16s")
 
+    amount: int = 0
     authority: Pubkey = _ZERO
+    duration: int = 0
+    time_unstake: int = 0
+    vault: Pubkey = _ZERO
+    vault_bump: int = 0
     xnos: int = 0
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read a stake account, discriminator included."""
-        (_, _amount, authority, _duration, _unstake, _vault, _bump, xnos) = _unpack(cls._BODY, data)
-        return cls(Pubkey(authority), int.from_bytes(xnos, "little"))
+        (_, amount, authority, duration, unstaked, vault, bump, xnos) = _unpack(cls._BODY, data)
+        return cls(
+            amount,
+            Pubkey(authority),
+            duration,
+            unstaked,
+            Pubkey(vault),
+            bump,
+            int.from_bytes(xnos, "little"),
+        )
+
+    def encode(self) -> bytes:
+        """The bytes in front; what stands behind them in the account stays as it is."""
+        return self._BODY.pack(
+            self.DISCRIMINATOR,
+            self.amount,
+            bytes(self.authority),
+            self.duration,
+            self.time_unstake,
+            bytes(self.vault),
+            self.vault_bump,
+            self.xnos.to_bytes(16, "little"),
+        )
 
 
 @dataclass(slots=True)

@@ -1,14 +1,15 @@
-"""Runs one instruction of the Jobs program on a set of accounts."""
+"""Runs one instruction of the Jobs or the staking program on a set of accounts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nosana_sandbox.program.addresses import JOBS_PROGRAM
+from nosana_sandbox.program.addresses import JOBS_PROGRAM, STAKING_PROGRAM
 from nosana_sandbox.program.anchor import bind, write_back
 from nosana_sandbox.program.failure import Code, ProgramFailure, anchor_error, describe
 from nosana_sandbox.program.frame import Frame
 from nosana_sandbox.program.instructions import BY_DISCRIMINATOR
+from nosana_sandbox.program.staking import STAKING_BY_DISCRIMINATOR
 from nosana_sandbox.program.types import Account, Instruction, Result
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from solders.pubkey import Pubkey
 
-    from nosana_sandbox.program.handlers import Argument
+    from nosana_sandbox.program.spec import Argument, Spec
 
 PROGRAM_ID: Final = JOBS_PROGRAM
 
@@ -32,22 +33,37 @@ def execute(instruction: Instruction, accounts: Mapping[Pubkey, Account], clock:
     does wrong: that is a `Result` with `ok=False`. The programs it calls (System, Token, rewards) are taken
     to be there.
     """
+    return _execute(PROGRAM_ID, BY_DISCRIMINATOR, instruction, accounts, clock)
+
+
+def execute_staking(instruction: Instruction, accounts: Mapping[Pubkey, Account], clock: int) -> Result:
+    """Execute one top-level instruction of the staking program, as `execute`."""
+    return _execute(STAKING_PROGRAM, STAKING_BY_DISCRIMINATOR, instruction, accounts, clock)
+
+
+def _execute(
+    program: Pubkey,
+    specs: Mapping[bytes, Spec],
+    instruction: Instruction,
+    accounts: Mapping[Pubkey, Account],
+    clock: int,
+) -> Result:
     frame = Frame(instruction, accounts)
-    frame.log.append(f"Program {PROGRAM_ID} invoke [1]")
+    frame.log.append(f"Program {program} invoke [1]")
     try:
-        _run(frame, instruction, clock)
+        _run(frame, specs, instruction, clock)
         changed = frame.changes()
     except ProgramFailure as failure:
-        last = f"Program {PROGRAM_ID} failed: {describe(failure.error)}"
+        last = f"Program {program} failed: {describe(failure.error)}"
         return Result(
             ok=False, error=failure.error, log_error=failure.log_error, logs=(*frame.log, *failure.log, last)
         )
-    frame.log.append(f"Program {PROGRAM_ID} success")
+    frame.log.append(f"Program {program} success")
     return Result(ok=True, error=None, log_error=None, logs=tuple(frame.log), changed=changed)
 
 
-def _run(frame: Frame, instruction: Instruction, clock: int) -> None:
-    spec = BY_DISCRIMINATOR.get(instruction.data[:_DISCRIMINATOR_LENGTH])
+def _run(frame: Frame, specs: Mapping[bytes, Spec], instruction: Instruction, clock: int) -> None:
+    spec = specs.get(instruction.data[:_DISCRIMINATOR_LENGTH])
     if spec is None:
         raise anchor_error(Code.InstructionFallbackNotFound)
     frame.log.append(f"Program log: Instruction: {spec.title}")
