@@ -234,8 +234,9 @@ def test_images_are_pulled_as_from_any_registry(sandbox_cluster: LocalCluster, k
         return made
 
     def why_not(name: str) -> str:
-        path = "{.status.containerStatuses[0].state.waiting.reason}"
-        kubectl.run("wait", f"--for=jsonpath={path}=ErrImagePull", f"pod/{name}", "--timeout=60s")
+        # Said at the first try, and again with each time that the kubelet waits for the next one.
+        path = "{.status.containerStatuses[0].state.waiting.message}"
+        kubectl.run("wait", f"--for=jsonpath={path}", f"pod/{name}", "--timeout=60s")
         return str(kubectl.get("pod", name)["status"]["containerStatuses"][0]["state"]["waiting"]["message"])
 
     sandbox_cluster.ensure_images([definition("first")])

@@ -1,6 +1,7 @@
-"""Kernel settings of the whole machine that a kubelet changes, put back when the last one is gone.
+"""Kernel settings of the whole machine that a cluster changes, put back when the last one is gone.
 
-The kubelet has no switch to leave them alone, only one to refuse to start where they differ.
+The kubelet changes some and has no switch to leave them alone, only one to refuse to start where they differ.
+One is ours: the default number of file watchers is used up by a handful of nodes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ TUNABLES: Final = (
     Path("/proc/sys/kernel/panic_on_oops"),
     Path("/proc/sys/kernel/keys/root_maxkeys"),
     Path("/proc/sys/kernel/keys/root_maxbytes"),
+    Path("/proc/sys/fs/inotify/max_user_instances"),
 )
+
+_AT_LEAST: Final = {Path("/proc/sys/fs/inotify/max_user_instances"): 1024}
 
 RECORD: Final = Path("/run/nosana-sandbox-tunables.json")
 """Shared by all sandboxes of the machine, and gone with a restart as the changed settings are."""
@@ -33,6 +37,11 @@ def remember(user: str, record: Path = RECORD, tunables: tuple[Path, ...] = TUNA
         if not noted["users"]:
             noted["values"] = {str(file): file.read_text() for file in tunables if file.exists()}
         noted["users"] = sorted({*noted["users"], user})
+        for file in tunables:
+            if file in _AT_LEAST and file.exists() and int(file.read_text()) < _AT_LEAST[file]:
+                # A machine that lets nobody write it may have enough all the same.
+                with contextlib.suppress(OSError):
+                    file.write_text(str(_AT_LEAST[file]))
 
 
 def restore(user: str, record: Path = RECORD) -> None:

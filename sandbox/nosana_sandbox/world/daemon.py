@@ -1,4 +1,4 @@
-"""The process that is a sandbox's world: chain, IPFS and gateway, until it is told to end.
+"""The process that is a sandbox's world: chain, IPFS, gateway and volumes, until it is told to end.
 
 They answer on this machine's loopback and, beside a local cluster, also inside its network namespace and by
 Service name to its pods.
@@ -26,6 +26,7 @@ from nosana_sandbox.cluster.forward import listen_in_namespace, socket_in_namesp
 from nosana_sandbox.gateway import Cluster, gateway_app
 from nosana_sandbox.ipfs import IpfsStore, ipfs_app
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT
+from nosana_sandbox.volumes import Provisioner
 from nosana_sandbox.world.genesis import Founded, found, write_keypair
 from nosana_sandbox.world.state import (
     CHAIN_PORT,
@@ -99,6 +100,8 @@ async def running_world(options: WorldOptions) -> AsyncIterator[World]:
                 await asyncio.to_thread(
                     expose_in_cluster, options.kubeconfig, SANDBOX_NAMESPACE, name, port, port
                 )
+            credentials = await asyncio.to_thread(load_credentials, options.kubeconfig)
+            await stack.enter_async_context(Provisioner(credentials, options.state / "cluster" / "volumes"))
             services = _endpoints(f"chain.{SANDBOX_NAMESPACE}", f"ipfs.{SANDBOX_NAMESPACE}")
         world = World(
             rpc=rpc,
