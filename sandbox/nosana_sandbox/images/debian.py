@@ -28,6 +28,7 @@ from nosana_sandbox.images.rootfs import PATH
 FETCH_IMAGE: Final = "sandbox.invalid/nosana-fetch:1"
 """The image of nosana-fetch in the sandbox."""
 
+_FETCH_REQUIREMENTS: Final = "fetch.txt"
 _PROJECT: Final = Path(__file__).parents[3]
 _SUITE: Final = "bookworm"
 _PYTHON: Final = "3.11"
@@ -44,7 +45,14 @@ class ImageError(ClusterError):
 
 def fetch_image(report: Report) -> Image:
     """The image of nosana-fetch. `report` is told each long step. Raises `ImageError`."""
-    return python_image(FETCH_IMAGE, "fetch.txt", ("python3", "-m", "nosana_operator.fetching"), report)
+    return python_image(
+        FETCH_IMAGE, _FETCH_REQUIREMENTS, ("python3", "-m", "nosana_operator.fetching"), report
+    )
+
+
+def fetch_image_key() -> str:
+    """Another one whenever the image of nosana-fetch would be another one; quick."""
+    return _digest(_root_key(), _wheels_key(_FETCH_REQUIREMENTS), _own_key())
 
 
 def python_image(name: str, requirements: str, entrypoint: tuple[str, ...], report: Report) -> Image:

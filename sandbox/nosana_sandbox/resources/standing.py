@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import http.client
 import json
 import signal
@@ -21,7 +20,7 @@ from nosana_sandbox.cluster.build import Report
 from nosana_sandbox.cluster.errors import StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.local import LocalCluster
-from nosana_sandbox.images.debian import fetch_image
+from nosana_sandbox.images.debian import fetch_image, fetch_image_key
 from nosana_sandbox.resources.bucket import Bucket, bucket_app
 from nosana_sandbox.resources.catalogue import stock, wanted
 from nosana_sandbox.resources.hub import Hub, hub_app
@@ -57,20 +56,16 @@ def mirrors() -> dict[str, str]:
     }
 
 
-def ensure_resources(
-    cluster: LocalCluster, definitions: Sequence[Mapping[str, Any]], report: Report
-) -> None:
+def ensure_resources(cluster: LocalCluster, definitions: Sequence[Mapping[str, Any]], report: Report) -> None:
     """What the resources of these definitions need: the image that fetches them, and where they are.
 
     Fine, and quick, when they have none. Raises ClusterError.
     """
     if not any(True for _ in wanted(definitions)):
         return
-    image = fetch_image(report)
-    loaded = cluster.layout.folder / "fetch-image"
-    key = hashlib.sha256(image.layers[-1]).hexdigest()
+    loaded, key = cluster.layout.folder / "fetch-image", fetch_image_key()
     if not loaded.exists() or loaded.read_text() != key:
-        cluster.provide_images([image])
+        cluster.provide_images([fetch_image(report)])
         loaded.write_text(key)
     servers = StandInResources(cluster)
     servers.start()
