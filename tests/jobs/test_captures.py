@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
 
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
 
@@ -75,3 +78,29 @@ async def test_a_failed_op_has_results_too() -> None:
     lab.exits[0] = 4
     await lab.drive(lab.over())
     assert lab.result()["opStates"][0]["results"] == {"loss": ["loss=9", "9"]}
+
+
+async def test_patterns_that_take_long_keep_no_other_job_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nosana_operator.jobs.act.CAPTURE_SECONDS", 0.01)
+    lab = Lab(exits={0: 0})
+    release, captures = asyncio.Event(), 0
+    quick = lab._match
+
+    async def slow(searches: Any, lines: Any, budget: int) -> Any:
+        nonlocal captures
+        captures += 1
+        await release.wait()
+        return await quick(searches, lines, budget)
+
+    monkeypatch.setattr(lab, "_match", slow)
+    for name, ops in (("hello", [TRAIN]), ("other", [op("plain")])):
+        lab.kube.add(private_job({"definition": definition(*ops)}, name))
+    lab.kube.logs[NAMESPACE, "hello-0"] = log("loss=3")
+    lab.boot()
+    await lab.drive(lab.over("other"))
+    assert lab.phase() != "Completed"
+    release.set()
+    await lab.drive(lab.over())
+    assert captures == 1
+    assert lab.result()["opStates"][0]["results"] == {"loss": ["loss=3", "3"]}
+    await lab.controller.close()

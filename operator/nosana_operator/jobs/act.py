@@ -36,7 +36,7 @@ from nosana_operator.jobs.effects import (
     StopPod,
     StoreResult,
 )
-from nosana_operator.jobs.errors import LogNotReadYet, NameTaken, NoStorageClass
+from nosana_operator.jobs.errors import LogNotReadYet, NameTaken, NoStorageClass, ResultsNotCapturedYet
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts, retained
 from nosana_operator.jobs.view import JobView, PodView, Refusal
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
+CAPTURE_SECONDS: Final = 2.0
+"""How long a reconcile waits for the results of an op."""
 _LOG_PATIENCE: Final = timedelta(seconds=60)
 
 
@@ -56,6 +58,7 @@ class Outcomes:
     refused: dict[int, Refusal] = field(default_factory=dict)
     volumes: set[int] = field(default_factory=set)
     results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
+    capturing: dict[int, asyncio.Task[dict[str, ResultValue]]] = field(default_factory=dict)
     named: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
     log_trouble_since: datetime | None = None
@@ -199,11 +202,24 @@ class Actor:
             return result_names(await self._existing(view, first))
 
     async def _capture(self, view: JobView, effect: CaptureResults, outcomes: Outcomes) -> None:
+        """Strangers' patterns may take long, and wait for others': the work queue goes on meanwhile."""
+        index = effect.op.index
+        task = outcomes.capturing.get(index)
+        if task is None:
+            task = asyncio.create_task(self._captured(view, effect, outcomes), name=f"results of op {index}")
+            outcomes.capturing[index] = task
+        await asyncio.wait([task], timeout=CAPTURE_SECONDS)
+        if not task.done():
+            raise ResultsNotCapturedYet(f"the results of op {effect.op.id!r} are still being captured")
+        del outcomes.capturing[index]
+        outcomes.results[index] = task.result()
+
+    async def _captured(
+        self, view: JobView, effect: CaptureResults, outcomes: Outcomes
+    ) -> dict[str, ResultValue]:
         log = await self._logs(view, effect.pods, effect.op, outcomes)
         lines = (await asyncio.to_thread(retained, log)).lines
-        outcomes.results[effect.op.index] = await extract(
-            effect.patterns, lines, self._match, max_bytes=effect.max_bytes
-        )
+        return await extract(effect.patterns, lines, self._match, max_bytes=effect.max_bytes)
 
     async def _logs(self, view: JobView, read: Sequence[PodView], op: OpStatus, outcomes: Outcomes) -> Log:
         """All that is left of the op's runs, the first one first."""

@@ -122,6 +122,8 @@ class JobController:
 
     async def close(self) -> None:
         """End what runs beside the reconciles."""
+        for key in list(self._memory):
+            self._forget(key)
         await self._loader.close()
         await self._monitor.close()
 
@@ -217,6 +219,8 @@ class JobController:
         if memory is not None:
             self._loader.forget(memory.uid)
             self._monitor.forget(memory.uid)
+            for task in memory.outcomes.capturing.values():
+                task.cancel()
 
     # -- a NosanaJob that cannot be read -----------------------------------------------------------------
 

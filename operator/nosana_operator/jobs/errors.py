@@ -13,5 +13,9 @@ class LogNotReadYet(Unavailable):
     """A log cannot be read at the moment; it is tried again for a while before the result goes without it."""
 
 
+class ResultsNotCapturedYet(Unavailable):
+    """The regular expressions of an op take their time; they are bounded, and looked at again."""
+
+
 class NoStorageClass(Refused):
     """No StorageClass can make a job's volume."""
