@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from nosana_operator.errors import NosanaError
+from nosana_sandbox.chain import Kind
 from nosana_sandbox.program.replay import replay as replay_recordings
 from nosana_sandbox.world.genesis import read_keypair
 from nosana_sandbox.world.journal import JobView
@@ -222,6 +223,94 @@ def clock(advance: float | None, name: str, output: str) -> None:
     """Tell the chain's time, or move it."""
     wanted = [] if advance is None else [{"advance": advance}]
     _print(_as_poster(name, lambda poster: poster.call("sandbox_clock", *wanted)), output)
+
+
+@main.group()
+def fault() -> None:
+    """Make the chain's RPC fail, as real nodes do."""
+
+
+def _faults(name: str, output: str, **told: Any) -> None:
+    body = _as_poster(name, lambda poster: poster.call("sandbox_faults", *([told] if told else [])))
+    if output == "json":
+        click.echo(json.dumps(body, indent=2))
+        return
+    for rule in body["rules"]:
+        rest = (f"{key}={value}" for key, value in rule.items() if key not in ("kind", "method"))
+        click.echo(f"{rule['kind']:<14}{rule['method']:<28}{' '.join(rest)}")
+    for what, times in body["injected"].items():
+        click.echo(f"hit {times}x: {what}")
+    for signature in body["lostTransactions"]:
+        click.echo(f"never happened: {signature}")
+
+
+@fault.command("add")
+@click.argument("kind", type=click.Choice([kind.value for kind in Kind]))
+@click.option("--method", help="RPC method, notification (accountNotification) or connect; a pattern.")
+@click.option("--times", type=click.IntRange(min=1), help="How often  [default: until cleared]")
+@click.option("--skip", type=click.IntRange(min=0), help="So many pass before.")
+@click.option("--chance", type=click.FloatRange(0, 1), help="How likely each is hit.")
+@click.option("--retry-after", type=float, help="Seconds, for rate-limited.")
+@click.option("--status", type=click.IntRange(400, 599), help="HTTP status, for server-error.")
+@click.option("--code", type=int, help="JSON-RPC code, for error.")
+@click.option("--message", help="For error.")
+@click.option("--seconds", type=float, help="For silent and delayed.")
+@click.option("--slots", type=click.IntRange(min=1), help="For lag and late.")
+@_name
+@_output
+@_says_what_is_wrong
+def fault_add(kind: str, name: str, output: str, **rest: Any) -> None:
+    """Add a rule: what goes wrong, with which method, how often."""
+    given = {key: value for key, value in rest.items() if value is not None}
+    _faults(name, output, add={"kind": kind, **given})
+
+
+@fault.command("list")
+@_name
+@_output
+@_says_what_is_wrong
+def fault_list(name: str, output: str) -> None:
+    """Tell the rules and what they did."""
+    _faults(name, output)
+
+
+@fault.command("clear")
+@_name
+@_output
+@_says_what_is_wrong
+def fault_clear(name: str, output: str) -> None:
+    """Have everything work again."""
+    _faults(name, output, clear=True)
+
+
+@fault.command("seed")
+@click.argument("seed", type=click.IntRange(min=0))
+@_name
+@_output
+@_says_what_is_wrong
+def fault_seed(seed: int, name: str, output: str) -> None:
+    """Begin the sequence of chances anew."""
+    _faults(name, output, seed=seed)
+
+
+@fault.command("fork")
+@click.argument("slots", type=click.IntRange(min=1))
+@_name
+@_output
+@_says_what_is_wrong
+def fault_fork(slots: int, name: str, output: str) -> None:
+    """Replace the newest slots by empty ones: what they held never happened."""
+    _faults(name, output, fork=slots)
+
+
+@fault.command("hang-up")
+@click.option("--cut", is_flag=True, help="Without a word.")
+@_name
+@_output
+@_says_what_is_wrong
+def fault_hang_up(cut: bool, name: str, output: str) -> None:
+    """End every WebSocket."""
+    _faults(name, output, hangUp="cut" if cut else "politely")
 
 
 if __name__ == "__main__":

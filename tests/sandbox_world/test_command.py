@@ -65,6 +65,24 @@ def test_the_clock_is_moved(world: World) -> None:
     assert 5_000 <= after - before < 5_060
 
 
+def test_faults_are_scripted(world: World) -> None:
+    added = run(
+        "fault", "add", "server-error", "--method", "sendTransaction", "--times", "2", "--status", "502"
+    )
+    assert added.split()[:2] == ["server-error", "sendTransaction"]
+    assert "status=502" in added
+    run("fault", "add", "lag", "--slots", "3", "--method", "getSlot", "--skip", "1", "--chance", "0.5")
+    run("fault", "seed", "9")
+    body = json.loads(run("fault", "list", "--output", "json"))
+    assert (body["seed"], [rule["kind"] for rule in body["rules"]]) == (9, ["server-error", "lag"])
+    run("fault", "clear")
+    assert run("fault", "list") == ""
+    assert json.loads(run("fault", "fork", "2", "--output", "json"))["lostTransactions"] == []
+    run("fault", "hang-up", "--cut")
+    run("fault", "fork", "99", code=1)
+    run("fault", "add", "sunny", code=2)
+
+
 def test_without_a_world_every_command_says_what_to_do(state: Path) -> None:
     for arguments in (("status",), ("job", "11111111111111111111111111111111"), ("clock",)):
         result = CliRunner().invoke(main, arguments)
