@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from solana.rpc.commitment import Confirmed, Finalized
 from solders.pubkey import Pubkey
 
 from fakes.chain import Beginning, FakeRpc, Ledger, beginning, keypair
@@ -37,14 +38,19 @@ from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import ObjectCache
 from nosana_operator.market import Edges, MarketHost, RunKeeper, Wallets
 from nosana_operator.runtime.networks import SolanaNetwork
+from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program.addresses import associated_token_account
-from nosana_sandbox.program.layout import STATE_DONE, Job, Run
+from nosana_sandbox.program.instructions import BY_DISCRIMINATOR
+from nosana_sandbox.program.layout import QUEUE_NODE, STATE_DONE, Job, Market, Run
 from nosana_sandbox.world.instructions import end_job, extend_job, list_job
 
 ADMIN, JOBS = "nosana-system", "nosana-jobs"
 MARKET = "gpus"
 Body = dict[str, Any]
 Key = tuple[str, str]
+_KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
+_PURPOSES = {"Finish": 1, "Quit": 1, "Complete": 0, "Work": None, "Stop": None}
+"""Instruction → the account that says what it is for; None: its signer."""
 
 
 class Crash(BaseException):
@@ -193,6 +199,115 @@ class StandInJobs:
         return True
 
 
+class Process:
+    """One run of the operator: empty memory at first, caches filled by listing."""
+
+    def __init__(self, lab: MarketLab) -> None:
+        self.lab = lab
+        self.cache = ObjectCache(_KINDS)
+        for kind in _KINDS:
+            for body in lab.kube.objects(kind):
+                self.cache.put(copy.deepcopy(body))
+        self._changes: deque[tuple[int, str, Body, bool]] = deque()
+        self._looks = 0
+        session: Any = None
+        client = ChainClient(Network(("http://unused.invalid",), (), DEVNET), session)
+        fake: Any = lab.rpc
+        client.rpc = fake
+        client.sender = Sender(fake)
+        client.clock = ChainClock(lambda: lab.clock.now().timestamp())
+        client.watcher = ChainWatcher(
+            fake, (), session, DEVNET.jobs, client.clock, clock=lambda: lab.clock.now().timestamp()
+        )
+        self.watcher = client.watcher
+        self.watcher.on_change(lambda kind, address: self.wake_all())
+        self.solana = SolanaNetwork(client)
+        self.solana.watch = self._watch  # type: ignore[method-assign]
+        self._watched: tuple[set[str], set[str]] = (set(), set())
+        edges = Edges(
+            kube=lab.kube,
+            cache=self.cache,
+            networks=OneNetwork(self.solana, lab.pins),
+            read_wallet=Wallet.parse,
+            events=lab.events,
+            metrics=lab.metrics,
+            clock=lab.clock,
+        )
+        wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
+        self.host = MarketHost(edges, wallets)
+        self.keeper = RunKeeper(edges, wallets)
+        self.due: dict[tuple[str, Key], datetime] = {}
+        self.dirty: set[tuple[str, Key]] = set()
+        self.wake_all()
+
+    def _watch(self, *, keys: Any, jobs: Any, markets: Any) -> None:
+        self._watched = (set(keys), {*jobs, *markets})
+        self.watcher.watch(keys=keys, jobs=jobs, markets=markets)
+
+    def changed(self, kind: str, body: Body, deleted: bool) -> None:
+        """A change of an object: in order, as a watch gives them, but each may be late."""
+        last = self._changes[-1][0] if self._changes else 0
+        self._changes.append((max(self._looks + self.lab.watch_lag(), last), kind, body, deleted))
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._changes and self._changes[0][0] <= self._looks:
+            _, kind, body, deleted = self._changes.popleft()
+            if kind not in _KINDS:
+                continue
+            if deleted:
+                self.cache.forget(kind, body)
+            else:
+                self.cache.put(copy.deepcopy(body))
+            self.wake_all()
+
+    def wake_all(self) -> None:
+        """Every key is looked at."""
+        for kind in (MARKET_KIND, JOB_KIND):
+            for body in (*self.lab.kube.objects(kind), *self.cache.list(kind)):
+                meta = body["metadata"]
+                self.dirty.add((kind, (meta["namespace"], meta["name"])))
+
+    async def slot(self) -> None:
+        """What happens in one slot: watches, then work."""
+        self._looks += 1
+        self._deliver()
+        await self._watch_chain()
+        now = self.lab.clock.now()
+        self.dirty |= {which for which, at in self.due.items() if at <= now}
+        await self._work()
+
+    async def _watch_chain(self) -> None:
+        """The accounts come in one by one, and some not at all: a snapshot is of no single moment."""
+        keys, single = self._watched
+        try:
+            for address in sorted(single):
+                if not self.lab.blind():
+                    await self.watcher.refresh([address])
+            for key in sorted(keys):
+                if not self.lab.blind():
+                    await self.watcher.refresh_runs(key)
+        except Unavailable:
+            self.lab.failures += 1
+
+    async def _work(self, rounds: int = 20) -> None:
+        """Reconcile until nothing is waiting."""
+        for _ in range(rounds):
+            if not self.dirty:
+                return
+            batch, self.dirty = sorted(self.dirty), set()
+            for kind, key in batch:
+                reconcile = self.host.reconcile if kind == MARKET_KIND else self.keeper.reconcile
+                try:
+                    again = await reconcile(key)
+                except NosanaError:
+                    self.lab.failures += 1
+                    again = 1.0
+                self.due.pop((kind, key), None)
+                if again is not None:
+                    self.due[(kind, key)] = self.lab.clock.now() + timedelta(seconds=again)
+
+
 class MarketLab:
     """One cluster and one chain, and the operator's processes one after the other."""
 
@@ -222,15 +337,18 @@ class MarketLab:
         self.watch_lag: Callable[[], int] = lambda: 0
         """Looks of the watch by which the cache is behind, for each change."""
         self.blind: Callable[[], bool] = lambda: False
-        """Whether the chain's watcher misses this slot."""
+        """Whether a watcher misses an account in this slot."""
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.failures = 0
         self.told: dict[str, int] = {}
         """uid of a settled NosanaJob → what its status says was earned."""
         self.seen_jobs: dict[str, Body] = {}
         """By uid, as last seen, those that are gone included."""
+        self.processes: list[Process] = []
+        self._purposes: dict[tuple[str, str], list[WireTransaction]] = {}
         self._add_world(gpus, market or {})
-        self.boot()
+        self.kube.watch(self._changed)
+        self.process = self.boot()
 
     def _add_world(self, gpus: int, market: Body) -> None:
         self.kube.add(
@@ -275,50 +393,18 @@ class MarketLab:
 
     # -- the process
 
-    def boot(self) -> None:
-        """Start a process: empty memory, caches filled by listing."""
-        self.kube.unwatch()
-        self.cache = ObjectCache(("Node", "Pod", JOB_KIND, MARKET_KIND))
-        for kind in ("Node", "Pod", JOB_KIND, MARKET_KIND):
-            for body in self.kube.objects(kind):
-                self.cache.put(copy.deepcopy(body))
-        self._changes: deque[tuple[int, str, Body, bool]] = deque()
-        self._looks = 0
-        self.kube.watch(self._changed)
-        session: Any = None
-        network = Network(("http://unused.invalid",), (), DEVNET)
-        client = ChainClient(network, session)
-        fake: Any = self.rpc
-        client.rpc = fake
-        client.sender = Sender(fake)
-        client.clock = ChainClock(lambda: self.clock.now().timestamp())
-        client.watcher = ChainWatcher(
-            fake, (), session, DEVNET.jobs, client.clock, clock=lambda: self.clock.now().timestamp()
-        )
-        self.watcher = client.watcher
-        self.watcher.on_change(lambda kind, address: self.wake_all())
-        self.solana = SolanaNetwork(client)
-        self.solana.watch = self._note_watched  # type: ignore[method-assign]
-        self._watched: tuple[set[str], set[str]] = (set(), set())
-        edges = Edges(
-            kube=self.kube,
-            cache=self.cache,
-            networks=OneNetwork(self.solana, self.pins),
-            read_wallet=Wallet.parse,
-            events=self.events,
-            metrics=self.metrics,
-            clock=self.clock,
-        )
-        wallets = Wallets(self.kube, self.cache, Wallet.parse, self.clock)
-        self.host = MarketHost(edges, wallets)
-        self.keeper = RunKeeper(edges, wallets)
-        self.due: dict[tuple[str, Key], datetime] = {}
-        self.dirty: set[tuple[str, Key]] = set()
-        self.wake_all()
+    def boot(self) -> Process:
+        """Start a process in place of the one that is at work."""
+        if self.processes:
+            self.processes.remove(self.process)
+        self.process = Process(self)
+        self.processes.append(self.process)
+        return self.process
 
-    def _note_watched(self, *, keys: Any, jobs: Any, markets: Any) -> None:
-        self._watched = (set(keys), {*jobs, *markets})
-        self.watcher.watch(keys=keys, jobs=jobs, markets=markets)
+    def twin(self) -> None:
+        """Start a process beside the one at work, which does not know that it was replaced."""
+        self.process = Process(self)
+        self.processes.append(self.process)
 
     def _changed(self, kind: str, body: Body, deleted: bool) -> None:
         status = body.get("status") or {}
@@ -326,58 +412,8 @@ class MarketLab:
             self.seen_jobs[body["metadata"]["uid"]] = body
         if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
             self.told[body["metadata"]["uid"]] = (status.get("settlement") or {}).get("earned", 0)
-        # In order, as a watch gives them, but each may be late.
-        due = max(self._looks + self.watch_lag(), self._changes[-1][0] if self._changes else 0)
-        self._changes.append((due, kind, body, deleted))
-        self._deliver()
-
-    def _deliver(self) -> None:
-        while self._changes and self._changes[0][0] <= self._looks:
-            _, kind, body, deleted = self._changes.popleft()
-            if kind not in ("Node", "Pod", JOB_KIND, MARKET_KIND):
-                continue
-            if deleted:
-                self.cache.forget(kind, body)
-            else:
-                self.cache.put(body)
-            self.wake_all()
-
-    def wake_all(self) -> None:
-        """Every key is looked at."""
-        for kind in (MARKET_KIND, JOB_KIND):
-            for body in self.kube.objects(kind):
-                meta = body["metadata"]
-                self.dirty.add((kind, (meta["namespace"], meta["name"])))
-            for body in self.cache.list(kind):
-                meta = body["metadata"]
-                self.dirty.add((kind, (meta["namespace"], meta["name"])))
-
-    async def _watch_chain(self) -> None:
-        keys, single = self._watched
-        try:
-            if single:
-                await self.watcher.refresh(sorted(single))
-            for key in sorted(keys):
-                await self.watcher.refresh_runs(key)
-        except Unavailable:
-            self.failures += 1
-
-    async def work(self, rounds: int = 20) -> None:
-        """Reconcile until nothing is waiting."""
-        for _ in range(rounds):
-            if not self.dirty:
-                return
-            batch, self.dirty = sorted(self.dirty), set()
-            for kind, key in batch:
-                reconcile = self.host.reconcile if kind == MARKET_KIND else self.keeper.reconcile
-                try:
-                    again = await reconcile(key)
-                except NosanaError:
-                    self.failures += 1
-                    again = 1.0
-                self.due.pop((kind, key), None)
-                if again is not None:
-                    self.due[(kind, key)] = self.clock.now() + timedelta(seconds=again)
+        for process in self.processes:
+            process.changed(kind, body, deleted)
 
     async def slot(self) -> None:
         """One slot of 0.4 s: chain, posters, watches, the other controller, then the operator."""
@@ -388,13 +424,15 @@ class MarketLab:
         self.later = [one for one in self.later if one[0] > now]
         for _, act in ripe:
             act()
-        self._looks += 1
-        self._deliver()
         self.jobs.step()
-        if not self.blind():
-            await self._watch_chain()
-        self.dirty |= {which for which, at in self.due.items() if at <= self.clock.now()}
-        await self.work()
+        for process in list(self.processes):
+            try:
+                await process.slot()
+            except Crash:
+                self.processes.remove(process)
+                if process is self.process:
+                    self.process = Process(self)
+                    self.processes.append(self.process)
 
     async def until(self, reached: Callable[[], bool], seconds: float = 300.0) -> None:
         """Let slots pass until the condition holds."""
@@ -416,7 +454,9 @@ class MarketLab:
     # -- what must always hold
 
     def _intent_first(self, raw: bytes) -> None:
-        """Nothing is sent whose signed bytes are not in a status already."""
+        """Nothing is sent whose signed bytes are not in a status already, nor beside another transaction for
+        the same end that may still land.
+        """
         text = base64.b64encode(raw).decode()
         kept = [
             one["raw"]
@@ -428,6 +468,19 @@ class MarketLab:
             kept += [intent["raw"]] if intent else []
         if text not in kept:
             raise AssertionError("sent before its intent was durable")
+        wire = WireTransaction.decode(raw)
+        before = self._purposes.setdefault(_purpose(wire), [])
+        if all(one.signature != wire.signature for one in before):
+            for one in before:
+                assert self._is_over(one), "signed anew beside a transaction that may still land"
+            before.append(wire)
+
+    def _is_over(self, wire: WireTransaction) -> bool:
+        """Landed (a fork may undo that, then it is the chain's word against itself), or never to land."""
+        landed = self.ledger.landed(str(wire.signature))
+        if landed is not None:
+            return True
+        return not self.ledger.hash_is_good(wire, self.ledger.slot_of(Finalized))
 
     # -- posters
 
@@ -520,7 +573,10 @@ class MarketLab:
 
     def standing(self) -> bool:
         """Whether one of the hosts stands, at confirmed."""
-        return self.slots().get("standing", 0) > 0
+        found = self.ledger.account(self.begin.market, self.ledger.slot_of(Confirmed))
+        assert found is not None
+        market = Market.decode(found.data)
+        return market.queue_type == QUEUE_NODE and any(key.pubkey() in market.queue for key in self.begin.hosts)
 
     def slots(self) -> Body:
         """status.slots."""
@@ -584,6 +640,14 @@ class MarketLab:
         if account.state != STATE_DONE:
             return 0
         return account.price * max(0, min(account.time_end - account.time_start, account.timeout))
+
+
+def _purpose(wire: WireTransaction) -> tuple[str, str]:
+    """What a transaction of the host is to bring about: instruction and run, job or key."""
+    instruction = wire.instructions()[-1]
+    name = next(s.title for s in BY_DISCRIMINATOR.values() if s.discriminator == instruction.data[:8])
+    index = _PURPOSES[name]
+    return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
 
 
 __all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence"]

@@ -54,6 +54,7 @@ class Plan:
     watch_lag: int
     blind: float
     pin_down: bool
+    twin: float
 
 
 def plan(rng: random.Random) -> Plan:
@@ -73,6 +74,7 @@ def plan(rng: random.Random) -> Plan:
         watch_lag=rng.choice([0, 3]),
         blind=rng.choice([0.0, 0.3, 0.9]),
         pin_down=rng.random() < 0.2,
+        twin=rng.choice([0.0, 0.0, 0.05]),
     )
 
 
@@ -91,6 +93,7 @@ class Storm:
             seconds=lambda: self.rng.uniform(0, 12),
         )
         self.step = 0
+        self.quiet = False
         self.crashes = 0
         self.forks = 0
         self.admin_quits: set[str] = set()
@@ -110,7 +113,7 @@ class Storm:
             lab.after(rng.uniform(0, 15), self._post)
 
     def _quiet(self) -> None:
-        lab = self.lab
+        lab, self.quiet = self.lab, True
         lab.kube.interrupt = None
         lab.rpc.gate = self._always
         lab.rpc.lag = lambda: 0
@@ -184,13 +187,12 @@ class Storm:
         self._check_end()
 
     async def _slot(self) -> None:
-        if self.rng.random() < self.plan.fork and self.lab.rpc.gate != self._always:
+        if self.rng.random() < self.plan.fork and not self.quiet:
             self.forks += 1
             self.lab.ledger.fork(self.rng.randint(1, 6), self._lands_again)
-        try:
-            await self.lab.slot()
-        except Crash:
-            self.lab.boot()
+        if len(self.lab.processes) == 1 and self.rng.random() < self.plan.twin and not self.quiet:
+            self.lab.twin()
+        await self.lab.slot()
         self._check_slot()
 
     def _lands_again(self, landed: Landed) -> bool:

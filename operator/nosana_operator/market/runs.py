@@ -347,8 +347,10 @@ class _Pass:
             return Accounts(run if isinstance(run, RunFacts) else UNKNOWN, UNKNOWN)
         if isinstance(run, RunFacts) and not is_run(self.run, run):
             run = GONE
-        if until is not None and until < self.run_time + YOUNG.total_seconds():
-            # Not there yet is not gone.
+        over = isinstance(job, JobFacts) and job.tells_of(self.run.node, self.run_time)
+        if until is not None and until < self.run_time + YOUNG.total_seconds() and not over:
+            # Not there yet is not gone, unless the job account has the run's end: a short job keeps its slot
+            # no longer than finality takes.
             run = UNKNOWN if run is GONE else run
             job = UNKNOWN if job is GONE else job
         return Accounts(run, job)
