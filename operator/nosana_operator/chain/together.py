@@ -17,7 +17,13 @@ async def all_of(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
         async with limit:
             await request
 
-    answers = await asyncio.gather(*(one(request) for request in requests), return_exceptions=True)
+    waiting = list(requests)
+    try:
+        answers = await asyncio.gather(*(one(request) for request in waiting), return_exceptions=True)
+    finally:
+        # Cancelled before its turn came, a request would be left never awaited; a done one minds not.
+        for request in waiting:
+            request.close()
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer

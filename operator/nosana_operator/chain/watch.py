@@ -18,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import aiohttp
 from solana.rpc.commitment import Confirmed
@@ -265,18 +266,19 @@ class ChainWatcher:
     async def _read(self, keys: Collection[str], single: Collection[str], *, clock: bool) -> bool:
         """Read these hosts' runs and these accounts; True when all could be read."""
 
-        async def attempt(reading: Coroutine[Any, Any, None]) -> str | None:
+        # Functions, not coroutines: a task that is cancelled before it began would leave one never awaited.
+        async def attempt(reading: Callable[[], Awaitable[None]]) -> str | None:
             try:
-                await reading
+                await reading()
             except ChainError as error:
                 return str(error)
             return None
 
-        readings = []
+        readings: list[Callable[[], Awaitable[None]]] = []
         if single or clock:
-            readings.append(self._read_accounts(sorted(single)))
+            readings.append(partial(self._read_accounts, sorted(single)))
         if keys:
-            readings.append(self._read_all_runs(keys))
+            readings.append(partial(self._read_all_runs, keys))
         problems = await asyncio.gather(*(attempt(reading) for reading in readings))
         problem = next((said for said in problems if said is not None), None)
         if problem != self._said:
