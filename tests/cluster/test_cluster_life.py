@@ -107,7 +107,7 @@ def test_a_crashed_cluster_comes_up_anew_also_when_two_ask_for_it(second: LocalC
     kill_start_at(second, "etcd")
     with command_up(second.layout) as one, command_up(second.layout) as other:
         said = [one.communicate()[1], other.communicate()[1]]
-        assert (one.returncode, other.returncode) == (0, 0)
+        assert (one.returncode, other.returncode) == (0, 0), said
     # One of them did it, the other waited and found it done.
     assert sum("clearing away" in text for text in said) == 1
     assert sum("Kubernetes is ready" in text for text in said) == 1
