@@ -59,7 +59,7 @@ def list_hugging_face(resource: HuggingFace, mirrors: dict[str, str], web: Web) 
 def landing(files: Sequence[str]) -> dict[str, str]:
     """Where each listed file lands below the target: without its folders, as definitions expect it.
 
-    Files that would land on each other keep their folders (docs/decisions/0009).
+    Files that would land on each other keep their folders (docs/decisions/0006).
     """
     taken = Counter(name.rpartition("/")[2] for name in dict.fromkeys(files))
     return {name: name if taken[name.rpartition("/")[2]] > 1 else name.rpartition("/")[2] for name in files}

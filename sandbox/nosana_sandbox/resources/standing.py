@@ -105,9 +105,9 @@ class StandInResources:
     def _ask(self, method: str, path: str, body: str | None) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", CONTROL_PORT, timeout=10)
         connection.sock = socket_in_namespace(self._cluster.namespace)
-        connection.sock.settimeout(10)
-        connection.sock.connect(("127.0.0.1", CONTROL_PORT))
         try:
+            connection.sock.settimeout(10)
+            connection.sock.connect(("127.0.0.1", CONTROL_PORT))
             connection.request(method, path, body)
             return connection.getresponse().status
         finally:
