@@ -116,8 +116,8 @@ class Lab:
     def boot(self) -> None:
         """Start a process: empty memory, a cache filled by listing."""
         self.kube.unwatch()
-        self.cache = ObjectCache(("Pod", JOB_KIND), indexes={"Pod": (LABEL_JOB_UID,)})
-        for kind in ("Pod", JOB_KIND):
+        self.cache = ObjectCache(("Pod", "Node", JOB_KIND), indexes={"Pod": (LABEL_JOB_UID,)})
+        for kind in ("Pod", "Node", JOB_KIND):
             for body in self.kube.objects(kind):
                 self.cache.put(copy.deepcopy(body))
         self.kube.watch(self._seen)
@@ -298,8 +298,12 @@ class Lab:
         return lambda: self.phase(name) in ("Completed", "Failed", "Stopped")
 
     def written(self, *kinds: str) -> list[Request]:
-        """Requests that count: no log reading."""
-        return [r for r in self.kube.requests if r.verb != "logs" and (not kinds or r.kind in kinds)]
+        """Requests that a job costs: no log reading, and not the policies that its namespace gets once."""
+        return [
+            r
+            for r in self.kube.requests
+            if r.verb != "logs" and not r.name.startswith("nosana-jobs") and (not kinds or r.kind in kinds)
+        ]
 
 
 def _key(body: Body) -> Key:

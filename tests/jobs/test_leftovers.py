@@ -48,6 +48,7 @@ async def test_a_volume_is_made_shared_and_goes_with_the_job() -> None:
     await lab.drive(lab.over())
     assert lab.phase() == "Completed"
     assert there(lab, "PersistentVolumeClaim") == []
+    assert lab.pods() == [], "a claim is held as long as a pod names it"
     state = lab.result()["opStates"][0]
     assert (state["operationId"], state["status"], state["exitCode"]) == ("make", "success", 0)
 

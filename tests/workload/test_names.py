@@ -35,7 +35,7 @@ def test_the_pod_s_address_has_each_name() -> None:
 
 def test_all_pods_of_the_job_look_for_its_names_and_no_others_do() -> None:
     ctx = context(op("a", aliases="db"), op("b"))
-    service = op_objects(ctx, 0)[0]
+    [service] = [body for body in op_objects(ctx, 0) if body["kind"] == "Service"]
     domain = f"{service['metadata']['name']}.jobs.svc.cluster.local"
     for index in (0, 1):
         assert op_objects(ctx, index)[-1]["spec"]["dnsConfig"] == {"searches": [domain]}

@@ -96,7 +96,11 @@ def test_a_private_job_has_no_labels_of_the_chain() -> None:
     assert metadata["labels"][LABEL_JOB] == "job"
     assert metadata["labels"][LABEL_OP] == "0"
     assert not {LABEL_RUN, LABEL_MARKET, LABEL_CHAIN_JOB} & set(metadata["labels"])
-    assert metadata["annotations"] == {ANNOTATION_OP_ID: "An-op/Id.1"}
+    assert metadata["annotations"] == {
+        ANNOTATION_OP_ID: "An-op/Id.1",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
     assert metadata["finalizers"] == [FINALIZER_OP]
 
 

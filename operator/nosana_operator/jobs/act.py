@@ -14,6 +14,7 @@ from nosana_operator.api import (
     FINALIZER_JOB,
     FINALIZER_OP,
     JOB_KIND,
+    LABEL_OP,
     MANAGER_JOBS,
     OpStatus,
     parse_timestamp,
@@ -40,7 +41,8 @@ from nosana_operator.jobs.errors import LogNotReadYet, NameTaken, NoStorageClass
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts, retained
 from nosana_operator.jobs.view import JobView, PodView, Refusal
-from nosana_operator.workload import CONTAINER
+from nosana_operator.jobs.walls import WallBuilder
+from nosana_operator.workload import CONTAINER, Walls
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Outcomes:
     """What acting for one job brought, for the next decision; losing it costs only time."""
 
     refused: dict[int, Refusal] = field(default_factory=dict)
+    shared: set[tuple[str, str]] = field(default_factory=set)
     volumes: set[int] = field(default_factory=set)
     results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
     capturing: dict[int, asyncio.Task[dict[str, ResultValue]]] = field(default_factory=dict)
@@ -67,12 +70,15 @@ class Outcomes:
 class Actor:
     """Carries effects out through the API server."""
 
-    def __init__(self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock, match: Match) -> None:
+    def __init__(
+        self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock, match: Match, walls: Walls
+    ) -> None:
         self._kube = kube
         self._cache = cache
         self._metrics = metrics
         self._clock = clock
         self._match = match
+        self._walls = WallBuilder(kube, cache, clock, walls)
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
         """Do what has to be done before the status tells of it."""
@@ -132,10 +138,12 @@ class Actor:
 
     async def _start(self, view: JobView, effect: StartOp, outcomes: Outcomes) -> None:
         try:
+            if effect.bodies[-1]["kind"] == "Pod":
+                await self._walls.stand(view.meta["namespace"])
             for body in effect.bodies:
                 if body["kind"] == "PersistentVolumeClaim":
                     await self._check_class(body)
-                await self._create(view, body)
+                await self._create_once(view, body, outcomes)
         except (Refused, NameTaken) as error:
             now = self._clock.now()
             before = outcomes.refused.get(effect.op_index)
@@ -145,6 +153,15 @@ class Actor:
             outcomes.refused.pop(effect.op_index, None)
             if effect.bodies[-1]["kind"] == "PersistentVolumeClaim":
                 outcomes.volumes.add(effect.op_index)
+
+    async def _create_once(self, view: JobView, body: Body, outcomes: Outcomes) -> None:
+        """Create the object; one that all ops of the job share only with the first of them."""
+        named = body["kind"], body["metadata"]["name"]
+        if named in outcomes.shared:
+            return
+        await self._create(view, body)
+        if LABEL_OP not in body["metadata"]["labels"]:
+            outcomes.shared.add(named)
 
     async def _check_class(self, claim: Body) -> None:
         """A claim that names no class, where no class is the default, would wait for ever and say nothing."""

@@ -89,7 +89,7 @@ class JobController:
         self._cache = cache
         self._events = events
         self._clock = clock
-        self._actor = Actor(kube, cache, metrics, clock, match)
+        self._actor = Actor(kube, cache, metrics, clock, match, settings.walls)
         self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
         self._monitor = HealthMonitor(prober, clock, wake, sleep)
         self._memory: dict[Key, _Memory] = {}

@@ -536,6 +536,8 @@ def _let_go(view: JobView) -> list[After]:
     if all(pod.ended is not None for pod in pods):
         claims = sorted({claim for pod in held for claim in pod.claims})
         after += [DeleteChild("PersistentVolumeClaim", claim) for claim in claims]
+        # A claim is held as long as a pod names it, ended or not; its log is in the result.
+        after += [DeletePod(pod) for pod in held if pod.claims and not pod.deleting]
     after += [ReleasePod(pod) for pod in held]
     if view.deleting and view.held and all(pod.ended is not None for pod in pods):
         after.append(RemoveFinalizer())

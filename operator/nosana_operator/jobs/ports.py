@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from nosana_operator.api import Exposure
-from nosana_operator.workload import Fetching, Storage
+from nosana_operator.workload import Fetching, Storage, Walls
 
 Body = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -64,6 +64,9 @@ class Cache(Protocol):
 
     def get(self, kind: str, namespace: str | None, name: str) -> Body | None:
         """The object, or None."""
+
+    def list(self, kind: str, namespace: str | None = None) -> Bodies:
+        """All objects of a kind; used for nodes."""
 
     def by_index(self, kind: str, label: str, value: str) -> Bodies:
         """All objects of a kind with that label; used for pods by LABEL_JOB_UID."""
@@ -144,6 +147,8 @@ class JobSettings:
     """For the fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
     """Below which the cluster's DNS has the names of Services."""
+    walls: Walls = field(default_factory=Walls)
+    """What ops may not reach, and who reaches them."""
     storage: Storage = field(default_factory=Storage)
     """What claims of `create-volume` ops ask for."""
     fetching: Fetching | None = None

@@ -15,7 +15,7 @@ from nosana_operator.runtime.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.settings import Settings
-from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage
+from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage, Walls
 
 
 class WallClock:
@@ -49,6 +49,11 @@ def build_loops(edges: Edges) -> Loops:
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
             fetching=_fetching(settings),
+            walls=Walls(
+                settings.isolation.blocked,
+                settings.isolation.gateway_cidrs,
+                settings.isolation.gateway_namespaces,
+            ),
             storage=Storage(
                 settings.volumes.storage_class, settings.volumes.access_mode, settings.volumes.size
             ),

@@ -7,6 +7,7 @@ Secrets are named by file, never written into the settings.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import types
 import typing
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from nosana_operator.runtime.errors import SettingsError
+from nosana_operator.workload import DEFAULT_BLOCKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,19 @@ class FetchSettings:
     mirrors: Mapping[str, str] = field(default_factory=dict)
     """Beginnings of URLs (https://huggingface.co, https://registry.ollama.ai, s3://bucket, …), and what is
     asked in their place. They see the credentials of the jobs that use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationSettings:
+    """What ops may reach, and who may reach them. As far as the cluster's network enforces NetworkPolicies."""
+
+    blocked: tuple[str, ...] = DEFAULT_BLOCKED
+    """Ranges that ops do not reach, besides the addresses of nodes and their pods; add those of Services where
+    they are public ones."""
+    gateway_cidrs: tuple[str, ...] = ()
+    """Who reaches exposed ports: the Ingress controller, and the operator for health checks."""
+    gateway_namespaces: tuple[str, ...] = ()
+    """The same by namespace. With neither, exposed ports are open to all that reaches pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,7 @@ class Settings:
     exposure: ExposureSettings = ExposureSettings()
     fetch: FetchSettings = field(default_factory=FetchSettings)
     volumes: VolumeSettings = VolumeSettings()
+    isolation: IsolationSettings = IsolationSettings()
     networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
     """By the name that a NosanaMarket's `spec.network` gives."""
 
@@ -211,6 +227,12 @@ def parse_settings(text: str) -> Settings:
     for name in ("jobs", "markets", "runs"):
         if getattr(settings.workers, name) < 1:
             raise _bad(f"workers.{name}", "at least 1 is needed")
+    for name, ranges in (
+        ("blocked", settings.isolation.blocked),
+        ("gatewayCidrs", settings.isolation.gateway_cidrs),
+    ):
+        for index, cidr in enumerate(ranges):
+            _check_range(f"isolation.{name}[{index}]", cidr)
     if not _QUANTITY.fullmatch(settings.volumes.size):
         raise _bad("volumes.size", "a quantity like 10Gi is needed")
     if not 0 <= settings.metrics.port <= 65535:
@@ -312,6 +334,13 @@ def _scalar(path: str, wanted: type[Any], data: Any) -> Any:
     if key in _ADDRESSES and not _ADDRESS.fullmatch(data):
         raise _bad(path, "a Solana address in base58 is needed")
     return data
+
+
+def _check_range(path: str, cidr: str) -> None:
+    try:
+        ipaddress.ip_network(cidr)
+    except ValueError as error:
+        raise _bad(path, f"{error}; a range like 10.0.0.0/8 is needed") from None
 
 
 def _check_url(path: str, url: str, schemes: tuple[str, ...]) -> None:

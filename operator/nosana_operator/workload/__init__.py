@@ -17,9 +17,11 @@ from nosana_operator.workload.objects import literal_context, objects, op_object
 from nosana_operator.workload.pod import CONTAINER, GRACE_SECONDS, build_pod
 from nosana_operator.workload.resources import FETCHER
 from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported
+from nosana_operator.workload.walls import DEFAULT_BLOCKED, Walls, namespace_walls, node_ranges
 
 __all__ = [
     "CONTAINER",
+    "DEFAULT_BLOCKED",
     "DEFAULT_MIRRORS",
     "FETCHER",
     "GRACE_SECONDS",
@@ -29,6 +31,7 @@ __all__ = [
     "GpuDemand",
     "JobContext",
     "Storage",
+    "Walls",
     "aliases",
     "build_ingresses",
     "build_names",
@@ -37,6 +40,8 @@ __all__ = [
     "gpu_demand",
     "host_name",
     "literal_context",
+    "namespace_walls",
+    "node_ranges",
     "objects",
     "op_endpoints",
     "op_name",

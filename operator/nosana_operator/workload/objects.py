@@ -12,6 +12,7 @@ from nosana_operator.workload.pod import build_pod
 from nosana_operator.workload.registry import build_pull_secret
 from nosana_operator.workload.resources import build_fetch_secret
 from nosana_operator.workload.storage import build_claim
+from nosana_operator.workload.walls import job_walls
 
 
 def literal_context(ctx: JobContext) -> Context:
@@ -57,6 +58,7 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
     args = run_args(ctx, op_index)
     ports = exposed_ports(args)
     return [
+        *job_walls(ctx),
         *([build_names_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),
@@ -67,8 +69,12 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
 
 
 def objects(ctx: JobContext) -> list[Body]:
-    """All objects of a job, op by op in the definition's order. Raises as `op_objects`."""
-    return [body for index in range(len(ctx.definition.ops)) for body in op_objects(ctx, index)]
+    """All objects of a job, op by op in the definition's order, each once. Raises as `op_objects`."""
+    made: dict[tuple[str, str], Body] = {}
+    for index in range(len(ctx.definition.ops)):
+        for body in op_objects(ctx, index):
+            made.setdefault((body["kind"], body["metadata"]["name"]), body)
+    return list(made.values())
 
 
 def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:

@@ -24,6 +24,7 @@ from nosana_operator.workload.registry import pull, pull_policy
 from nosana_operator.workload.resources import fetched
 from nosana_operator.workload.restart import restart
 from nosana_operator.workload.storage import mounts, storage_affinity, storage_labels, volumes
+from nosana_operator.workload.walls import LABEL_EXPOSED
 
 CONTAINER: Final = "op"
 """The name of an op's container: where its exit code and log are read."""
@@ -31,6 +32,11 @@ GRACE_SECONDS: Final = 10
 """Between SIGTERM and SIGKILL; the grace of Docker and Podman, which ops are written for."""
 _SHARED_MEMORY: Final = parse_quantity("4Gi")
 
+# An op cannot be moved: whoever makes room or saves nodes leaves it where it is.
+_STAYS: Final = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
 # The operator decides what becomes of an op on a node that went silent, not the node controller's timer.
 _UNTIL_TOLD: Final = tuple(
     Toleration(key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute")
@@ -52,9 +58,12 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
         ANNOTATION_OP_ID: ctx.op(op_index).id,
         **({ANNOTATION_ATTEMPT: str(attempt)} if attempt else {}),
         **({ANNOTATION_TRIES: str(policy.tries)} if policy.tries else {}),
+        **_STAYS,
     }
     metadata["finalizers"] = [FINALIZER_OP]
     metadata["labels"] |= storage_labels(ctx, args)
+    if exposed_ports(args):
+        metadata["labels"][LABEL_EXPOSED] = "true"
     placement = _placement(ctx, gpu=ctx.uses_gpu(args))
     if near := storage_affinity(ctx, args):
         placement["affinity"] = placement.get("affinity", {}) | near

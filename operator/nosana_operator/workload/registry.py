@@ -64,5 +64,12 @@ def pull(ctx: JobContext, op_index: int, args: RunArgs) -> dict[str, Any]:
 
 
 def pull_policy(args: RunArgs) -> str:
-    """An image behind a login is asked for each time: the node may have it from somebody else's pull."""
-    return "Always" if has_login(args) else "IfNotPresent"
+    """Whether the registry is asked again for an image that the node has.
+
+    Behind a login it is: the node may have it from somebody else's pull. So it is for a tag that moves by its
+    nature.
+    """
+    name, _, digest = args.image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    moves = not digest and tag in ("", "latest")
+    return "Always" if moves or has_login(args) else "IfNotPresent"

@@ -1,0 +1,137 @@
+"""What keeps ops apart from all else in the cluster, and from being moved: policies that exist before a pod.
+
+They are made once per namespace, for all pods of all jobs there: a job of one op costs nothing more. A job of
+several ops gets one policy of its own, by which they reach each other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nosana_operator.api import LABEL_JOB_UID
+from nosana_operator.definition import RunArgs
+from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.metadata import Body, job_child
+
+LABEL_EXPOSED: Final = "nosana.io/exposed"
+"""On pods whose op exposes ports."""
+DEFAULT_BLOCKED: Final = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+)
+"""Private, link-local (cloud metadata among them), carrier-grade, loopback, multicast and reserved ranges."""
+_NAME: Final = "nosana-jobs"
+_PODS: Final = {"app.kubernetes.io/name": "nosana-job", "app.kubernetes.io/managed-by": "nosana-operator"}
+_NODE_LOCAL_DNS: Final = ("169.254.20.10/32", "fd00::10/128")
+_DNS_PORTS: Final = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+_ALL_OF_THEM: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """From the settings: what ops may not reach, and who reaches their exposed ports."""
+
+    blocked: tuple[str, ...] = DEFAULT_BLOCKED
+    gateway_cidrs: tuple[str, ...] = ()
+    gateway_namespaces: tuple[str, ...] = ()
+    """With neither of the two, exposed ports are open to all: who the gateway is, is not known."""
+
+
+def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Addresses of nodes and of the pods on them, as far as the nodes tell."""
+    found = set()
+    for node in nodes:
+        found |= set((node.get("spec") or {}).get("podCIDRs") or ())
+        for entry in (node.get("status") or {}).get("addresses") or ():
+            if entry.get("type") in ("InternalIP", "ExternalIP"):
+                address = ipaddress.ip_address(entry["address"])
+                found.add(f"{address}/{address.max_prefixlen}")
+    return sorted(found)
+
+
+def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[Body]:
+    """The policies of all jobs' pods in a namespace; `nodes` as `node_ranges` gives it."""
+    ways_out = [
+        {
+            "to": [
+                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
+                *({"ipBlock": {"cidr": cidr}} for cidr in _NODE_LOCAL_DNS),
+            ],
+            "ports": list(_DNS_PORTS),
+        },
+        {"to": list(_internet((*walls.blocked, *nodes)))},
+    ]
+    sources: list[Body] = [{"ipBlock": {"cidr": cidr}} for cidr in walls.gateway_cidrs]
+    sources += [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+        for name in walls.gateway_namespaces
+    ]
+    return [
+        _policy(
+            _metadata(namespace, _NAME),
+            _PODS,
+            {"policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": ways_out},
+        ),
+        _policy(
+            _metadata(namespace, f"{_NAME}-exposed"),
+            {**_PODS, LABEL_EXPOSED: "true"},
+            {"policyTypes": ["Ingress"], "ingress": [{"from": sources} if sources else {}]},
+        ),
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": _metadata(namespace, _NAME),
+            # An op cannot be moved. Pods without a controller are counted only against a whole number.
+            "spec": {"minAvailable": _ALL_OF_THEM, "selector": {"matchLabels": dict(_PODS)}},
+        },
+    ]
+
+
+def job_walls(ctx: JobContext) -> list[Body]:
+    """How the ops of a job reach each other; nothing for a job of one op."""
+    if sum(1 for op in ctx.definition.ops if isinstance(op.args, RunArgs)) < 2:
+        return []
+    own = {LABEL_JOB_UID: ctx.uid}
+    peers = [{"podSelector": {"matchLabels": own}}]
+    rules = {"policyTypes": ["Ingress", "Egress"], "ingress": [{"from": peers}], "egress": [{"to": peers}]}
+    return [_policy(job_child(ctx, f"{ctx.name}-ops"), own, rules)]
+
+
+def _internet(blocked: Iterable[str]) -> Iterator[Body]:
+    ranges = [ipaddress.ip_network(cidr) for cidr in blocked]
+    old = ipaddress.collapse_addresses(r for r in ranges if isinstance(r, ipaddress.IPv4Network))
+    new = ipaddress.collapse_addresses(r for r in ranges if isinstance(r, ipaddress.IPv6Network))
+    for everything, excepted in (("0.0.0.0/0", [str(r) for r in old]), ("::/0", [str(r) for r in new])):
+        yield {"ipBlock": {"cidr": everything, **({"except": excepted} if excepted else {})}}
+
+
+def _policy(metadata: Body, pods: Mapping[str, str], rules: Body) -> Body:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {"podSelector": {"matchLabels": dict(pods)}, **rules},
+    }
+
+
+def _metadata(namespace: str, name: str) -> Body:
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": {"app.kubernetes.io/managed-by": "nosana-operator"},
+    }
