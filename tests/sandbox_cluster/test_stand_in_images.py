@@ -14,9 +14,10 @@ from nosana_sandbox.images.references import full_name
 from nosana_sandbox.images.rootfs import base_files
 from nosana_sandbox.images.stand_ins import (
     CATALOGUE,
+    OWN_PROGRAM,
+    SERVES,
     StandIn,
     exposed_ports,
-    serves,
     stand_ins_for,
     started_programs,
 )
@@ -157,8 +158,35 @@ def definition(*operations: dict[str, Any]) -> dict[str, Any]:
 def test_an_image_that_starts_itself_gets_an_entrypoint() -> None:
     for cmd in (None, [], ["--model", "x", "--port", "9000"]):
         (made,) = stand_ins_for([definition({"image": "vllm/vllm", "cmd": cmd, "expose": 9000})])
-        assert made.entrypoint == ("/usr/local/bin/stand-in",)
-        assert made.programs["/usr/local/bin/stand-in"] == serves(9000)
+        assert made.entrypoint == (OWN_PROGRAM,)
+        assert made.programs == {OWN_PROGRAM: SERVES}
+        assert made.ports == (9000,)
+
+
+def test_a_server_says_what_health_checks_expect() -> None:
+    checks = [
+        {"type": "http", "method": "GET", "path": "/ready?x=1", "expected_status": 204},
+        {"type": "http", "method": "POST", "path": "/v1/chat", "expected_status": 200},
+        {"type": "websocket", "expected_response": "hello"},
+    ]
+    expose = [{"port": 9000, "health_checks": checks}, {"port": "%%global.variables.P%%"}]
+    (made,) = stand_ins_for([definition({"image": "a", "expose": expose})])
+    assert made.statuses == {"9000 GET /ready?x=1": 204}
+    assert made.greetings == {"9000": "hello"}
+
+
+def test_what_serves_for_one_definition_serves_for_all() -> None:
+    one, other = {"image": "a", "cmd": ["run"]}, {"image": "a", "cmd": ["run"], "expose": [1, 2]}
+    (made,) = stand_ins_for([definition(one), definition(other), definition({**other, "expose": 3})])
+    assert made.programs["/usr/local/bin/run"] == SERVES
+    assert made.ports == (1, 2, 3)
+
+
+def test_a_program_of_the_images_own_folder_is_there() -> None:
+    ops = [{"image": "a", "cmd": ["./check"]}, {"image": "b", "cmd": ["./run"], "work_dir": "/app"}]
+    here, there = stand_ins_for([definition(*ops)])
+    assert here.programs.keys() == {OWN_PROGRAM, "/check"}
+    assert there.programs.keys() == {OWN_PROGRAM, "/app/run"}
 
 
 def test_one_image_in_several_operations_has_the_programs_of_all() -> None:

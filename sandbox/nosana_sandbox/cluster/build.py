@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,9 @@ PROGRAMS: Final = (
     Program("coredns", {"coredns": "."}),
 )
 
+STAND_IN: Final = Program("standin", {"standin": "."})
+"""The server in stand-in images; kept apart, so that a change to it builds nothing else anew."""
+
 
 def cache_folder() -> Path:
     """Return where built programs are kept: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
@@ -88,40 +91,53 @@ def cache_folder() -> Path:
 
 def cache_key() -> str:
     """Name of the folder for today's versions; its last part changes with every file that the build reads."""
+    versions = f"k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-coredns-{COREDNS_VERSION}"
+    return f"{versions}-{_digest(PROGRAMS)}"
+
+
+def _digest(programs: Sequence[Program]) -> str:
     digest = hashlib.sha256()
-    for program in PROGRAMS:
+    for program in programs:
         digest.update(repr((program.module, sorted(program.outputs.items()), program.version_flags)).encode())
         for file in sorted((GO_MODULES / program.module).iterdir()):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    versions = f"k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-coredns-{COREDNS_VERSION}"
-    return f"{versions}-{digest.hexdigest()[:8]}"
+    return digest.hexdigest()[:8]
 
 
 def ensure_programs(report: Report) -> Path:
-    """Return the folder that holds the built programs; build what the cache lacks.
+    """Return the folder that holds the cluster's programs; build what the cache lacks.
 
     Safe under concurrent runs (the second waits for the first) and against being killed: a program appears
     under its name only when it is whole. Raises `BuildError`.
     """
-    folder = cache_folder() / cache_key() / "bin"
-    if not _missing(folder):
+    return _ensure(PROGRAMS, cache_key(), "; about 5 to 10 minutes on 2 cores, once", report)
+
+
+def ensure_stand_in(report: Report) -> Path:
+    """Return the program of stand-in images, under the same promises as `ensure_programs`."""
+    return _ensure((STAND_IN,), f"standin-{_digest((STAND_IN,))}", "", report) / "standin"
+
+
+def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report) -> Path:
+    folder = cache_folder() / key / "bin"
+    if not _missing(programs, folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder.parent / "lock", report):
-        lacking = [program for program in PROGRAMS if any(o in _missing(folder) for o in program.outputs)]
+        lacking = [p for p in programs if _missing((p,), folder)]
         if lacking:
             go = _find_go(report)
             report(
                 "building the cluster's programs from source, because this machine has not built these "
-                "versions yet; about 5 to 10 minutes on 2 cores, once"
+                f"versions yet{how_long}"
             )
             for program in lacking:
                 _build(go, program, folder, report)
     return folder
 
 
-def _missing(folder: Path) -> set[str]:
-    return {o for program in PROGRAMS for o in program.outputs if not (folder / o).is_file()}
+def _missing(programs: Sequence[Program], folder: Path) -> set[str]:
+    return {o for program in programs for o in program.outputs if not (folder / o).is_file()}
 
 
 @contextmanager

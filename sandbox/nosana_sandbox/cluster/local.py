@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nosana_sandbox.cluster import cgroups, teardown
-from nosana_sandbox.cluster.build import Report, ensure_programs
+from nosana_sandbox.cluster.build import Report, ensure_programs, ensure_stand_in
 from nosana_sandbox.cluster.errors import ClusterError
 from nosana_sandbox.cluster.expose import expose_in_cluster
 from nosana_sandbox.cluster.inside import inside
@@ -106,7 +106,7 @@ class LocalCluster:
     def load_images(self, stand_ins: Iterable[StandIn]) -> None:
         """Make stand-in images available under their full names; one that is there is replaced."""
         machine = prepare(self._report)
-        base = base_layer(machine.busybox)
+        base = base_layer(machine.busybox, ensure_stand_in(self._report))
         self.provide_images(stand_in.build(base) for stand_in in stand_ins)
 
     def provide_images(self, images: Iterable[Image]) -> None:

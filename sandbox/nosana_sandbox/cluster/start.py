@@ -18,7 +18,7 @@ from typing import Final
 
 from nosana_sandbox.cluster import cgroups, config, registry, tunables
 from nosana_sandbox.cluster import layout as at
-from nosana_sandbox.cluster.build import Report
+from nosana_sandbox.cluster.build import Report, ensure_stand_in
 from nosana_sandbox.cluster.errors import KubectlError, StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.inside import inside, make_network
@@ -133,7 +133,7 @@ class Start:
                 config.containerd(node, self._machine.cni, self._layout.mirrors),
             )
             self._spawn(f"containerd-{node.index}", ["--config", str(toml)], program="containerd")
-        base = base_layer(self._machine.busybox)
+        base = base_layer(self._machine.busybox, ensure_stand_in(self._report))
         pause = Image(config.PAUSE_IMAGE, (base,), ("sleep", str(2**31 - 1)), environment={"PATH": PATH})
         for node in self._layout.nodes:
             self._wait(f"containerd of {node.name}", node.containerd_socket.exists, NODE_TIMEOUT)

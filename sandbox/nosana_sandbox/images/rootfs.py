@@ -1,4 +1,4 @@
-"""The root file system that all stand-in images share: Debian's static BusyBox and the least a program needs.
+"""The root file system that all stand-in images share: Debian's static BusyBox, a server, and the least there is.
 
 It has a real shell with the usual small programs. Static BusyBox cannot look up names, except by `nslookup`,
 and Debian's `wget` dies of a time limit. Jobs do both, so `wget` is a script around it.
@@ -63,10 +63,15 @@ exec ${limit:+timeout "$limit"} busybox wgot "$@"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def base_layer(busybox: Path) -> bytes:
-    """Return the layer made of the static BusyBox at `busybox`."""
+SERVER: Final = "/usr/lib/stand-in/server"
+"""Where the layer has the server."""
+
+
+def base_layer(busybox: Path, server: Path) -> bytes:
+    """Return the layer made of the static BusyBox at `busybox` and of `sandbox/gobuild/standin`, as built."""
     applets = subprocess.run((busybox, "--list"), capture_output=True, text=True, check=True).stdout.split()
-    return layer(base_files(busybox.read_bytes(), applets))
+    files = base_files(busybox.read_bytes(), applets)
+    return layer({**files, SERVER.lstrip("/"): File(server.read_bytes(), 0o755)})
 
 
 def base_files(busybox: bytes, applets: list[str]) -> dict[str, File]:

@@ -8,6 +8,7 @@ A stand-in has the programs that its callers start, each a shell script with one
 from __future__ import annotations
 
 import html
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,20 +18,55 @@ from typing import Any, Final
 
 from nosana_sandbox.images.archive import File, Image, Login, layer, script
 from nosana_sandbox.images.references import full_name
-from nosana_sandbox.images.rootfs import PATH
+from nosana_sandbox.images.rootfs import PATH, SERVER
 
-PAGES: Final = ("", "lab", "tree")
-"""Paths at which a server shows its page; others are not found."""
+OWN_PROGRAM: Final = "/usr/local/bin/stand-in"
+"""In every image with a program at all: what starts when the image is left to itself.
+
+A script that was fetched begins with this word when it is a stand-in as well, so it starts this too.
+"""
+
+SERVES: Final = f"""\
+#!/bin/sh
+# Takes any arguments, as the real program's command line has; of them only a port counts.
+ports=$(cat /srv/ports)
+more=${{ports%% *}}
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --port=* | --listen-port=*) more=${{1#*=}} ;;
+    --port | --listen-port) more=$2 ;;
+  esac
+  shift
+done
+case " $ports " in
+  *" $more "*) ;;
+  *) ports="${{ports:+$ports }}$more" ;;
+esac
+{SERVER} -answers /srv/answers.json $ports &
+server=$!
+# As the first process it would else not hear the signal.
+trap 'kill $server; echo "told to end"; exit 0' TERM INT
+echo "answering on port $ports"
+wait $server
+"""
+"""A program that answers HTTP on the image's ports, and on one its arguments name, until told to end."""
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """A stand-in for `image` (as a definition writes it); `programs` maps absolute paths to shell scripts."""
+    """A stand-in for `image` (as a definition writes it); `programs` maps absolute paths to shell scripts.
+
+    `ports` are those on which its servers answer; `statuses` the HTTP statuses other than 200, by "PORT METHOD
+    PATH"; `greetings` the first messages of WebSockets, by port.
+    """
 
     image: str
     programs: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    greetings: Mapping[str, str] = field(default_factory=dict)
     login: Login | None = None
     """Who may pull it; None is everybody."""
 
@@ -38,8 +74,9 @@ class StandIn:
         """Return the image on top of the layer `base` that all of them share."""
         files: dict[str, File] = {path.lstrip("/"): script(text) for path, text in self.programs.items()}
         if files:
-            page = _page(self.image).encode()
-            files |= {str(PurePosixPath("srv", path, "index.html")): File(page) for path in PAGES}
+            answers = {"page": _page(self.image), "statuses": self.statuses, "greetings": self.greetings}
+            files["srv/answers.json"] = File(json.dumps(answers, sort_keys=True).encode())
+            files["srv/ports"] = File(" ".join(map(str, self.ports)).encode())
         return Image(
             full_name(self.image),
             (base, layer(files)) if files else (base,),
@@ -50,26 +87,9 @@ class StandIn:
         )
 
 
-def serves(port: int) -> str:
-    """Return a program that answers HTTP on `port`, or on the port its arguments name, until told to end."""
-    return f"""\
-#!/bin/sh
-# Takes any arguments, as the real program's command line has; of them only the port counts.
-port={port}
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --port=* | --listen-port=*) port=${{1#*=}} ;;
-    --port | --listen-port) port=$2 ;;
-  esac
-  shift
-done
-httpd -f -p "$port" -h /srv &
-server=$!
-# As the first process it would else not hear the signal.
-trap 'kill $server; echo "told to end"; exit 0' TERM INT
-echo "answering on port $port"
-wait $server
-"""
+def server(image: str, port: int, program: str, **more: Any) -> StandIn:
+    """Return a stand-in whose `program` answers on `port`."""
+    return StandIn(image, {program: SERVES, OWN_PROGRAM: SERVES}, ports=(port,), **more)
 
 
 def prints(text: str) -> str:
@@ -97,13 +117,11 @@ wait $sleeper
 CATALOGUE: Final = (
     StandIn("ubuntu", cmd=("/bin/bash",)),
     StandIn("busybox", cmd=("/bin/sh",)),
-    StandIn(
-        "docker.io/nosana/tensorflow-jupyter:2.0.0",
-        {"/usr/local/bin/jupyter": serves(8888)},
-        cmd=("jupyter", "lab"),
+    server(
+        "docker.io/nosana/tensorflow-jupyter:2.0.0", 8888, "/usr/local/bin/jupyter", cmd=("jupyter", "lab")
     ),
-    StandIn("nginx", {"/usr/sbin/nginx": serves(80)}, cmd=("nginx", "-g", "daemon off;")),
-    StandIn("sandbox.invalid/server:1", {"/usr/local/bin/serve": serves(8080)}, entrypoint=("serve",)),
+    server("nginx", 80, "/usr/sbin/nginx", cmd=("nginx", "-g", "daemon off;")),
+    server("sandbox.invalid/server:1", 8080, "/usr/local/bin/serve", entrypoint=("serve",)),
     StandIn("sandbox.invalid/printer:1", {"/usr/local/bin/print": prints("hello")}, entrypoint=("print",)),
     StandIn("sandbox.invalid/failing:1", {"/usr/local/bin/fail": fails(3)}, entrypoint=("fail",)),
     StandIn("sandbox.invalid/sleeper:1", {"/usr/local/bin/sleeper": sleeps(3600)}, entrypoint=("sleeper",)),
@@ -143,11 +161,19 @@ def _container_arguments(definitions: Iterable[Mapping[str, Any]]) -> Iterator[M
 
 
 def _both(one: StandIn, other: StandIn) -> StandIn:
+    programs = dict(one.programs)
+    for path, text in other.programs.items():
+        # What serves for one serves for all: only then can everybody reach it.
+        if text == SERVES or path not in programs:
+            programs[path] = text
     return StandIn(
         one.image,
-        {**other.programs, **one.programs},
+        programs,
         one.entrypoint or other.entrypoint,
         one.cmd or other.cmd,
+        tuple(dict.fromkeys((*one.ports, *other.ports))),
+        {**one.statuses, **other.statuses},
+        {**one.greetings, **other.greetings},
         # Private only when nobody takes it for public.
         one.login and other.login,
     )
@@ -167,17 +193,41 @@ def _login(arguments: Mapping[str, Any]) -> Login | None:
 
 def _fitting(image: str, arguments: Mapping[str, Any]) -> StandIn:
     """Make a stand-in that can be started the way these arguments start it."""
-    ports = exposed_ports(arguments.get("expose"))
-    behaviour = serves(ports[0]) if ports else prints(f"stand-in for {image}:")
-    own = "/usr/local/bin/stand-in"
-    programs = {own: behaviour}
+    ports = tuple(exposed_ports(arguments.get("expose")))
+    behaviour = SERVES if ports else prints(f"stand-in for {image}:")
+    programs = {OWN_PROGRAM: behaviour}
     entrypoint, cmd = _words(arguments.get("entrypoint")), arguments.get("cmd")
     started = [*entrypoint, *_words(cmd)] if entrypoint or not isinstance(cmd, str) else ["sh", "-c", cmd]
+    folder = arguments.get("work_dir")
     for name in started_programs(started):
-        programs[name if name.startswith("/") else f"/usr/local/bin/{name}"] = behaviour
+        home = "/usr/local/bin" if "/" not in name else folder if isinstance(folder, str) else "/"
+        programs[str(PurePosixPath(home, name))] = behaviour
     # What begins with a dash, or nothing at all, is given to a program that the image itself starts.
     starts_itself = not started or started[0].startswith("-")
-    return StandIn(image, programs, entrypoint=(own,) if starts_itself else ())
+    statuses, greetings = _answers(arguments.get("expose"))
+    return StandIn(
+        image,
+        programs,
+        entrypoint=(OWN_PROGRAM,) if starts_itself else (),
+        ports=ports,
+        statuses=statuses,
+        greetings=greetings,
+    )
+
+
+def _answers(expose: Any) -> tuple[dict[str, int], dict[str, str]]:
+    """Return what health checks want to hear: `statuses` and `greetings` of a stand-in."""
+    statuses: dict[str, int] = {}
+    greetings: dict[str, str] = {}
+    for entry in expose if isinstance(expose, list) else [expose]:
+        checks = entry.get("health_checks") if isinstance(entry, Mapping) else None
+        for check in checks if isinstance(checks, list) else []:
+            match check:
+                case {"type": "http", "path": str(path), "expected_status": int(status)} if status != 200:
+                    statuses[f"{entry.get('port')} {check.get('method', 'GET')} {path}"] = status
+                case {"type": "websocket", "expected_response": str(text)}:
+                    greetings[str(entry.get("port"))] = text
+    return statuses, greetings
 
 
 def exposed_ports(expose: Any) -> list[int]:
@@ -209,13 +259,15 @@ def started_programs(words: list[str]) -> list[str]:
     if not words:
         return []
     if words[0] in _SHELLS:
-        found = _COMMAND.findall(words[2]) if len(words) > 2 and words[1] == "-c" else words[1:2]
+        # A script beside it is one that the definition has fetched.
+        scripts = [word for word in words[1:2] if not word.startswith("./")]
+        found = _COMMAND.findall(words[2]) if len(words) > 2 and words[1] == "-c" else scripts
     else:
         found = words[:1]
     return [
         name
         for name in dict.fromkeys(found)
-        if re.fullmatch(r"[A-Za-z_/][\w./+-]*", name)
+        if re.fullmatch(r"(?:\./)?[A-Za-z_/][\w./+-]*", name)
         and name not in _SHELLS
         and name not in _KEYWORDS
         and PurePosixPath(name).name not in _SHARED
