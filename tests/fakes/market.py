@@ -6,7 +6,6 @@ import base64
 import copy
 import hashlib
 import json
-import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -317,22 +316,24 @@ class MarketLab:
         price: int = 10,
         hosts: int = 1,
         gpus: int = 2,
-        seed: int = 0,
         market: Body | None = None,
         seconds: Callable[[], float] = lambda: 5.0,
+        kube: FakeKube | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.random = random.Random(seed)
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.begin: Beginning = beginning(price, hosts)
         self.chain_ahead = 3.0
         self.ledger = Ledger(self.begin.accounts, lambda: self.clock.now().timestamp() + self.chain_ahead)
-        self.kube = FakeKube(now=self.clock.now)
+        self.kube = kube or FakeKube(now=self.clock.now)
         self.events = RecordedEvents()
         self.metrics = RecordedSettlements()
         self.pins = FakePins()
         self.rpc = FakeRpc(self.ledger)
         self.rpc.before_send = self._intent_first
         self.jobs = StandInJobs(self.kube, self.clock, seconds)
+        self.stands_in = kube is None
+        """No job controller works on that API."""
         self.posted: list[Posted] = []
         self.watch_lag: Callable[[], int] = lambda: 0
         """Looks of the watch by which the cache is behind, for each change."""
@@ -424,7 +425,8 @@ class MarketLab:
         self.later = [one for one in self.later if one[0] > now]
         for _, act in ripe:
             act()
-        self.jobs.step()
+        if self.stands_in:
+            self.jobs.step()
         for process in list(self.processes):
             try:
                 await process.slot()
@@ -576,7 +578,9 @@ class MarketLab:
         found = self.ledger.account(self.begin.market, self.ledger.slot_of(Confirmed))
         assert found is not None
         market = Market.decode(found.data)
-        return market.queue_type == QUEUE_NODE and any(key.pubkey() in market.queue for key in self.begin.hosts)
+        return market.queue_type == QUEUE_NODE and any(
+            key.pubkey() in market.queue for key in self.begin.hosts
+        )
 
     def slots(self) -> Body:
         """status.slots."""

@@ -88,7 +88,6 @@ class Storm:
             price=self.plan.price,
             hosts=self.plan.hosts,
             gpus=self.plan.gpus,
-            seed=seed,
             market={"onBadDefinition": self.plan.on_bad_definition},
             seconds=lambda: self.rng.uniform(0, 12),
         )

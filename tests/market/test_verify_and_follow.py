@@ -117,6 +117,7 @@ def test_every_field_of_the_spec_is_compared(field: str) -> None:
             "runtimeClassName": "privileged",
             "exposure": {"domain": "evil.example"},
             "nodeLossPolicy": "Fail",
+            "suspend": True,
             "onNoCapacity": "Wait",
         }
     )
