@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from nosana_operator.api import LABEL_OP
-from nosana_operator.jobs.fetch import Fetch, fetch_of
+from nosana_operator.errors import Unavailable
+from nosana_operator.jobs.fetch import Fetch, Progress, fetch_of, progress_sentence, with_progress
 from nosana_operator.jobs.observe import Observer
 
 STAMP = "2026-01-02T03:04:05Z"
@@ -85,3 +87,52 @@ def test_while_it_fetches_the_op_has_not_ended() -> None:
     view = seen(status({"running": {"startedAt": STAMP}}))
     assert (view.ended, view.started_at, view.trouble[0]) == (None, None, "Fetching")
     assert seen(status(ended(0))).fetched_at is not None
+
+
+LINE = b'{"event": "fetching", "bytes": 1200000000, "total": 14900000000, "rate": 120500000, "files": 3, "of": 8}'
+SENTENCE = "fetching its resources: 1.2 GB of 14.9 GB, 120.5 MB/s, 3 of 8 files"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (LINE + b"\n", SENTENCE),
+        (
+            b'{"event": "fetching", "bytes": 5, "total": null, "rate": 0, "files": 0, "of": 1}',
+            "fetching its resources: 5 B, 0 B/s, 0 of 1 files",
+        ),
+        (b'{"event": "retrying", "file": "x", "message": "busy", "seconds": 1}', None),
+        (b"[1]", None),
+        (b"", None),
+        (b"\xff{", None),
+    ],
+)
+def test_progress_sentence(line: bytes, sentence: str | None) -> None:
+    assert progress_sentence(line) == sentence
+
+
+class Logs:
+    def __init__(self, *answers: bytes | Exception) -> None:
+        self.answers = list(answers)
+
+    async def read_logs(self, *_: object, **__: object) -> bytes:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_long_fetch_is_asked_now_and_then() -> None:
+    kube: Any = Logs(LINE, Unavailable("no answer"), LINE.replace(b"1200000000", b"2400000000"))
+    pod = replace(seen(status({"running": {"startedAt": STAMP}})), trouble_since=NOW)
+    known: dict[str, Progress] = {}
+    said = []
+    for seconds in (0, 4, 10, 12, 20, 30):
+        told = await with_progress(kube, "jobs", {0: pod}, known, NOW + timedelta(seconds=seconds))
+        said.append(told[0].trouble[1])  # type: ignore[index]
+    plain, further = "its resources are being fetched", SENTENCE.replace("1.2 GB", "2.4 GB")
+    assert said == [plain, plain, SENTENCE, SENTENCE, SENTENCE, further]
+    assert kube.answers == []
+    over = replace(pod, trouble=None)
+    assert await with_progress(kube, "jobs", {0: over}, known, NOW) == {0: over}
+    assert known == {}

@@ -30,6 +30,7 @@ from nosana_operator.jobs.captures import known
 from nosana_operator.jobs.decide import decide
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
+from nosana_operator.jobs.fetch import LOOK_EVERY, Progress, is_fetching, with_progress
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
 from nosana_operator.jobs.ops import LIVE
@@ -50,6 +51,7 @@ from nosana_operator.jobs.view import JobView, PodView
 
 log = logging.getLogger(__name__)
 
+_FETCH_LOOK: Final = LOOK_EVERY.total_seconds()
 _ROUNDS: Final = 8
 """Decisions made anew in one reconcile; each round does something that is not done twice."""
 
@@ -61,6 +63,7 @@ class _Memory:
     uid: str
     observer: Observer = field(default_factory=Observer)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    fetches: dict[str, Progress] = field(default_factory=dict)
 
 
 class JobController:
@@ -114,7 +117,10 @@ class JobController:
             view = await self._gather(body, spec, status, memory)
             decision = decide(view)
             if not decision.before:
-                return await self._finish(key, view, decision, memory)
+                after = await self._finish(key, view, decision, memory)
+                if any(is_fetching(pod) for pod in view.pods.values()):
+                    return _FETCH_LOOK if after is None else min(after, _FETCH_LOOK)
+                return after
             for effect in decision.before:
                 log.info("%s", type(effect).__name__, extra=_fields(body))
                 await self._actor.before(view, effect, memory.outcomes)
@@ -175,7 +181,8 @@ class JobController:
         )
         if view.over:
             return view
-        view = replace(view, definition=self._loader.state(body, spec))
+        fetched = await with_progress(self._kube, body["metadata"]["namespace"], pods, memory.fetches, now)
+        view = replace(view, pods=fetched, definition=self._loader.state(body, spec))
         key = (view.meta["namespace"], view.meta["name"])
         return replace(view, health=self._monitor.look(view.meta["uid"], key, targets(view)))
 

@@ -52,8 +52,9 @@ class Kube(Protocol):
         previous: bool = False,
         timestamps: bool = True,
         limit_bytes: int | None = None,
+        tail_lines: int | None = None,
     ) -> bytes:
-        """From the log's beginning; `previous`: of the container before its last restart.
+        """From the log's beginning, or its last lines; `previous`: of the container before its last restart.
 
         NotFound, Refused: there is none; Unavailable: no answer.
         """
