@@ -131,3 +131,10 @@ def test_nothing_to_warn_about(definition: dict[str, Any]) -> None:
 
 def test_a_refused_definition_has_no_advice() -> None:
     assert validate(_whole(_op(cmd=["echo hi"]), foo=1)).warnings == ()
+
+
+def test_a_restart_that_never_comes() -> None:
+    check = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "restart_on_failure": True}
+    port = {"port": 80, "health_checks": [{**check, "continuous": False}, {**check, "continuous": True}]}
+    told = [w.path for w in validate(_whole(_op(expose=[port]))).warnings if "never restarts" in w.message]
+    assert told == ["ops[0].args.expose[0].health_checks[0].restart_on_failure"]

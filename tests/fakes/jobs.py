@@ -211,7 +211,9 @@ class Lab:
         """Whether a task beside the queue is at work, and not merely waiting for time to pass."""
         entries = self.controller._loader._entries.values()
         tasks = [e.task for e in entries if e.task is not None]
-        tasks += [t for job in self.controller._monitor._jobs.values() for w in job.values() for t in w.tasks]
+        tasks += [
+            t for job in self.controller._monitor._jobs.values() for w in job.ops.values() for t in w.tasks
+        ]
         return sum(not task.done() for task in tasks) > len(self.sleepers)
 
     def _pass_time(self) -> None:

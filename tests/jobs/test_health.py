@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
 import pytest
 
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
-from nosana_operator.definition import HealthCheck, HttpHealthCheck, WebSocketHealthCheck
+from fakes.world import FakeClock, FakeProber
+from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port, WebSocketHealthCheck
 from nosana_operator.errors import Refused, Unavailable
 from nosana_operator.jobs.health import (
     Answer,
@@ -20,6 +22,7 @@ from nosana_operator.jobs.health import (
     next_round,
     request_body,
 )
+from nosana_operator.jobs.monitor import HealthMonitor, Target
 from nosana_operator.jobs.view import PortHealth
 
 Body = dict[str, Any]
@@ -242,3 +245,57 @@ async def test_a_job_that_is_stopped_while_its_server_is_started_again_ends() ->
     assert lab.phase() == "Stopped"
     assert len(lab.pods()) <= 1
     await lab.controller.close()
+
+
+# -- beside the work queue
+
+
+async def test_ops_that_answer_slowly_keep_only_their_own_job_waiting() -> None:
+    slow, woken = asyncio.Event(), asyncio.Event()
+
+    class Prober(FakeProber):
+        async def http(self, address: str, port: int, **more: Any) -> int:
+            self.asked.append((address, port))
+            if address == "slow":
+                await slow.wait()
+            return 200
+
+    prober = Prober()
+    monitor = HealthMonitor(prober, FakeClock(), lambda key: woken.set(), asyncio.sleep)
+    ports = tuple(Port(number, (ONCE,)) for number in range(1, 101))
+    monitor.look("a", ("jobs", "a"), {0: Target("a/0", "slow", ports)})
+    await asyncio.sleep(0)
+    monitor.look("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})
+    await asyncio.wait_for(woken.wait(), 5)
+    assert monitor.look("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})[0].ready
+    assert sum(address == "slow" for address, _ in prober.asked) < 50
+    await monitor.close()
+
+
+async def test_another_container_is_asked_from_the_start() -> None:
+    prober = FakeProber({80: [200]})
+    monitor = HealthMonitor(prober, FakeClock(), lambda key: None, asyncio.sleep)
+    port = Port(80, (ONCE,))
+    for container in ("a/0", "a/1"):
+        target = {0: Target(container, "10.0.0.1", (port,))}
+        assert not monitor.look("a", ("jobs", "a"), target)[0].ready
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert monitor.look("a", ("jobs", "a"), target)[0].ready
+    assert monitor.look("a", ("jobs", "a"), {}) == {}
+    assert len(prober.asked) == 2
+    await monitor.close()
+
+
+async def test_a_check_that_dies_of_a_defect_is_not_silent() -> None:
+    monitor = HealthMonitor(
+        FakeProber({80: [TypeError("ours")]}), FakeClock(), lambda key: None, asyncio.sleep
+    )
+    target = {0: Target("a/0", "10.0.0.1", (Port(80, (ONCE,)),))}
+    monitor.look("a", ("jobs", "a"), target)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(TypeError, match="ours"):
+        monitor.look("a", ("jobs", "a"), target)
+    assert not monitor.look("a", ("jobs", "a"), target)[0].ready
+    await monitor.close()

@@ -183,6 +183,12 @@ def _ports(place: Place, index: int, args: RunArgs, exposed: dict[int, int]) -> 
                 "each op has its own address, so both work",
             )
         for at, check in enumerate((item.health_checks or ()) if isinstance(item, ExposedPort) else ()):
+            if check.restart_on_failure and not check.continuous:
+                yield Problem(
+                    json_path((*here, "health_checks", at, "restart_on_failure")),
+                    "it never restarts anything: a check that is not continuous is not made after the start",
+                    "set continuous to true",
+                )
             for key in ("restart_on_failure", "max_restarts"):
                 if key in check.model_fields_set:
                     yield Problem(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port
 from nosana_operator.errors import Refused, Unavailable
@@ -24,6 +25,9 @@ from nosana_operator.jobs.health import (
 )
 from nosana_operator.jobs.ports import Clock, Key, Prober
 from nosana_operator.jobs.view import JobView, OpHealth, PortHealth
+
+_AT_ONCE: Final = 16
+"""Rounds of one job under way at the same time."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -52,6 +56,14 @@ def targets(view: JobView) -> dict[int, Target]:
 
 
 @dataclass(slots=True)
+class _Job:
+    """Checks of one job. Ops may answer as slowly as they like; that is not to keep other jobs' waiting."""
+
+    ops: dict[int, _Watched] = field(default_factory=dict)
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+
+@dataclass(slots=True)
 class _Watched:
     target: Target
     health: dict[int, PortHealth] = field(default_factory=dict)
@@ -66,14 +78,19 @@ class HealthMonitor:
         self._clock = clock
         self._wake = wake
         self._sleep = sleep
-        self._jobs: dict[str, dict[int, _Watched]] = {}
+        self._jobs: dict[str, _Job] = {}
 
     def look(self, uid: str, key: Key, targets: Mapping[int, Target]) -> dict[int, OpHealth]:
         """What is known of a job's ops; from now on exactly `targets`, by op index, are asked.
 
         Raises what a check died of, a defect of ours: the work queue shows it and calls again.
         """
-        watched = self._jobs.setdefault(uid, {}) if targets else self._jobs.get(uid, {})
+        job = self._jobs.get(uid)
+        if job is None:
+            if not targets:
+                return {}
+            job = self._jobs[uid] = _Job()
+        watched = job.ops
         for index in [i for i, each in watched.items() if targets.get(i) != each.target]:
             _stop(watched.pop(index))
         for index, each in list(watched.items()):
@@ -83,38 +100,40 @@ class HealthMonitor:
                     task.result()
         for index, target in targets.items():
             if index not in watched:
-                watched[index] = self._start(key, target)
+                watched[index] = self._start(key, job, target)
         if not watched:
-            self._jobs.pop(uid, None)
+            del self._jobs[uid]
         return {index: OpHealth(dict(each.health)) for index, each in watched.items()}
 
     def forget(self, uid: str) -> None:
         """The job is over or gone."""
-        for watched in self._jobs.pop(uid, {}).values():
+        job = self._jobs.pop(uid, None)
+        for watched in job.ops.values() if job is not None else ():
             _stop(watched)
 
     async def close(self) -> None:
         """End all checks."""
-        tasks = [t for job in self._jobs.values() for watched in job.values() for t in watched.tasks]
+        tasks = [t for job in self._jobs.values() for watched in job.ops.values() for t in watched.tasks]
         for uid in list(self._jobs):
             self.forget(uid)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, key: Key, target: Target) -> _Watched:
+    def _start(self, key: Key, job: _Job, target: Target) -> _Watched:
         watched = _Watched(target)
         for port in target.ports:
             watched.health[port.number] = PortHealth()
             name = f"health of {key[0]}/{key[1]} port {port.number}"
-            watched.tasks.append(asyncio.create_task(self._watch(key, watched, port), name=name))
+            watched.tasks.append(asyncio.create_task(self._watch(key, job, watched, port), name=name))
         return watched
 
-    async def _watch(self, key: Key, watched: _Watched, port: Port) -> None:
+    async def _watch(self, key: Key, job: _Job, watched: _Watched, port: Port) -> None:
         """Round after round, as long as there is something to ask."""
         number = port.number
         coming = next_round(watched.health[number], port.health_checks)
         while coming is not None:
-            begun = self._clock.now()
-            answer = await self._round(watched.target.address, number, coming)
+            async with job.turn:
+                begun = self._clock.now()
+                answer = await self._round(watched.target.address, number, coming)
             before, health = watched.health[number], after_round(watched.health[number], answer)
             watched.health[number] = health
             # The words of a problem may change with every round, and a write each is not worth it.

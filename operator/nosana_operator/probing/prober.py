@@ -14,7 +14,7 @@ from nosana_operator.probing.errors import ProbeError, ProbeRefused, ProbeUnavai
 
 CONNECT_SECONDS: Final = 2.0
 """Node-behaviour.md §10.5."""
-_AT_ONCE: Final = 256
+_AT_ONCE: Final = 512
 _LONGEST_MESSAGE: Final = 64 * 1024
 _HANDSHAKE: Final = 101
 
@@ -23,8 +23,10 @@ class NetworkProber:
     """Asks ops. Make it where an event loop runs, and close it."""
 
     def __init__(self) -> None:
+        # Not the connector's own limit: a wait for others' slow answers would count as one of this op's.
+        self._turn = asyncio.Semaphore(_AT_ONCE)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_AT_ONCE, force_close=True),
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             auto_decompress=False,
@@ -53,9 +55,12 @@ class NetworkProber:
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             url = _url("http", address, port, path)
-            async with self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False, timeout=limit
-            ) as response:
+            async with (
+                self._turn,
+                self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False, timeout=limit
+                ) as response,
+            ):
                 return response.status
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error, port, seconds) from error
@@ -66,7 +71,7 @@ class NetworkProber:
         Raises ProbeRefused, ProbeUnavailable.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with self._turn, asyncio.timeout(seconds):
                 url = _url("ws", address, port, "/")
                 async with self._session.ws_connect(url, max_msg_size=_LONGEST_MESSAGE) as connection:
                     return await _message(connection, port) if listen else ""
