@@ -143,3 +143,50 @@ async def test_an_op_whose_node_is_gone_fails_where_the_job_wants_that() -> None
     assert lab.says("Failed") == ("True", "OpFailed")
     assert lab.status()["ops"][0]["reason"] == "NodeLost"
     assert "node is gone" in lab.status()["ops"][0]["message"]
+
+
+def suspend(lab: Lab, value: bool) -> None:
+    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"suspend": value}})
+
+
+async def test_a_suspended_job_starts_nothing() -> None:
+    lab = lab_of(op("a"), exits={0: 0}, suspend=True)
+    await lab.work()
+    assert (lab.pods(), lab.phase(), lab.says("Ready")) == ([], "Pending", ("False", "Suspended"))
+    suspend(lab, False)
+    await lab.drive(lab.over())
+    assert lab.phase() == "Completed"
+    assert names(lab) == ["hello-0"]
+
+
+async def test_a_running_job_is_suspended_and_run_again_from_its_beginning() -> None:
+    lab = lab_of(op("a", group="g"), op("b", group="g"), op("c"), exits={0: 0})
+    await lab.drive(lambda: lab.phase() == "Running" and lab.status()["ops"][0]["state"] == "Succeeded")
+    suspend(lab, True)
+    await lab.drive(lambda: lab.status()["ops"][1].get("attempt") == 1)
+    assert (lab.phase(), lab.says("Ready")) == ("Pending", ("False", "Suspended"))
+    lab.kube.requests.clear()
+    for _ in range(3):
+        lab.clock.advance(600)
+        lab.dirty.add((NAMESPACE, "hello"))
+        await lab.work()
+    assert lab.written() == []
+    await lab.crash_and_reboot()
+    suspend(lab, False)
+    await lab.drive(lambda: lab.phase() == "Running" and lab.status()["ops"][1]["state"] == "Running")
+    assert names(lab) == ["hello-0", "hello-1", "hello-1-r1"]
+    lab.kubelet.end("hello-1-r1", 0)
+    lab.exits[2] = 0
+    await lab.drive(lab.over())
+    assert lab.phase() == "Completed"
+    assert [o["state"] for o in lab.status()["ops"]] == ["Succeeded"] * 3
+
+
+async def test_a_suspended_job_can_be_stopped() -> None:
+    lab = lab_of(op("a"))
+    await lab.drive(lambda: lab.phase() == "Running")
+    suspend(lab, True)
+    await lab.drive(lambda: lab.status()["ops"][0].get("attempt") == 1)
+    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"stop": True}})
+    await lab.drive(lab.over())
+    assert lab.phase() == "Stopped"

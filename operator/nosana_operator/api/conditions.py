@@ -65,6 +65,7 @@ class JobReason(StrEnum):
     RUN_GONE = "RunGone"
     OP_FAILED = "OpFailed"
     NO_CAPACITY = "NoCapacity"
+    SUSPENDED = "Suspended"
     NODE_SILENT = "NodeSilent"
     # Settled
     SETTLING = "Settling"

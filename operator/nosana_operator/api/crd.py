@@ -158,6 +158,10 @@ def _job_crd() -> JsonObject:
             "has(self.definition) != has(self.definitionFrom)",
             "set exactly one of definition and definitionFrom",
         ),
+        _rule(
+            "!has(self.run) || !has(self.suspend) || !self.suspend",
+            "a run cannot be suspended: its poster pays for the time",
+        ),
         _rule("has(self.run) == has(oldSelf.run)", "spec.run is set at creation or never"),
         _rule(
             "has(self.definition) == has(oldSelf.definition) && "

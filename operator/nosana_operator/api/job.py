@@ -94,6 +94,11 @@ class NosanaJobSpec(ApiModel):
         description="What becomes of an op whose node is gone for good, or which was evicted: run again "
         "within the job's time, or failed.",
     )
+    suspend: bool = Field(
+        default=False,
+        description="True starts nothing and stops what runs, until it is false again; ops that were stopped "
+        "are run again from their beginning. Time counts on. Private jobs only.",
+    )
     stop: bool = Field(default=False, description="True stops the job; its result is kept.")
     run: Run | None = None
 
@@ -115,7 +120,8 @@ class OpStatus(StatusModel):
     )
     started_at: Time | None = None
     ready_at: Time | None = Field(
-        default=None, description="When all its health checks had passed; an op without is ready once it runs."
+        default=None,
+        description="When all its health checks had passed; an op without is ready once it runs.",
     )
     ended_at: Time | None = None
     reason: str | None = None

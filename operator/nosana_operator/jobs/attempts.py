@@ -43,46 +43,37 @@ def again(view: JobView, before: Ops, after: Ops) -> Ops:
 def _again(view: JobView, before: OpStatus, op: OpStatus, pod: PodView | None) -> OpStatus:
     if pod is None or pod.ended is None:
         return op
-    if op.state == "Stopped" and before.state == "Stopping" and op.reason == OpReason.UNHEALTHY:
-        return _after_ill_health(op)
+    if op.state == "Stopped" and before.state == "Stopping":
+        if op.reason == OpReason.UNHEALTHY:
+            return _anew(op, OpReason.RESTARTING, health_restarts=(op.health_restarts or 0) + 1)
+        if op.reason == OpReason.SUSPENDED:
+            return _anew(op, OpReason.SUSPENDED)
     if op.state != "Failed" or before.state not in ("Waiting", *LIVE) or before.state == "Stopping":
         return op
     restarts = op.restarts or 0
     if pod.disrupted is not None:
-        if view.spec.node_loss_policy == "Fail":
-            return op
-        reason, which = OpReason.NODE_LOST, "the op is run again"
-    elif restarts < pod.tries and pod.ended.exit_code is not None and not pod.deleting:
-        restarts += 1
-        reason, which = OpReason.RESTARTING, f"the op is run again ({restarts} of {pod.tries} times)"
-    else:
-        return op
+        return op if view.spec.node_loss_policy == "Fail" else _anew(op, OpReason.NODE_LOST)
+    if restarts < pod.tries and pod.ended.exit_code is not None and not pod.deleting:
+        which = f" ({restarts + 1} of {pod.tries} times)"
+        return _anew(op, OpReason.RESTARTING, which, restarts=restarts + 1)
+    return op
+
+
+def _anew(op: OpStatus, reason: OpReason, which: str = "", **counts: int) -> OpStatus:
+    """The op that has ended, with another run ahead of it."""
     attempt = (op.attempt or 0) + 1
+    after = f"{wait(attempt).seconds} s after its end"
+    if reason is OpReason.SUSPENDED:
+        after = "when spec.suspend is false again"
     return op.model_copy(
         update={
             "state": "Starting",
             "attempt": attempt,
-            "restarts": restarts or None,
             "pod": None,
             "node": None,
             "reason": str(reason),
-            "message": cut(f"{op.message}; {which} {wait(attempt).seconds} s after its end"),
-        }
-    )
-
-
-def _after_ill_health(op: OpStatus) -> OpStatus:
-    """The op that was stopped to be started again."""
-    attempt = (op.attempt or 0) + 1
-    return op.model_copy(
-        update={
-            "state": "Starting",
-            "attempt": attempt,
-            "health_restarts": (op.health_restarts or 0) + 1,
-            "pod": None,
-            "node": None,
-            "reason": str(OpReason.RESTARTING),
-            "message": cut(f"{op.message}; the op is run again {wait(attempt).seconds} s after its end"),
+            "message": cut(f"{op.message}; the op is run again{which} {after}"),
+            **counts,
         }
     )
 
@@ -94,9 +85,13 @@ def wait(attempt: int) -> timedelta:
 
 def due(view: JobView, op: OpStatus) -> datetime | None:
     """When an op that runs again gets its next pod; None when it waits for none."""
-    if op.state != "Starting" or not op.attempt or op.pod is not None or op.index in view.pods:
+    pod = view.pods.get(op.index)
+    has_pod = op.pod is not None or (pod is not None and pod.attempt >= (op.attempt or 0))
+    if op.state != "Starting" or not op.attempt or has_pod:
         return None
-    return parse_timestamp(op.ended_at) + wait(op.attempt) if op.ended_at else view.now
+    if op.ended_at is None or op.reason == OpReason.SUSPENDED:
+        return view.now
+    return parse_timestamp(op.ended_at) + wait(op.attempt)
 
 
 def starts_again(view: JobView, op: OpStatus) -> bool:

@@ -54,6 +54,7 @@ from nosana_operator.jobs.health import notice, trouble
 from nosana_operator.jobs.naming import names
 from nosana_operator.jobs.ops import (
     DETAIL_AFTER,
+    LIVE,
     OVER,
     OpReason,
     Ops,
@@ -99,7 +100,9 @@ def decide(view: JobView) -> Decision:
         going_on = again(view, known, ops)
         if not _done(view, going_on):
             why = new_cause(view)
-            if why is None:
+            if why is None and view.suspended:
+                ops = _suspend(view, going_on)
+            elif why is None:
                 ops, starts = _schedule(view, notice(view, going_on))
     if why is not None:
         ops = _end_all(view, ops, why)
@@ -313,6 +316,16 @@ def _halted(view: JobView, op: OpStatus, reason: str, message: str) -> OpStatus:
     return stopped(told_to, view.now) if due(view, op) is not None else told_to
 
 
+def _suspend(view: JobView, ops: Ops) -> Ops:
+    """What runs told to stop; what waits to be run again goes on waiting."""
+    return tuple(
+        stopping(op, OpReason.SUSPENDED, "spec.suspend was set")
+        if op.state in LIVE and due(view, op) is None
+        else op
+        for op in ops
+    )
+
+
 def _end_all(view: JobView, ops: Ops, why: Cause) -> Ops:
     """Every op told to end because of `why`."""
     for op in ops:
@@ -337,8 +350,12 @@ def _going_on(view: JobView, ops: Ops, why: Cause | None) -> Decision:
         ]
     else:
         phase = "Running" if any(op.started_at for op in ops) else "Starting"
+        if view.suspended:
+            phase = "Pending"
         silent = [op for op in live if op.reason == OpReason.NODE_SILENT]
-        if silent:
+        if view.suspended:
+            said = [Say(JobCondition.READY, False, JobReason.SUSPENDED, "spec.suspend is set")]
+        elif silent:
             said = [Say(JobCondition.READY, None, JobReason.NODE_SILENT, str(silent[0].message))]
         elif live and all(op.state == "Running" for op in live) and (ill := trouble(view, ops)) is not None:
             said = _unwell(*ill)
@@ -424,6 +441,8 @@ def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[d
     """The moments at which the passing of time alone changes something."""
     if why is not None:
         return []
+    if view.suspended:
+        return [end] if (end := expiry(view)) else []
     limits = [end] if (end := expiry(view)) else []
     if isinstance(view.definition, Loaded):
         limits += [at for op in ops if (at := _op_limit(view, view.definition, op))]

@@ -42,6 +42,7 @@ class OpReason(StrEnum):
     RESTARTING = "Restarting"
     NODE_LOST = "NodeLost"
     UNHEALTHY = "Unhealthy"
+    SUSPENDED = "Suspended"
     NODE_SILENT = "NodeSilent"
     IMAGE_PULL = "ImagePull"
     NOT_CREATED = "ContainerNotCreated"

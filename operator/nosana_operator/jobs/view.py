@@ -241,6 +241,11 @@ class JobView:
         return not self.is_market_job or is_true(self.conditions, JobCondition.RUN_VERIFIED)
 
     @property
+    def suspended(self) -> bool:
+        """Nothing of it is to run for now. The CRD refuses it of a run."""
+        return self.spec.suspend and not self.is_market_job
+
+    @property
     def over(self) -> bool:
         """The job has ended and its result is fixed."""
         return is_true(self.conditions, JobCondition.COMPLETE) or is_true(
