@@ -276,18 +276,20 @@ class ChainWatcher:
 
         readings: list[Callable[[], Awaitable[None]]] = []
         if single or clock:
-            readings.append(partial(self._read_accounts, sorted(single)))
+            readings.append(partial(self._read_accounts, sorted(single), clock=clock))
         if keys:
             readings.append(partial(self._read_all_runs, keys))
+        if not readings:
+            return True
         problems = await asyncio.gather(*(attempt(reading) for reading in readings))
         problem = next((said for said in problems if said is not None), None)
-        if problem != self._said:
+        if (problem is None) != (self._said is None):
             # Said once, not every five seconds.
-            self._said = problem
             if problem is None:
                 log.info("the chain is read again")
             else:
                 log.warning("the chain cannot be read: %s", problem)
+        self._said = problem
         return problem is None
 
     async def _read_all_runs(self, keys: Collection[str], not_before: int = 0) -> None:
@@ -323,9 +325,11 @@ class ChainWatcher:
         for address in changed:
             self._tell("run", address)
 
-    async def _read_accounts(self, addresses: Sequence[str], not_before: int = 0) -> None:
-        """These accounts, and with them the chain's clock."""
-        found = await self._rpc.accounts([CLOCK_SYSVAR, *addresses], Confirmed)
+    async def _read_accounts(
+        self, addresses: Sequence[str], not_before: int = 0, *, clock: bool = False
+    ) -> None:
+        """These accounts, with `clock` the chain's too."""
+        found = await self._rpc.accounts([*([CLOCK_SYSVAR] if clock else []), *addresses], Confirmed)
         self._advance(found.slot)
         _check_slot(found.slot, not_before)
         sysvar = found.value.pop(CLOCK_SYSVAR, None)

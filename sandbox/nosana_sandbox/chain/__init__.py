@@ -6,6 +6,7 @@ async with running_chain() as chain:
 
 from nosana_sandbox.chain.bank import DEFAULT_FINALITY, LAMPORTS_PER_SOL, Bank, Commitment
 from nosana_sandbox.chain.clock import ChainClock
+from nosana_sandbox.chain.direct import DirectSession
 from nosana_sandbox.chain.faults import Fault, Faults, Kind
 from nosana_sandbox.chain.server import SLOT_SECONDS, RunningChain, chain_app, loopback_pair, running_chain
 
@@ -16,6 +17,7 @@ __all__ = [
     "Bank",
     "ChainClock",
     "Commitment",
+    "DirectSession",
     "Fault",
     "Faults",
     "Kind",

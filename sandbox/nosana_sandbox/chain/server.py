@@ -50,10 +50,10 @@ def chain_app(
     With `slot_seconds` None no slot passes but by `bank.tick()` and by `sandbox_clock`. `faults` are what
     goes wrong; they can be changed any time, also by `sandbox_faults`.
     """
-    return _app(_Endpoint(bank, faults or Faults()), bank, slot_seconds)
+    return _app(Endpoint(bank, faults or Faults()), bank, slot_seconds)
 
 
-def _app(endpoint: _Endpoint, bank: Bank, slot_seconds: float | None) -> web.Application:
+def _app(endpoint: Endpoint, bank: Bank, slot_seconds: float | None) -> web.Application:
     app = web.Application(client_max_size=_MAX_BODY)
     app[BANK] = bank
     app.router.add_post("/", endpoint.post)
@@ -89,7 +89,9 @@ async def _tick(bank: Bank, seconds: float) -> None:
         bank.tick()
 
 
-class _Endpoint:
+class Endpoint:
+    """One node of the chain: requests and WebSockets, with what goes wrong on them."""
+
     def __init__(self, bank: Bank, faults: Faults) -> None:
         self._bank = bank
         self._faults = faults
@@ -99,17 +101,21 @@ class _Endpoint:
         self._clients: set[_Client] = set()
 
     def close(self) -> None:
+        """Stop observing the bank."""
         self._hub.close()
         self._late.close()
 
     async def close_websockets(self) -> None:
+        """Say goodbye to every client."""
         for client in list(self._clients):
             await client.websocket.close(code=1001)
 
     async def health(self, _: web.Request) -> web.Response:
+        """GET /health."""
         return web.Response(text="ok")
 
     async def post(self, request: web.Request) -> web.Response:
+        """JSON-RPC, single or in a batch."""
         try:
             body = json.loads(await request.read())
         except ValueError:
@@ -121,10 +127,11 @@ class _Endpoint:
             if fault is not None:
                 return await _spoiled(request, fault)
         if isinstance(body, list):
-            return _reply([self._answer(item) for item in body])
-        return _reply(self._answer(body))
+            return _reply([self.answer(item) for item in body])
+        return _reply(self.answer(body))
 
-    def _answer(self, body: Any) -> dict[str, Any]:
+    def answer(self, body: Any) -> dict[str, Any]:
+        """The reply to one JSON-RPC request."""
         number = body.get("id") if isinstance(body, dict) else None
         try:
             method, params = _parse(body)
@@ -196,6 +203,7 @@ class _Endpoint:
                 client.cut()
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
+        """A client's WebSocket, until it ends."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(
                 status=405, text="Used HTTP Method is not allowed. POST or OPTIONS is required"
@@ -361,7 +369,7 @@ async def running_chain(
     """
     bank = bank or Bank(genesis=genesis, clock=clock, finality=finality)
     faults = Faults(seed)
-    endpoint = _Endpoint(bank, faults)
+    endpoint = Endpoint(bank, faults)
     runner = web.AppRunner(_app(endpoint, bank, slot_seconds), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
