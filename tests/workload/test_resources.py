@@ -118,6 +118,26 @@ def test_a_writable_folder_in_a_read_only_one_is_mounted_by_itself() -> None:
     assert "/resources/0/out/put" in body["folders"]
 
 
+MAKE = {"type": "container/create-volume", "id": "make", "args": {"name": "v"}}
+
+
+def with_volume(dest: str, *resources: dict[str, Any]) -> JobContext:
+    uses = op("x", resources=list(resources), volumes=[{"name": "v", "dest": dest}])
+    return replace(context(uses, MAKE), fetching=Fetching("fetcher:1"))
+
+
+def test_a_volume_may_lie_in_a_target() -> None:
+    body, pod = parts(with_volume("/m/cache", hf("/m")))
+    assert body["folders"] == ["/resources/0", "/resources/0/cache"]
+    assert {"/m", "/m/cache"} <= set(mounts(pod["containers"][0]))
+
+
+def test_a_volume_and_a_target_cannot_be_one_folder() -> None:
+    (problem,) = unsupported(with_volume("/m/", hf("/m")))
+    assert problem.path == "ops[0].args.resources[0].target"
+    assert "a volume of the op is mounted" in str(problem)
+
+
 def test_an_op_without_resources_pays_nothing() -> None:
     (pod,) = op_objects(made(), 0)
     assert "initContainers" not in pod["spec"]

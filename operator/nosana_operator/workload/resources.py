@@ -83,7 +83,7 @@ def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bo
             for target in targets
             for resource in target.resources
         ],
-        "folders": [str(target.folder) for target in targets],
+        "folders": [*(str(target.folder) for target in targets), *_mount_points(args, targets)],
     }
     return [
         {
@@ -139,11 +139,18 @@ def fetched(ctx: JobContext, op_index: int, args: RunArgs, limits: Mapping[str, 
 
 def resources_problems(op_index: int, args: RunArgs) -> Iterator[Problem]:
     """What cannot be fetched or mounted. Text that still holds a literal is passed over."""
+    mounted = {_clean(volume.dest) for volume in args.volumes or ()}
     for index, resource in enumerate(args.resources or ()):
         if not isinstance(resource, _S3 | HuggingFaceResource | OllamaResource):
             continue
         place: Place = ("ops", op_index, "args", "resources", index)
         yield from _target_problems((*place, "target"), resource.target)
+        if _clean(resource.target) in mounted:
+            yield Problem(
+                json_path((*place, "target")),
+                f"a volume of the op is mounted on {quoted(resource.target)}",
+                "give the resource a folder of its own, it may lie in the volume",
+            )
         match resource:
             case S3Resource():
                 if resource.url is None:
@@ -245,6 +252,18 @@ def _targets(args: RunArgs) -> list[_Target]:
     return sorted(
         by_path.values(), key=lambda target: (int(target.volume.rpartition("-")[2]), len(target.path.parts))
     )
+
+
+def _mount_points(args: RunArgs, targets: list[_Target]) -> list[str]:
+    """Folders inside targets on which volumes are mounted: nothing can be made there later."""
+    found = []
+    for volume in args.volumes or ():
+        dest = _clean(volume.dest)
+        for target in targets:
+            if target.path in dest.parents:
+                found.append(str(target.folder / dest.relative_to(target.path)))
+                break
+    return found
 
 
 def _root(target: _Target) -> _Target:
