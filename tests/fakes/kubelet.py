@@ -22,6 +22,8 @@ class FakeKubelet:
     """Of every pod that runs."""
     starts: list[str] = field(default_factory=list)
     """uids of the pods whose container was started, in order."""
+    started: list[str] = field(default_factory=list)
+    """Their names."""
 
     def step(self) -> bool:
         """Take each pod one step on: schedule, start, end. False when nothing was left to do."""
@@ -70,6 +72,7 @@ class FakeKubelet:
     def start(self, name: str) -> None:
         meta = self._meta(name)
         self.starts.append(meta["uid"])
+        self.started.append(name)
         self._container(meta, "Running", {"running": {"startedAt": self._stamp()}})
 
     def waiting(self, name: str, reason: str, message: str = "") -> None:
