@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nosana_operator.api import Resources
 from nosana_operator.fetching.spec import S3, Credentials, HuggingFace, Ollama, S3Source, read_spec
@@ -188,3 +190,29 @@ def test_without_an_image_resources_are_refused() -> None:
 def test_same_job_same_objects() -> None:
     ctx = made(hf("/m"), s3("/m/x"))
     assert op_objects(ctx, 0) == op_objects(ctx, 0)
+
+
+folders = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map(lambda p: "/" + "/".join(p))
+
+
+@given(st.lists(st.tuples(folders, st.booleans()), min_size=1, max_size=6))
+def test_every_target_shows_the_folder_that_is_filled_for_it(asked: list[tuple[str, bool]]) -> None:
+    body, pod = parts(made(*(s3(target, allowWrite=write) for target, write in asked)))
+    filled = {
+        volume["name"]: mount
+        for volume in pod["volumes"]
+        for mount in pod["initContainers"][0]["volumeMounts"]
+        if mount["name"] == volume["name"]
+    }
+    shown = {PurePosixPath(m["mountPath"]): m for m in pod["containers"][0]["volumeMounts"]}
+    assert len(shown) == len(pod["containers"][0]["volumeMounts"])
+    writable = {target: any(write for other, write in asked if other == target) for target, _ in asked}
+    found = set()
+    for target in writable:
+        path = PurePosixPath(target)
+        at = next(up for up in (path, *path.parents) if up in shown)
+        mount = shown[at]
+        root = PurePosixPath(filled[mount["name"]]["mountPath"])
+        found.add(str(root / mount.get("subPath", "") / path.relative_to(at)))
+        assert mount.get("readOnly", False) is not writable[target]
+    assert found == {resource["folder"] for resource in body["resources"]}

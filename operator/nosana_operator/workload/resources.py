@@ -92,7 +92,7 @@ def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bo
             "metadata": child(ctx, secret_name(ctx, op_index), op_index),
             "type": "Opaque",
             "immutable": True,
-            "stringData": {_SPEC_FILE: json.dumps(spec, ensure_ascii=False)},
+            "stringData": {_SPEC_FILE: json.dumps(spec)},
         }
     ]
 
