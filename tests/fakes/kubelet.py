@@ -22,12 +22,13 @@ class FakeKubelet:
     """Of every pod that runs."""
     starts: list[str] = field(default_factory=list)
     """uids of the pods whose container was started, in order."""
-    started: list[str] = field(default_factory=list)
-    """Their names."""
+    started: list[list[str]] = field(default_factory=list)
+    """Their names, of each step."""
 
     def step(self) -> bool:
         """Take each pod one step on: schedule, start, end. False when nothing was left to do."""
         moved = False
+        self.started.append([])
         for pod in list(self.kube.objects("Pod")):
             moved = self._step(pod) or moved
         return moved
@@ -72,7 +73,8 @@ class FakeKubelet:
     def start(self, name: str) -> None:
         meta = self._meta(name)
         self.starts.append(meta["uid"])
-        self.started.append(name)
+        if self.started:
+            self.started[-1].append(name)
         self._container(meta, "Running", {"running": {"startedAt": self._stamp()}})
 
     def waiting(self, name: str, reason: str, message: str = "") -> None:

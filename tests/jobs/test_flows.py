@@ -233,11 +233,12 @@ async def test_a_flow(flow: Flow, crashing: bool) -> None:
             await lab.crash_and_reboot()
     await lab.drive(lab.over())
 
-    started = [name.removeprefix("hello-") for name in lab.kubelet.started]
-    waves = [wave.split() for wave in flow.starts]
-    seen = iter(started)
-    assert [sorted(next(seen, "nothing") for _ in wave) for wave in waves] == [sorted(w) for w in waves]
-    assert list(seen) == []
+    waves = [[name.removeprefix("hello-") for name in wave] for wave in lab.kubelet.started if wave]
+    if crashing:
+        # A process that dies between two pods of a wave leaves the rest to the next.
+        assert [name for wave in waves for name in wave] == " ".join(flow.starts).split()
+    else:
+        assert [" ".join(wave) for wave in waves] == list(flow.starts)
     result = lab.result()
     assert [state["status"] for state in result["opStates"]] == list(flow.ends)
     assert result["status"] == flow.flow
