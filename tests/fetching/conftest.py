@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from nosana_operator.fetching import program
 from nosana_operator.fetching.progress import Reporter
+from nosana_sandbox.resources.bucket import Bucket, bucket_app
 from nosana_sandbox.resources.hub import Hub, hub_app
 from nosana_sandbox.resources.moto import moto_server
 from nosana_sandbox.resources.registry import Registry, registry_app
@@ -81,6 +82,15 @@ async def registry(fetch: Fetch) -> AsyncIterator[Registry]:
     async with TestServer(registry_app(registry)) as server:
         fetch.mirrors["https://registry.ollama.ai"] = str(server.make_url("")).rstrip("/")
         yield registry
+
+
+@pytest.fixture
+async def public_bucket(fetch: Fetch) -> AsyncIterator[Bucket]:
+    """A bucket with a host of its own, `https://models.test`."""
+    bucket = Bucket()
+    async with TestServer(bucket_app(bucket)) as server:
+        fetch.mirrors["https://models.test"] = str(server.make_url("")).rstrip("/")
+        yield bucket
 
 
 class Site:

@@ -128,3 +128,13 @@ async def test_a_name_that_leads_out_is_refused(fetch: Fetch, hub: Hub) -> None:
     assert ran.code == 1
     assert "leads out of the target folder" in ran.message
     assert not (fetch.root.parent / "evil").exists()
+
+
+async def test_the_token_stays_with_the_hub(fetch: Fetch, hub: Hub) -> None:
+    """Large files come from a CDN on another host, which is none of the token's business."""
+    hub.repositories["lab/model"] = Repository(FILES, token="hf_secret")
+    hub.cdn = fetch.mirrors["https://huggingface.co"].replace("127.0.0.1", "localhost")
+    assert (await fetch(hf(token="hf_secret"))).code == 0
+    told = {served.path: served.authorized for served in hub.served}
+    assert told.pop("/cdn/lab/model/deep/er/model.safetensors") is False
+    assert set(told.values()) == {True}

@@ -17,6 +17,8 @@ class Bucket:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     anything: bool = False
+    encrypted: bool = False
+    """With a key of the account: ETags are no hashes then."""
     trouble: Trouble = field(default_factory=Trouble)
     served: list[Served] = field(default_factory=list)
 
@@ -48,7 +50,15 @@ def bucket_app(bucket: Bucket) -> web.Application:
             return web.Response(
                 status=404, text="<Error><Code>NoSuchKey</Code></Error>", content_type="application/xml"
             )
-        return await serve(request, content, trouble=bucket.trouble, log=bucket.served)
+        encrypted = {"x-amz-server-side-encryption-aws-kms-key-id": "key"} if bucket.encrypted else {}
+        return await serve(
+            request,
+            content,
+            etag=_etag(bucket, content),
+            headers={"x-amz-request-id": "1", **encrypted},
+            trouble=bucket.trouble,
+            log=bucket.served,
+        )
 
     app.router.add_get("/{key:.*}", get)
     return app
@@ -58,7 +68,7 @@ def _listing(bucket: Bucket, prefix: str) -> str:
     """The answer to ListObjectsV2, all on one page."""
     entries = [
         f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>"
-        f"<ETag>&quot;{hashlib.md5(content, usedforsecurity=False).hexdigest()}&quot;</ETag>"
+        f"<ETag>{escape(_etag(bucket, content))}</ETag>"
         f"<Size>{len(content)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
         for key, content in bucket.below(prefix).items()
     ]
@@ -68,3 +78,8 @@ def _listing(bucket: Bucket, prefix: str) -> str:
         f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(entries)}</KeyCount><MaxKeys>1000</MaxKeys>"
         f"<IsTruncated>false</IsTruncated>{''.join(entries)}</ListBucketResult>"
     )
+
+
+def _etag(bucket: Bucket, content: bytes) -> str:
+    salt = b"key" if bucket.encrypted else b""
+    return f'"{hashlib.md5(salt + content, usedforsecurity=False).hexdigest()}"'

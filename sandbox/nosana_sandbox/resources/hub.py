@@ -41,6 +41,8 @@ class Hub:
     """All repositories by `owner/name`."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
+    cdn: str = ""
+    """Origin of the CDN; empty: the hub's own."""
     trouble: Trouble = field(default_factory=Trouble)
     served: list[Served] = field(default_factory=list)
 
@@ -88,7 +90,7 @@ def hub_app(hub: Hub) -> web.Application:
             )
         owner, name = request.match_info["owner"], request.match_info["name"]
         headers = {
-            "Location": f"/cdn/{owner}/{name}/{path}",
+            "Location": f"{hub.cdn}/cdn/{owner}/{name}/{path}",
             "X-Linked-Size": str(len(content)),
             "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
         }

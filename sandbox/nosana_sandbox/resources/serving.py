@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,6 +63,7 @@ async def serve(
     content: bytes,
     *,
     etag: str | None = None,
+    headers: Mapping[str, str] | None = None,
     trouble: Trouble | None = None,
     log: list[Served] | None = None,
 ) -> web.StreamResponse:
@@ -71,7 +73,7 @@ async def serve(
     if status is not None:
         return web.Response(status=status, headers={"Retry-After": "0"} if status == 429 else None)
     etag = etag or f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
-    headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+    told = {"ETag": etag, "Accept-Ranges": "bytes", **(headers or {})}
     start, end = 0, len(content)
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
     if asked and request.headers.get("If-Range", etag) == etag:
@@ -79,14 +81,14 @@ async def serve(
         end = min(end, int(asked[2]) + 1) if asked[2] else end
         if start >= len(content):
             return web.Response(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+        told["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
     if log is not None:
         log.append(Served(request.path, start, "Authorization" in request.headers))
     part = content[start:end]
     if trouble.next_damage(request.path):
         part = bytes([part[0] ^ 0xFF]) + part[1:]
     cut = trouble.next_cut(request.path)
-    response = web.StreamResponse(status=206 if "Content-Range" in headers else 200, headers=headers)
+    response = web.StreamResponse(status=206 if "Content-Range" in told else 200, headers=told)
     response.content_length = len(part)
     await response.prepare(request)
     for at in range(0, len(part) if cut is None else min(cut, len(part)), _CHUNK):
