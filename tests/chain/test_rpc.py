@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from solana.rpc.commitment import Confirmed, Finalized
 
 from nosana_operator.chain import (
     BlockhashNotFound,
+    ChainError,
     ChainUnavailable,
     Endpoints,
     Retry,
@@ -315,3 +320,75 @@ async def test_an_answer_larger_than_a_node_gives_is_cut_off(
     node.answers = [{"result": "x" * 2000}]
     with pytest.raises(ChainUnavailable):
         await client(attempts=1).call("getVersion", [])
+
+
+WORDS = [
+    "context",
+    "slot",
+    "value",
+    "data",
+    "err",
+    "owner",
+    "lamports",
+    "code",
+    "message",
+    "account",
+    "pubkey",
+    "blockhash",
+    "meta",
+]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+class Parrot:
+    """A session in which every request is answered with the same bytes."""
+
+    def __init__(self, body: bytes) -> None:
+        self.status, self.headers, self.content, self._body = 200, {}, self, body
+
+    def post(self, *_: Any, **__: Any) -> Parrot:
+        return self
+
+    async def __aenter__(self) -> Parrot:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    answer=json_values
+    | st.builds(lambda value: {"context": {"slot": 7}, "value": value}, json_values)
+    | st.lists(json_values, min_size=1, max_size=2).map(lambda v: {"context": {"slot": 7}, "value": v}),
+    member=st.sampled_from(["result", "error"]),
+)
+async def test_whatever_a_node_says_is_an_answer_or_an_error_of_ours(answer: Any, member: str) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, member: answer}).encode()
+    rpc = Rpc(Endpoints(["http://node"], cast(aiohttp.ClientSession, Parrot(body))), retry=Retry(attempts=1))
+    for ask in (
+        lambda: rpc.account("A", Confirmed),
+        lambda: rpc.accounts(["A", "B"], Confirmed),
+        lambda: rpc.program_accounts("P", [], Confirmed),
+        lambda: rpc.token_accounts("A", Confirmed),
+        lambda: rpc.latest_blockhash(Confirmed),
+        lambda: rpc.signature_statuses(["S"]),
+        lambda: rpc.signatures_of("A", Confirmed),
+        lambda: rpc.transaction("S", Confirmed),
+        lambda: rpc.transaction_logs("S", Confirmed),
+        lambda: rpc.send(b"x", preflight=True),
+        lambda: rpc.send(b"x", preflight=False),
+        lambda: rpc.simulate(b"x", Confirmed),
+        lambda: rpc.recent_priority_fees([]),
+        lambda: rpc.epoch_info(Confirmed),
+        lambda: rpc.block_time(1),
+    ):
+        with contextlib.suppress(ChainError):
+            await ask()

@@ -45,6 +45,7 @@ from nosana_operator.chain.wire import (
     read_int,
     read_list,
     read_logs,
+    read_simulation,
     read_slotted,
     read_status,
     read_text,
@@ -257,14 +258,7 @@ class Rpc:
         """Run signed bytes without effect."""
         config = {"encoding": "base64", "commitment": commitment}
         result = await self.call("simulateTransaction", [base64.b64encode(raw).decode(), config])
-        return read_slotted(
-            result,
-            lambda value: Simulation(
-                value.get("err"),
-                read_logs(value.get("logs")),
-                value["unitsConsumed"] if isinstance(value.get("unitsConsumed"), int) else None,
-            ),
-        ).value
+        return read_slotted(result, read_simulation).value
 
     async def recent_priority_fees(self, writable: Sequence[str]) -> list[int]:
         """Lowest landed price per recent slot for these writable accounts, micro-lamports a compute unit."""

@@ -156,6 +156,16 @@ def read_status(value: Any) -> SignatureStatus:
     return SignatureStatus(read_int(field(value, "slot")), field(value, "err"), Commitment(str(named)))
 
 
+def read_simulation(value: Any) -> Simulation:
+    """What simulateTransaction tells; nodes may leave units and logs out."""
+    units = value.get("unitsConsumed") if isinstance(value, Mapping) else None
+    return Simulation(
+        field(value, "err"),
+        read_logs(value.get("logs")),
+        units if isinstance(units, int) and not isinstance(units, bool) else None,
+    )
+
+
 def read_logs(value: Any) -> tuple[str, ...]:
     """Program log lines; anything else reads as none."""
     return tuple(line for line in value if isinstance(line, str)) if isinstance(value, list) else ()
