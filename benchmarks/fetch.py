@@ -26,6 +26,7 @@ from typing import Any
 
 NAME = "fetch"
 GOAL = {"share": 0.5, "memory_mib": 128}
+AT_LEAST = ("share",)
 SIZE = 2 << 30
 ROUNDS = 3
 HERE = "127.0.0.1"

@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 FRAME: Final = struct.Struct(">BI")
 """A line's log type as one bit, and how many bytes it has."""
 TOO_MUCH: Final = "not captured: results may hold {budget} bytes here and this would take more; match less"
-_NICENESS: Final = 10
+_NICENESS: Final = 5
 _PIECE: Final = 1024
 # The engine knows what is wrong; these are the words that Nosana's users know it by.
 _WORDS: Final = {
