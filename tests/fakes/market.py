@@ -9,7 +9,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from nosana_operator.api import (
     is_true,
     micro_timestamp,
     parse_timestamp,
+    timestamp,
 )
 from nosana_operator.api.result import read_result, result_secrets
 from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher, Network, Sender, Wallet
@@ -218,7 +219,7 @@ class Process:
         client.watcher = ChainWatcher(
             fake, (), session, DEVNET.jobs, client.clock, clock=lambda: lab.clock.now().timestamp()
         )
-        self.watcher = client.watcher
+        self.client, self.watcher = client, client.watcher
         self.watcher.on_change(lambda kind, address: self.wake_all())
         self.solana = SolanaNetwork(client)
         self.solana.watch = self._watch  # type: ignore[method-assign]
@@ -280,6 +281,7 @@ class Process:
         """The accounts come in one by one, and some not at all: a snapshot is of no single moment."""
         keys, single = self._watched
         try:
+            await self.client.measure_clock()
             for address in sorted(single):
                 if not self.lab.blind():
                     await self.watcher.refresh([address])
@@ -634,9 +636,17 @@ class MarketLab:
         """What the chain paid, and what the statuses say of it, agree with what was worked."""
         total = sum(self._cost(one) for one in self.posted)
         assert self.earned() == total, "the hosts have what the seconds cost"
-        named = {body["spec"]["run"]["job"] for body in self.seen_jobs.values() if "run" in body["spec"]}
-        # A job may be ended by its owner before anybody has seen its run.
-        unseen = sum(self._cost(one) for one in self.posted if str(one.job) not in named)
+        named = {
+            (body["spec"]["run"]["job"], body["spec"]["run"]["startedAt"])
+            for body in self.seen_jobs.values()
+            if "run" in body["spec"]
+        }
+        # A run may be ended by the job's owner before anybody has seen it.
+        unseen = 0
+        for one in self.posted:
+            start = datetime.fromtimestamp(self.job_account(one).time_start, UTC)
+            if (str(one.job), timestamp(start)) not in named:
+                unseen += self._cost(one)
         assert sum(self.told.values()) == total - unseen, "the statuses tell the same"
 
     def _cost(self, posted: Posted) -> int:

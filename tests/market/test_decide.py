@@ -162,6 +162,7 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("a run without a job gets one", {**RUNNING, "total": 1}, [CreateJob(run(), job())]),
     ("a run of another market is not ours", {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}, "total": 1}, [Work(KEY)]),
     ("a run whose job is unknown waits and counts", {**RUNNING, "jobs": {}, "total": 1}, []),
+    ("a run whose job a node that lags does not have counts", {**RUNNING, "jobs": {"7" * 32: GONE}, "total": 1}, []),
     ("capacity went: leave", {"market": standing(KEY), "total": 0}, [Stop(KEY)]),
     ("capacity went: one leaves", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "total": 1}, [Stop(KEY)]),
     ("paused: leave", {"market": standing(KEY), "paused": True}, [Stop(KEY)]),

@@ -29,13 +29,17 @@ async def running(lab: MarketLab, **options: Any) -> Posted:
 
 def wallet_state(lab: MarketLab, secret: str = "wallet-0/id.json") -> tuple[str, str | None]:
     wallets = (lab.market().get("status") or {}).get("wallets") or []
-    found = next((one for one in wallets if one["secret"] == secret), {})
+    found: dict[str, Any] = next((one for one in wallets if one["secret"] == secret), {})
     return found.get("state", ""), found.get("reason")
 
 
 def settlement(lab: MarketLab, posted: Posted) -> dict[str, Any]:
     body = lab.job_of(posted) or {}
     return dict((body.get("status") or {}).get("settlement") or {})
+
+
+def ready(lab: MarketLab) -> dict[str, Any]:
+    return dict(find(lab.market()["status"]["conditions"], "Ready") or {})
 
 
 # -- the plain ways
@@ -188,6 +192,17 @@ async def test_a_deleted_job_is_settled_before_it_goes() -> None:
     await lab.until(lambda: lab.job_of(posted) is None)
     assert lab.count("Finish") == 1
     lab.check_books()
+
+
+async def test_a_settled_job_that_is_deleted_is_not_made_again_by_a_stale_snapshot() -> None:
+    lab = MarketLab()
+    posted = await running(lab)
+    lab.blind = lambda: True
+    await lab.until(lab.settled())
+    lab.kube.remove(JOB_KIND, JOBS, lab.nosana_jobs()[0]["metadata"]["name"])
+    await lab.pass_time(12)
+    assert lab.job_of(posted) is None
+    assert len(lab.jobs.starts) == 1
 
 
 async def test_an_admin_may_give_up_a_run() -> None:
@@ -619,9 +634,8 @@ async def test_a_job_namespace_that_is_missing_is_told_and_nothing_more_is_taken
 
     lab.kube.interrupt = missing
     posted = lab.post()
-    ready = lambda: find(lab.market()["status"]["conditions"], "Ready") or {}  # noqa: E731
-    await lab.until(lambda: ready()["reason"] == "JobRefused")
-    assert JOBS in ready()["message"]
+    await lab.until(lambda: ready(lab)["reason"] == "JobRefused")
+    assert JOBS in ready(lab)["message"]
     await lab.pass_time(20)
     assert lab.count("Work") == 1
     lab.kube.interrupt = None
@@ -692,8 +706,7 @@ async def test_an_unreadable_spec_keeps_the_intents() -> None:
     await lab.until(lambda: bool(lab.market().get("status", {}).get("transactions")))
     before = lab.market()["status"]["transactions"]
     lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"wallets": []}})
-    ready = lambda: find(lab.market()["status"]["conditions"], "Ready") or {}  # noqa: E731
-    await lab.until(lambda: ready().get("reason") == "SpecInvalid")
+    await lab.until(lambda: ready(lab).get("reason") == "SpecInvalid")
     assert lab.market()["status"]["transactions"] == before
 
 

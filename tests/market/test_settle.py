@@ -124,6 +124,8 @@ ROWS = [
     ("a confirmed reading of a node that lags", at(OPEN, ADMIN_QUIT, intent="finish", fate=Fate.EXPIRED), JobReason.ENDED_BY_OTHERS),
     ("such a one, and the owner had ended", at(OPEN, OWNER_ENDED, intent="finish", fate=Fate.EXPIRED), Sign("complete")),
     ("gone at confirmed, not there yet at finalized", at(ADMIN_QUIT, Accounts(UNKNOWN, job())), ReadFinalized()),
+    ("finish final, a node that lags has the job before it", at(FINISHED, ADMIN_QUIT, intent="finish", fate=Fate.FINALIZED), WAIT),
+    ("complete final, a node that lags has the job before it", at(FINISHED, OWNER_ENDED, intent="complete", fate=Fate.FINALIZED), WAIT),
     ("owner ended a job that we quit", at(OWNER_ENDED, OWNER_ENDED, quits=True), JobReason.COMPLETED),
 ]  # fmt: skip
 

@@ -277,14 +277,16 @@ def _open_works(view: MarketView, market: MarketFacts | None, kept: tuple[Transa
 
 
 def _own_runs(view: MarketView) -> list[RunFacts]:
-    """The runs of this market: those whose job account says so; unknown ones count, to be safe."""
+    """The runs that are not known to be of another market.
+
+    One whose job account could not be read, or was not found, counts: the node that answered may lag, and a
+    run too many costs less than a slot given twice.
+    """
     out = []
     for wallet in view.wallets:
-        if isinstance(wallet.runs, Absent):
-            continue
-        for run in wallet.runs:
-            job = view.jobs.get(run.job, UNKNOWN)
-            if job is UNKNOWN or (isinstance(job, JobFacts) and job.market == view.spec.address):
+        for run in () if isinstance(wallet.runs, Absent) else wallet.runs:
+            job = view.jobs.get(run.job)
+            if not isinstance(job, JobFacts) or job.market == view.spec.address:
                 out.append(run)
     return out
 

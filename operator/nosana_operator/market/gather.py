@@ -38,6 +38,7 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.ports import Body, Chain, Edges
+from nosana_operator.market.verify import is_run
 from nosana_operator.market.wallets import LoadedWallet, Wallets
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class Gatherer:
         self._funds: dict[tuple[str, str], tuple[datetime, Funds]] = {}
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
+        self._settled: dict[MarketRef, dict[str, KnownJob]] = {}
+        """By run: settled NosanaJobs whose run the watcher still shows. When one is deleted, its run must not
+        be taken for a new one."""
 
     async def view(
         self,
@@ -116,11 +120,7 @@ class Gatherer:
             market=market,
             wallets=tuple(wallets),
             jobs=jobs,
-            known={
-                run.address: known
-                for run in _runs(wallets)
-                if (known := self._known(spec.job_namespace, run.address)) is not None
-            },
+            known=self._known_jobs(ref, spec.job_namespace, _runs(wallets)),
             occupied=occupied,
             unsettled=unsettled,
             served=frozenset(
@@ -257,6 +257,19 @@ class Gatherer:
             return UNKNOWN
 
     # -- cluster ------------------------------------------------------------------------------------------
+
+    def _known_jobs(self, ref: MarketRef, namespace: str, runs: Sequence[RunFacts]) -> dict[str, KnownJob]:
+        before = self._settled.get(ref, {})
+        known = {}
+        for run in runs:
+            old = before.get(run.address)
+            here = self._known(namespace, run.address)
+            if here is None and old is not None and old.run is not None and is_run(old.run, run):
+                here = old
+            if here is not None:
+                known[run.address] = here
+        self._settled[ref] = {run: job for run, job in known.items() if job.settled}
+        return known
 
     def _known(self, namespace: str, run: str) -> KnownJob | None:
         body = self._edges.cache.get(JOB_KIND, namespace, run_job_name(run))

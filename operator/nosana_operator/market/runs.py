@@ -193,8 +193,9 @@ class _Pass:
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
         run, job = self._watched_run(chain), chain.watched_job(self.run.job)
-        if isinstance(run, Absent):
-            # The watcher may not follow it yet, or lag: what decides is asked for.
+        if isinstance(run, Absent) or not self._young(chain):
+            # The watcher may not follow it yet, or lag. A run that was just notified is taken at its word,
+            # because its paid time runs; an older one may be closed since.
             run = await self._read_run(chain)
         if not isinstance(job, JobFacts):
             job = await self._read_job(chain)
@@ -514,6 +515,9 @@ class _Pass:
                     return await chain.sign_finish(wallet, run, job, digest)
         except Refused as exc:
             await self._failed(kind, str(exc))
+            return None
+        if isinstance(run, RunFacts) and job is GONE:
+            await self._failed(kind, f"the job account {self.run.job} is closed though its run is open")
         return None
 
     async def _wallet(self, market: NosanaMarketSpec) -> Wallet | None:

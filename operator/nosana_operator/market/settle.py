@@ -132,6 +132,17 @@ def _by_others(now: Situation, at: Accounts) -> Settled:
     return Settled(JobReason.ENDED_BY_OTHERS, f"{said}; there is nothing to settle")
 
 
+def _moved_on(now: Situation) -> bool:
+    """Whether the job account at finalized is newer than the intent's effect, not from a node that lags."""
+    job = now.finalized.job
+    if not isinstance(job, JobFacts):
+        return job is GONE
+    before_complete = (
+        now.intent == "complete" and job.tells_of(now.key, now.run_time) and job.ipfs_result == NO_RESULT
+    )
+    return job.state != QUEUED and not before_complete
+
+
 def _wanted(now: Situation, at: Accounts) -> Kind | None:
     """The transaction that the accounts call for; None: no transaction can do anything."""
     if isinstance(at.run, RunFacts):
@@ -149,7 +160,7 @@ def next_step(now: Situation) -> Step:
     if now.intent is not None:
         if not unread and (done := _effect(now, finalized)):
             return done
-        if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE:
+        if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE and _moved_on(now):
             # It succeeded, but the job account has moved on since (cleaned, or finished again by a claim).
             return Settled(
                 _REASONS[now.intent], f"{now.intent} is finalized; the job account has changed since"
