@@ -33,6 +33,7 @@ from nosana_operator.definition.results import Line, Search
 from nosana_operator.errors import NosanaError
 from nosana_operator.jobs import JobController, JobSettings, Key
 from nosana_operator.kube import ObjectCache
+from nosana_operator.workload import Fetching
 
 NAMESPACE = "jobs"
 CID = "QmTcNQ4dGq8veeg8v5cQyGoaJEPSYQnVTd1TvfckVFVzRu"
@@ -132,7 +133,7 @@ class Lab:
             metrics=self.metrics,
             clock=self.clock,
             prober=self.prober,
-            settings=JobSettings("lab", Exposure(domain="test")),
+            settings=JobSettings("lab", Exposure(domain="test"), fetching=Fetching("fetcher:1")),
             match=self._match,
             wake=self.wake,
             sleep=self._sleep,

@@ -40,6 +40,15 @@ async def test_a_login_goes_when_its_op_has_ended() -> None:
     assert there(lab, "Secret") == []
 
 
+async def test_what_to_fetch_goes_when_its_op_has_ended() -> None:
+    files = [{"type": "HF", "repo": "lab/m", "target": "/m", "accessToken": "hush"}]
+    lab = lab_of(op("a", resources=files), op("b"), exits={0: 0})
+    await lab.drive(lambda: bool(lab.pods()))
+    assert there(lab, "Secret") == ["hello-0-fetch"]
+    await lab.drive(lambda: len(lab.pods()) == 2 and lab.phase() == "Running")
+    assert there(lab, "Secret") == []
+
+
 async def test_a_volume_is_made_shared_and_goes_with_the_job() -> None:
     lab = lab_of(MAKE, op("a", volumes=DATA), op("b", volumes=DATA), exits={1: 0})
     await lab.drive(lambda: len(lab.pods()) == 2)

@@ -64,6 +64,7 @@ from nosana_operator.jobs.ops import (
     of_pods,
     progress,
     replace,
+    silent_limit,
     stopped,
     stopping,
     told,
@@ -400,14 +401,10 @@ def _unwell(op: OpStatus, problem: str) -> list[Say]:
 
 
 def _unneeded(view: JobView, ops: Ops) -> list[DeleteChild]:
-    """Logins of ops that have ended just now."""
+    """Logins and other secrets of ops that have ended just now."""
     before = {op.index for op in view.status.ops if op.state in OVER}
     pods = [view.pods[op.index] for op in ops if op.state in OVER and op.index in view.pods]
-    return [
-        DeleteChild("Secret", pod.pull_secret)
-        for pod in pods
-        if pod.pull_secret is not None and pod.op_index not in before
-    ]
+    return [DeleteChild("Secret", name) for pod in pods if pod.op_index not in before for name in pod.secrets]
 
 
 def _judged(view: JobView, ops: Sequence[OpStatus]) -> list[Say]:
@@ -439,11 +436,14 @@ def _waits_for(view: JobView, ops: Sequence[OpStatus]) -> str:
 
 def _limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[datetime]:
     """The moments at which the passing of time alone changes something."""
+    limits = [
+        at for op in ops if (pod := view.pods.get(op.index)) is not None and (at := silent_limit(op, pod))
+    ]
     if why is not None:
-        return []
+        return limits
+    limits += [end] if (end := expiry(view)) else []
     if view.suspended:
-        return [end] if (end := expiry(view)) else []
-    limits = [end] if (end := expiry(view)) else []
+        return limits
     if isinstance(view.definition, Loaded):
         limits += [at for op in ops if (at := _op_limit(view, view.definition, op))]
         limits += [
@@ -551,7 +551,7 @@ def _let_go(view: JobView) -> list[After]:
     after: list[After] = [_halt(pod) for pod in pods if pod.ended is None and not pod.stopping]
     held = [pod for pod in pods if pod.ended is not None and pod.held]
     # Before the pods are released: as long as one is held, this is done again.
-    after += [DeleteChild("Secret", name) for name in sorted({p.pull_secret for p in held if p.pull_secret})]
+    after += [DeleteChild("Secret", name) for name in sorted({name for pod in held for name in pod.secrets})]
     if all(pod.ended is not None for pod in pods):
         claims = sorted({claim for pod in held for claim in pod.claims})
         after += [DeleteChild("PersistentVolumeClaim", claim) for claim in claims]

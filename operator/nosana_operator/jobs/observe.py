@@ -90,11 +90,13 @@ class Observer:
             ended=self._ended(uid, body, None if fetch.failure else terminated, last, fetch, now),
             trouble=trouble,
             trouble_since=self._since(uid, trouble, scheduled, now),
-            silent=_silent(container, running, status),
+            silent_since=parse_timestamp(stamp)
+            if (stamp := _silent(container, running, status)) is not None
+            else None,
             disrupted=_disruption(status),
             deleting=deleting,
             stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
-            pull_secret=next((s["name"] for s in spec.get("imagePullSecrets") or ()), None),
+            secrets=_secrets(spec),
             claims=tuple(
                 volume["persistentVolumeClaim"]["claimName"]
                 for volume in spec.get("volumes") or ()
@@ -178,13 +180,21 @@ def _disruption(status: Mapping[str, Any]) -> str | None:
 
 def _silent(
     container: Mapping[str, Any], running: Mapping[str, Any] | None, status: Mapping[str, Any]
-) -> bool:
-    """Whether its node does not report: the node controller then takes `Ready` from the pod.
+) -> str | None:
+    """Since when its node does not report: the node controller then takes `Ready` from the pod.
 
     An op's container has no probe, so the kubelet itself says ready as long as it runs.
     """
     ready = _condition(status, "Ready") or {}
-    return bool(running and container.get("ready")) and ready.get("status") == "False"
+    if running and container.get("ready") and ready.get("status") == "False":
+        return str(ready["lastTransitionTime"])
+    return None
+
+
+def _secrets(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Everything secret that a pod names was made for it alone."""
+    mounted = (volume["secret"]["secretName"] for volume in spec.get("volumes") or () if volume.get("secret"))
+    return (*(secret["name"] for secret in spec.get("imagePullSecrets") or ()), *mounted)
 
 
 def _number(text: str | None) -> int:

@@ -101,7 +101,7 @@ class PodView:
     trouble: tuple[str, str] | None = None
     """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""
     trouble_since: datetime | None = None
-    silent: bool = False
+    silent_since: datetime | None = None
     """Its node does not report: it may run or not."""
     disrupted: str | None = None
     """Why the cluster took it away from its op: evicted, preempted, its node gone."""
@@ -111,7 +111,8 @@ class PodView:
     held: bool = True
     """Our finalizer is on it."""
     container_id: str | None = None
-    pull_secret: str | None = None
+    secrets: tuple[str, ...] = ()
+    """Those made for it: a login, what to fetch."""
     claims: tuple[str, ...] = ()
     """The job's volumes that it mounts."""
 

@@ -69,7 +69,7 @@ def secret_name(ctx: JobContext, op_index: int) -> str:
 
 
 def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Body]:
-    """The Secret; none for an op without resources. It is gone with the NosanaJob."""
+    """The Secret; none for an op without resources. It goes when its op has ended."""
     if ctx.fetching is None or not _resources(args):
         return []
     storage = ctx.spec.resources.ephemeral_storage
