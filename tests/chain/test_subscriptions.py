@@ -252,3 +252,38 @@ async def test_a_dead_address_is_tried_again(heard: Heard, monkeypatch: pytest.M
     assert waits[0] <= 0.5
     assert 2.5 <= waits[5] <= 5
     assert made.connected is False
+
+
+async def test_a_node_that_says_nothing_is_left_for_the_next(
+    node: Node, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(room, "_SILENCE", 0.05)
+    mute = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        mute.set()
+        async for _ in socket:
+            pass
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/mute", silent)
+    app.router.add_get("/", node.handle)
+    server = TestServer(app)
+    await server.start_server()
+    urls = [str(server.make_url("/mute")), str(server.make_url("/"))]
+    now = [100.0]
+    async with aiohttp.ClientSession() as session:
+        made = Subscriptions(urls, session, DEVNET.jobs, heard.account, heard.began, clock=lambda: now[0])
+        assert made.alive is False
+        task = asyncio.create_task(made.run())
+        await heard.until(lambda: SlotTarget() in heard.subscribed and made.alive)
+        assert mute.is_set()
+        now[0] += 3
+        assert made.alive is False, "open and mute is not alive"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await server.close()

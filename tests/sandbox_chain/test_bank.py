@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from spl.token.instructions import create_idempotent_associated_token_account
@@ -15,8 +15,17 @@ from nosana_sandbox.chain import Bank, Commitment
 from nosana_sandbox.chain.errors import TransactionRejected
 from nosana_sandbox.chain.tokens import parse_token_account
 from nosana_sandbox.program import Account
-from nosana_sandbox.program.addresses import NOS_MINT, associated_token_account
-from nosana_sandbox.program.layout import Job, Market, Run, rent_exempt_minimum
+from nosana_sandbox.program.addresses import (
+    NOS_MINT,
+    RENT_SYSVAR,
+    STAKING_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+    associated_token_account,
+    stake_account,
+    stake_vault,
+)
+from nosana_sandbox.program.layout import Job, Market, Run, Stake, rent_exempt_minimum
 from nosana_sandbox.world.genesis import Founded
 from sandbox_chain.transactions import SOL, finish, pay, post, signed, wire, work
 
@@ -283,3 +292,24 @@ def test_closed_accounts_leave_nothing_behind(founded: Founded) -> None:
     assert [each for each, _ in bank.accounts_of(program, CONFIRMED)] == [key]
     bank.tick(10)
     assert list(bank.accounts_of(program, FINALIZED)) == []
+
+
+def test_the_staking_program_answers_too(founded: Founded) -> None:
+    staker = founded.poster
+    stake, (vault, _) = stake_account(staker.pubkey()), stake_vault(staker.pubkey())
+    data = hashlib.sha256(b"global:stake").digest()[:8] + (5_000).to_bytes(8, "little")
+    accounts = [
+        AccountMeta(NOS_MINT, False, False),
+        AccountMeta(associated_token_account(staker.pubkey()), False, True),
+        AccountMeta(vault, False, True),
+        AccountMeta(stake, False, True),
+        AccountMeta(staker.pubkey(), True, True),
+        AccountMeta(SYSTEM_PROGRAM, False, False),
+        AccountMeta(TOKEN_PROGRAM, False, False),
+        AccountMeta(RENT_SYSVAR, False, False),
+    ]
+    year = (365 * 86_400).to_bytes(16, "little")
+    founded.submit([Instruction(STAKING_PROGRAM, data + year, accounts)], staker)
+    account = founded.bank.account(stake)
+    assert account is not None
+    assert Stake.decode(account.data).xnos == 20_000
