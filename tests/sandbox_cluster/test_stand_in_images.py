@@ -21,6 +21,7 @@ from nosana_sandbox.images.stand_ins import (
     stand_ins_for,
     started_programs,
 )
+from nosana_sandbox.resources.catalogue import started_files
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -221,3 +222,45 @@ def test_the_shell_takes_our_wget_and_not_its_own() -> None:
     files = base_files(b"\x7fELF\0vi\0wget\0which\0", ["wget", "which"])
     assert files["bin/busybox"].content == b"\x7fELF\0vi\0wgot\0which\0"
     assert b"exec ${limit:+timeout" in (files["usr/bin/wget"].content or b"")
+
+
+def op(name: str, args: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": name, "args": args, **more}
+
+
+def test_results_are_printed_and_an_image_that_follows_from_one_is_there() -> None:
+    results = {
+        "image": "(?<=docker-image ).*",
+        "chunks": {"regex": r"(?<=chunk-\d+ ).*", "logType": ["stdout"]},
+        "Token": "(?<=token: ).+",
+        "odd": "Device [0-9].*",
+        "broken": 3,
+    }
+    spread = [{"chunked": True, "__spread__": "%%ops.first.results.chunks%%"}]
+    second = {"image": "ghcr.io/a/%%ops.first.results.image%%:1", "expose": 8001, "resources": spread}
+    unknown = {"image": "docker.io/%%ops.first.results.nothing%%"}
+    ops = [
+        op("first", {"image": "a", "cmd": ["find"]}, results=results),
+        op("second", second),
+        op("x", unknown),
+    ]
+    first, then = stand_ins_for([{"ops": ops}])
+    assert first.says == ("docker-image stand-in-image", "chunk-1 []", "token: stand-in-token")
+    assert (then.image, then.ports) == ("ghcr.io/a/stand-in-image:1", (8001,))
+
+
+def test_fetched_scripts_are_those_that_a_command_line_names() -> None:
+    def bucket(path: str, target: str) -> dict[str, Any]:
+        return {"type": "S3", "url": f"https://models.example{path}", "target": target}
+
+    run = {
+        "entrypoint": ["/bin/sh", "./config/run.sh"],
+        "resources": [bucket("/fold/", "/config/"), "x", None],
+    }
+    below = {"cmd": ["sh", "a/b.sh", "/models"], "work_dir": "/w", "resources": [bucket("/r", "/w")]}
+    line = {"cmd": "sh /w/x", "resources": [bucket("/r", "/w"), {"type": "HF", "target": "/w"}]}
+    assert list(started_files([definition(run, below, line), {"ops": None}])) == [
+        "fold/run.sh",
+        "r/sh",
+        "r/a/b.sh",
+    ]

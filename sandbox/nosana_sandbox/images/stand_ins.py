@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from nosana_sandbox.images import says
 from nosana_sandbox.images.archive import File, Image, Login, layer, script
 from nosana_sandbox.images.references import full_name
 from nosana_sandbox.images.rootfs import PATH, SERVER
@@ -28,6 +29,7 @@ A script that was fetched begins with this word when it is a stand-in as well, s
 
 SERVES: Final = f"""\
 #!/bin/sh
+cat /srv/says
 # Takes any arguments, as the real program's command line has; of them only a port counts.
 ports=$(cat /srv/ports)
 more=${{ports%% *}}
@@ -57,7 +59,7 @@ class StandIn:
     """A stand-in for `image` (as a definition writes it); `programs` maps absolute paths to shell scripts.
 
     `ports` are those on which its servers answer; `statuses` the HTTP statuses other than 200, by "PORT METHOD
-    PATH"; `greetings` the first messages of WebSockets, by port.
+    PATH"; `greetings` the first messages of WebSockets, by port; `says` the first lines in the log.
     """
 
     image: str
@@ -67,6 +69,7 @@ class StandIn:
     ports: tuple[int, ...] = ()
     statuses: Mapping[str, int] = field(default_factory=dict)
     greetings: Mapping[str, str] = field(default_factory=dict)
+    says: tuple[str, ...] = ()
     login: Login | None = None
     """Who may pull it; None is everybody."""
 
@@ -76,6 +79,7 @@ class StandIn:
         if files:
             answers = {"page": _page(self.image), "statuses": self.statuses, "greetings": self.greetings}
             files["srv/answers.json"] = File(json.dumps(answers, sort_keys=True).encode())
+            files["srv/says"] = File("".join(f"{line}\n" for line in self.says).encode())
             files["srv/ports"] = File(" ".join(map(str, self.ports)).encode())
         return Image(
             full_name(self.image),
@@ -93,8 +97,8 @@ def server(image: str, port: int, program: str, **more: Any) -> StandIn:
 
 
 def prints(text: str) -> str:
-    """Return a program that prints `text` and its arguments, and ends well."""
-    return f'#!/bin/sh\necho {shlex.quote(text)} "$@"\n'
+    """Return a program that prints what the image says, `text` and its arguments, and ends well."""
+    return f'#!/bin/sh\ncat /srv/says\necho {shlex.quote(text)} "$@"\n'
 
 
 def fails(code: int) -> str:
@@ -132,32 +136,34 @@ CATALOGUE: Final = (
 def stand_ins_for(definitions: Iterable[Mapping[str, Any]]) -> tuple[StandIn, ...]:
     """Return a stand-in for each image that the job definitions (as parsed from JSON) name, one per image.
 
-    Images of the catalogue keep their shape. Names that hold a literal (`%%…%%`) are known only while the job
-    runs and are left out, and so is what is no container operation: validating is not done here.
+    Images of the catalogue keep their shape. Of literals (`%%…%%`) in a name only results are known: those that
+    stand-ins print. Other such names are left out, and so is what is no container operation: validating is not
+    done here.
     """
     shaped = {full_name(stand_in.image): stand_in for stand_in in CATALOGUE}
     found: dict[str, StandIn] = {}
-    for arguments in _container_arguments(definitions):
-        image = arguments["image"]
+    for image, arguments, lines in _containers(definitions):
         name = full_name(image)
         made = shaped.get(name) or _fitting(image, arguments)
-        made = replace(made, login=_login(arguments))
+        made = replace(made, login=_login(arguments), says=lines)
         before = found.get(name)
         # One image in several operations has what each of them starts.
         found[name] = made if before is None else _both(before, made)
     return tuple(found.values())
 
 
-def _container_arguments(definitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _containers(
+    definitions: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[str, Mapping[str, Any], tuple[str, ...]]]:
+    """Image, arguments and what is to be printed of each container operation."""
     for definition in definitions:
-        operations = definition.get("ops")
-        for operation in operations if isinstance(operations, list) else []:
-            arguments = operation.get("args") if isinstance(operation, Mapping) else None
-            if not isinstance(arguments, Mapping):
-                continue
-            image = arguments.get("image")
-            if isinstance(image, str) and image and "%%" not in image:
-                yield arguments
+        for operation in says.operations(definition):
+            arguments = operation.get("args")
+            image = arguments.get("image") if isinstance(arguments, Mapping) else None
+            if isinstance(arguments, Mapping) and isinstance(image, str) and image:
+                image = says.spelled_out(definition, image)
+                if "%%" not in image:
+                    yield image, arguments, says.lines(definition, operation)
 
 
 def _both(one: StandIn, other: StandIn) -> StandIn:
@@ -174,6 +180,7 @@ def _both(one: StandIn, other: StandIn) -> StandIn:
         tuple(dict.fromkeys((*one.ports, *other.ports))),
         {**one.statuses, **other.statuses},
         {**one.greetings, **other.greetings},
+        tuple(dict.fromkeys((*one.says, *other.says))),
         # Private only when nobody takes it for public.
         one.login and other.login,
     )

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.ollama import model_name
+from nosana_sandbox.resources.bucket import Bucket
 from nosana_sandbox.resources.hub import Hub, Repository
 from nosana_sandbox.resources.registry import Registry
 
 
-def stock(definitions: Iterable[Mapping[str, Any]], hub: Hub, registry: Registry) -> None:
-    """Give hub and registry something for everything that the definitions (as parsed from JSON) name."""
+def stock(definitions: Iterable[Mapping[str, Any]], bucket: Bucket, hub: Hub, registry: Registry) -> None:
+    """Give bucket, hub and registry something for everything that the definitions (as parsed from JSON) name."""
+    definitions = list(definitions)
+    for key in started_files(definitions):
+        bucket.objects[key] = f"stand-in for {key}\n".encode()
     for resource in wanted(definitions):
         match resource.get("type"):
             case "HF" if isinstance(resource.get("repo"), str):
                 _stock_hub(hub, resource)
             case "Ollama" if isinstance(resource.get("model"), str):
                 _stock_registry(registry, str(resource["model"]))
+
+
+def started_files(definitions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Keys of what lies in a public bucket and is named by an op's command line: `./config/run.sh`, say."""
+    for definition in definitions:
+        for op in definition.get("ops") or ():
+            args = op.get("args") or {}
+            words = [w for field in ("entrypoint", "cmd") if isinstance(w := args.get(field), list)]
+            folder = PurePosixPath("/", args.get("work_dir") or "")
+            paths = [folder / word for line in words for word in line if isinstance(word, str)]
+            for resource in args.get("resources") or ():
+                match resource:
+                    case {"type": "S3", "url": str(url), "target": str(target)}:
+                        top = PurePosixPath("/", target)
+                        for path in paths:
+                            if path != top and path.is_relative_to(top):
+                                yield f"{urlsplit(url).path.strip('/')}/{path.relative_to(top)}"
 
 
 def _stock_hub(hub: Hub, resource: Mapping[str, Any]) -> None:

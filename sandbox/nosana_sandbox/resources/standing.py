@@ -116,13 +116,13 @@ class StandInResources:
 
 async def _serve() -> None:
     """Be the servers until SIGTERM or SIGINT."""
-    hub, registry = Hub(), Registry()
+    bucket, hub, registry = Bucket(anything=True), Hub(), Registry()
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
 
     async def take(request: web.Request) -> web.Response:
-        stock(await request.json(), hub, registry)
+        stock(await request.json(), bucket, hub, registry)
         return web.Response(status=204)
 
     async def alive(_: web.Request) -> web.Response:
@@ -133,7 +133,7 @@ async def _serve() -> None:
     control.router.add_get("/", alive)
     runners = []
     for app, address, port in (
-        (bucket_app(Bucket(anything=True)), "0.0.0.0", BUCKET_PORT),
+        (bucket_app(bucket), "0.0.0.0", BUCKET_PORT),
         (hub_app(hub), "0.0.0.0", HUB_PORT),
         (registry_app(registry), "0.0.0.0", REGISTRY_PORT),
         (control, "127.0.0.1", CONTROL_PORT),
