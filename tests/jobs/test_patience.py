@@ -125,7 +125,8 @@ async def test_of_a_silent_node_nothing_is_known() -> None:
         ("False", ("Unknown", "NodeSilent"), "Unknown"),
         ("True", ("True", "Running"), "Online"),
     ):
-        conditions = [{"type": "Ready", "status": ready}]
+        since = lab.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": since}]
         lab.kube.edit(
             "Pod",
             NAMESPACE,
@@ -136,3 +137,29 @@ async def test_of_a_silent_node_nothing_is_known() -> None:
         assert lab.says("Ready") == said
         assert lab.status()["endpoints"][0]["state"] == endpoint
         assert lab.status()["ops"][0]["state"] == "Running"
+
+
+async def test_a_stop_does_not_wait_for_a_silent_node_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = private()
+    await lab.drive(lambda: lab.phase() == "Running")
+    [pod] = lab.pods()
+    container = {**pod["status"]["containerStatuses"][0], "ready": True}
+    since = lab.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    conditions = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
+    lab.kube.edit(
+        "Pod", NAMESPACE, "hello-0", {"status": {"conditions": conditions, "containerStatuses": [container]}}
+    )
+    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"stop": True}})
+    begin = lab.clock.now()
+    with monkeypatch.context() as silent:
+        silent.setattr(lab.kubelet, "step", lambda: False)
+        await lab.drive(lab.over())
+    assert 295 <= (lab.clock.now() - begin).total_seconds() <= 305
+    assert lab.phase() == "Stopped"
+    assert "does not report" in lab.status()["ops"][0]["message"]
+    [pod] = lab.pods()
+    assert pod["metadata"]["finalizers"], "it is let go only when it has ended"
+    lab.kubelet.step()
+    await lab.work()
+    [pod] = lab.pods()
+    assert not pod["metadata"].get("finalizers")

@@ -23,6 +23,7 @@ LIVE: Final = frozenset({"Starting", "Running", "Stopping"})
 """States in which an op has a pod that has not ended."""
 OVER: Final = frozenset({"Succeeded", "Failed", "Stopped"})
 DETAIL_AFTER: Final = timedelta(seconds=5)
+SILENT_PATIENCE: Final = timedelta(minutes=5)
 _LONGEST_MESSAGE: Final = 4096
 
 
@@ -113,15 +114,30 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
     # Of the run before, when there was one.
     op = op.model_copy(update={"exit_code": None, "ended_at": None})
     if op.state == "Stopping":
-        return op
+        at = silent_limit(op, pod)
+        if at is None or now < at:
+            return op
+        said = f"{op.message}; node {pod.node} does not report, and so whether it has stopped is not known"
+        return stopped(op.model_copy(update={"message": said}), now)
     if pod.started_at is not None:
         reason, message = pod.trouble or (None, None)
-        if pod.silent:
+        if pod.silent_since is not None:
             reason = OpReason.NODE_SILENT.value
             message = f"node {pod.node} does not report; whether the op runs is not known"
         return op.model_copy(update={"state": "Running", "reason": reason, "message": message})
     reason, message = pod.trouble or (None, None)
     return op.model_copy(update={"state": "Starting", "reason": reason, "message": cut(message)})
+
+
+def silent_limit(op: OpStatus, pod: PodView) -> datetime | None:
+    """When an op that was told to stop is no longer waited for: its node is silent, and its time is paid for.
+
+    Whoever asks for the end of a job wants it also when nobody can see the pod end. It is stopped as soon as
+    its node is back.
+    """
+    if op.state != "Stopping" or pod.silent_since is None or pod.ended is not None:
+        return None
+    return pod.silent_since + SILENT_PATIENCE
 
 
 def told(pod: PodView, now: datetime) -> bool:
