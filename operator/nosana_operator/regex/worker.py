@@ -51,9 +51,9 @@ def main() -> None:
     source = sys.stdin.buffer
     header = json.loads(source.read(int.from_bytes(source.read(4), "big")))
     os.nice(_NICENESS)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_CORE, 0)
     lines = list(_frames(source))
-    resource.setrlimit(resource.RLIMIT_AS, (header["memory"], header["memory"]))
+    _limit(resource.RLIMIT_AS, header["memory"])
     left = header["budget"]
     for pattern, bits in header["searches"]:
         _limit_cpu(header["cpu"])
@@ -85,8 +85,13 @@ def _write(answer: Mapping[str, Any]) -> None:
 
 def _limit_cpu(seconds: int) -> None:
     """End this process when it works for so much longer; it does so even when nobody is left to end it."""
-    until = math.ceil(time.process_time()) + seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds)
+
+
+def _limit(what: int, value: int) -> None:
+    """Set a soft limit; the hard one is the machine's, and stays."""
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _answer(pattern: str, bits: int, lines: Frames, budget: int) -> tuple[dict[str, Any], int]:
