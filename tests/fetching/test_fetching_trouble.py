@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from nosana_operator.fetching import __main__ as command
 from nosana_operator.fetching import program
 from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.listing import Listing, RemoteFile, Request, always
@@ -135,6 +136,16 @@ async def test_a_defect_of_ours_leaves_a_sentence_without_secrets(
     ran = await fetch(PLACE)
     assert ran.message.startswith("nosana-fetch failed (RuntimeError)")
     assert "hf_secret" not in ran.message + capsys.readouterr().err + str(ran.lines)
+
+
+def test_without_the_extra_it_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    for name in ("program", "s3"):
+        monkeypatch.delitem(sys.modules, f"nosana_operator.fetching.{name}")
+    with pytest.raises(
+        SystemExit, match=r"needs obstore; install it with pip install 'nosana-operator\[fetch\]'"
+    ):
+        command.main()
 
 
 @pytest.mark.contract

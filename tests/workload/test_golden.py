@@ -17,7 +17,13 @@ GOLDEN = HERE / "golden"
 CASES = sorted((HERE / "cases").glob("*.yaml"))
 SHOWN = [
     EXAMPLES / name
-    for name in ("hello-world.json", "count-stages.json", "jupyter-gpu.json", "private-job.yaml")
+    for name in (
+        "hello-world.json",
+        "count-stages.json",
+        "jupyter-gpu.json",
+        "model-files.json",
+        "private-job.yaml",
+    )
 ]
 
 

@@ -1,5 +1,18 @@
-"""`python -m nosana_operator.fetching SPEC`."""
+"""The command `nosana-fetch`, also `python -m nosana_operator.fetching`."""
 
-from nosana_operator.fetching.program import run
+from __future__ import annotations
 
-run()
+import sys
+
+
+def main() -> None:
+    """Run it, or say what it lacks: its libraries are an extra that the operator does without."""
+    try:
+        from nosana_operator.fetching.program import run
+    except ModuleNotFoundError as error:
+        sys.exit(f"nosana-fetch needs {error.name}; install it with pip install 'nosana-operator[fetch]'")
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -220,7 +220,9 @@ def main(arguments: list[str] | None = None, termination_log: Path = TERMINATION
             # Names and places only: the texts of errors and the local values may hold credentials.
             for frame in traceback.extract_tb(error.__traceback__):
                 sys.stderr.write(f"{frame.filename}:{frame.lineno} {frame.name}\n")
-            message = f"nosana-fetch failed ({type(error).__name__}); please report it with the container's log"
+            message = (
+                f"nosana-fetch failed ({type(error).__name__}); please report it with the container's log"
+            )
         else:
             reporter.done()
             return 0
