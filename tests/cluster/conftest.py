@@ -4,14 +4,17 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from nosana_sandbox.cluster import LocalCluster
+from cluster.scene import Scene, scene_of
+from nosana_sandbox.cluster import ClusterError, LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.layout import Layout
+from nosana_sandbox.host import SandboxHost
+from nosana_sandbox.world.sandbox import NAMESPACES, Sandbox, Shape
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,14 +37,97 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def sandbox_cluster(short_folder: Path) -> Iterator[LocalCluster]:
-    """Two nodes with two GPUs each, shared by all tests of the ring."""
-    cluster = LocalCluster(short_folder / "shared", "test", 4, 2, lambda line: print(line, file=sys.stderr))
+def sandbox(short_folder: Path) -> Iterator[Sandbox]:
+    """Two nodes with two GPUs each, chain, IPFS and gateway: one for all tests of the ring."""
+    name = f"test-{os.getpid()}"
+    whole = Sandbox(name, lambda line: print(line, file=sys.stderr), short_folder / "shared")
+    shape = Shape(name)
+    try:
+        whole.up(shape)
+        yield whole
+    finally:
+        whole.down()
+    assert find_leftovers(Layout(whole.state, name, shape.gpus, shape.nodes)) == []
+    assert not whole.state.exists()
+
+
+@pytest.fixture(scope="session")
+def sandbox_cluster(sandbox: Sandbox) -> LocalCluster:
+    """The Kubernetes cluster of `sandbox`."""
+    return sandbox.local_cluster()
+
+
+@pytest.fixture(scope="session")
+def spare_cluster(short_folder: Path) -> Iterator[LocalCluster]:
+    """One node with two GPUs, for tests that change or end a whole cluster."""
+    cluster = LocalCluster(short_folder / "spare", "spare", 2, 1, lambda line: print(line, file=sys.stderr))
     try:
         cluster.up()
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def installed_host(sandbox: Sandbox) -> SandboxHost:
+    """CRDs, the host's key and the operator's settings in the shared sandbox.
+
+    It keeps to the market's namespaces: other tests have operators of their own in others.
+    """
+    host = SandboxHost(sandbox, sandbox.status())
+    host.install(watchNamespaces=[NAMESPACES["system"], NAMESPACES["jobs"]])
+    return host
+
+
+@pytest.fixture
+def host(installed_host: SandboxHost) -> SandboxHost:
+    """The operator, running, with the sandbox's market offered two of the four GPUs.
+
+    A test may kill it or change the market: the next one gets both as they have to be.
+    """
+    if installed_host.pid() is None:
+        installed_host.start()
+    installed_host.kubectl.apply([installed_host.market(slots=2, paused=False, onBadDefinition="Finish")])
+    return installed_host
+
+
+@pytest.fixture
+async def scene(sandbox: Sandbox, host: SandboxHost) -> AsyncIterator[Scene]:
+    """Everything a test does with the running sandbox; what it makes is gone after it."""
+    async with scene_of(sandbox.status(), host) as ready:
+        yield ready
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure comes what the operator said and what there is in the cluster."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and isinstance(host, SandboxHost):
+        report.sections.append(("operator's log", last_lines(host.log)))
+        report.sections.append(("objects", objects(host.kubectl)))
+    return report
+
+
+def last_lines(log: Path, count: int = 60) -> str:
+    """The end of a log."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except OSError as error:
+        return str(error)
+
+
+def objects(kubectl: Kubectl) -> str:
+    """What there is, for somebody who has to find out why a test failed."""
+    told = []
+    for arguments in (("nm,nj,pods,services,ingresses", "-A", "-o", "wide"), ("nm", "-A", "-o", "yaml")):
+        try:
+            told.append(kubectl.run("get", *arguments))
+        except ClusterError as error:
+            told.append(str(error))
+    return "\n".join(told)
 
 
 @pytest.fixture(scope="session")
