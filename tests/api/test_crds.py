@@ -35,6 +35,13 @@ def test_the_command_prints_them() -> None:
     ]
 
 
+def test_results_may_be_as_long_as_a_status_takes_them() -> None:
+    """Definitions pass whole JSON documents from op to op."""
+    status = crds()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    results = status["properties"]["ops"]["items"]["properties"]["results"]
+    assert results["additionalProperties"] == {"type": "string", "maxLength": 32 * 1024}
+
+
 @pytest.mark.parametrize("version", ["1.31", "1.35", "1.37"])
 @pytest.mark.parametrize("crd", crds(), ids=lambda crd: crd["spec"]["names"]["kind"])
 def test_they_are_valid_kubernetes(crd: dict[str, Any], version: str) -> None:

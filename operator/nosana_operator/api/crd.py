@@ -48,7 +48,7 @@ def _structural(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> JsonObjec
             out[key] = copy.deepcopy(value)
     extra = schema.get("additionalProperties")
     if isinstance(extra, Mapping) and not out.get("x-kubernetes-preserve-unknown-fields"):
-        out["additionalProperties"] = {**_structural(extra, defs), "maxLength": 256}
+        out["additionalProperties"] = {"maxLength": 256, **_structural(extra, defs)}
     if "enum" in out:
         out["type"] = "string"
     if out.get("type") == "integer":

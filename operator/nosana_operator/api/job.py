@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -126,7 +126,7 @@ class OpStatus(StatusModel):
     ended_at: Time | None = None
     reason: str | None = None
     message: str | None = Field(default=None, max_length=4096)
-    results: dict[str, str] | None = Field(
+    results: dict[str, Annotated[str, Field(max_length=32 * 1024)]] | None = Field(
         default=None,
         description="What its `results` captured, each as JSON; all of it, large ones too, is in the result.",
     )
