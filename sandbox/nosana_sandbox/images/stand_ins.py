@@ -126,6 +126,9 @@ CATALOGUE: Final = (
     ),
     server("nginx", 80, "/usr/sbin/nginx", cmd=("nginx", "-g", "daemon off;")),
     server("sandbox.invalid/server:1", 8080, "/usr/local/bin/serve", entrypoint=("serve",)),
+    StandIn(
+        "docker.io/jeisses/tinyllama:v2", {OWN_PROGRAM: prints("prompted with")}, entrypoint=(OWN_PROGRAM,)
+    ),
     StandIn("sandbox.invalid/printer:1", {"/usr/local/bin/print": prints("hello")}, entrypoint=("print",)),
     StandIn("sandbox.invalid/failing:1", {"/usr/local/bin/fail": fails(3)}, entrypoint=("fail",)),
     StandIn("sandbox.invalid/sleeper:1", {"/usr/local/bin/sleeper": sleeps(3600)}, entrypoint=("sleeper",)),

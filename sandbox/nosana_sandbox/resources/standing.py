@@ -39,6 +39,7 @@ _BUCKETS: Final = (
     "https://models.nosana.io",
     "https://pub-5bc58981af9f42659ff8ada57bfea92c.r2.dev",
     "https://nosana.mypinata.cloud",
+    "https://ai.r2.cloudflarestorage.com",
 )
 """Public places that Nosana's own examples and templates name."""
 
