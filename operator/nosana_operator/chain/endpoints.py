@@ -262,6 +262,10 @@ class Endpoints:
                 return number
             await self._sleep(wait)
 
+    def spend(self, number: int) -> None:
+        """Count a request that no limit may hold up."""
+        self._all[number].spend(self._clock())
+
     async def ask(self, number: int, method: str, params: Sequence[Any], seconds: float) -> Any:
         """One request to one node; what it says of the node's health is kept. Raises as `Endpoint.ask`."""
         endpoint = self._all[number]

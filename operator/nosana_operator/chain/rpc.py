@@ -353,6 +353,8 @@ class Rpc:
         numbers = self._endpoints.usable()
         if len(numbers) == 1:
             return await self.call(method, params)
+        for number in numbers:
+            self._endpoints.spend(number)
         said = await asyncio.gather(
             *(self._ask(number, method, params) for number in numbers), return_exceptions=True
         )

@@ -132,14 +132,19 @@ class Subscriptions:
         """Keep the subscriptions until cancelled."""
         bound = _FIRST_WAIT
         while True:
+            useless, said = False, "it ended"
             try:
                 await self._connect()
+            except _Silent as reason:
+                useless, said = True, str(reason)
             except _Closed as reason:
-                log.info("WebSocket closed: %s", reason)
+                said = str(reason)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                log.info("WebSocket not connected: %s", type(error).__name__)
+                said = type(error).__name__
             was_connected, self.connected = self.connected, False
-            if not was_connected:
+            # Said once for each time that it is lost, however often it is tried meanwhile.
+            log.log(logging.INFO if was_connected else logging.DEBUG, "WebSocket lost: %s", said)
+            if useless or not was_connected:
                 self._at = (self._at + 1) % len(self._urls)
             bound = _FIRST_WAIT if was_connected else min(bound * 2, _LONGEST_WAIT)
             await asyncio.sleep(self._random.uniform(bound / 2, bound))
@@ -172,12 +177,9 @@ class Subscriptions:
 
     async def _read(self, connection: _Connection) -> None:
         while True:
-            try:
-                await connection.receive()
-            except _Silent:
-                # Taken for one that was never there: the next node is tried.
-                self.connected = False
-                raise
+            await connection.receive()
+            if not self.connected:
+                log.info("WebSocket connected")
             self.connected = True
             self._heard_at = self._clock()
             if connection.stale(self._wanted):
