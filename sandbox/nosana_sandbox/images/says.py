@@ -36,9 +36,9 @@ def spelled_out(definition: Mapping[str, Any], text: str) -> str:
 
 
 def _value(definition: Mapping[str, Any], name: str, key: str) -> str:
-    """Of a result that is spread out no item; of any other something that could be a word or an image."""
+    """Of a result that is spread out no item; of any other what could be a word, an image or a host's name."""
     spread = json.dumps({"__spread__": _literal(name, key)})[1:-1]
-    return "[]" if spread in json.dumps(definition) else f"stand-in-{key.lower()}"
+    return "[]" if spread in json.dumps(definition) else "stand-in-" + re.sub("[^a-z0-9]+", "-", key.lower())
 
 
 def _literal(name: str, key: str) -> str:
