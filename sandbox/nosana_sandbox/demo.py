@@ -51,6 +51,7 @@ STEPS: Final = (
     "created",
     "accepted",
     "scheduled",
+    "fetched",
     "pulled",
     "started",
     "ready",

@@ -20,6 +20,7 @@ _TIMES: Final = (
     "created",
     "accepted",
     "scheduled",
+    "fetched",
     "pulled",
     "started",
     "ready",
