@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
@@ -20,6 +21,7 @@ from fakes.chain import Landed
 from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from nosana_operator.api import JOB_KIND, is_true, timestamp
+from nosana_operator.api.result import read_result
 from nosana_operator.content import cid_of, digest_of
 from nosana_sandbox.program import PROGRAM_ID
 from nosana_sandbox.program.addresses import associated_token_account
@@ -277,10 +279,15 @@ class Storm:
             assert times == 1, f"run {which} was served {times} times"
 
     def _check_result(self, posted: Posted, result: bytes) -> None:
-        body = self.lab.job_of(posted)
-        if body is not None and body["status"].get("resultCID"):
-            assert digest_of(body["status"]["resultCID"]) == result, "another result stands on chain"
-            assert cid_of(self.lab.result(posted)) == body["status"]["resultCID"]
+        start = timestamp(datetime.fromtimestamp(self.lab.job_account(posted).time_start, UTC))
+        for body in self.lab.nosana_jobs():
+            run, cid = body["spec"]["run"], body["status"].get("resultCID")
+            # After a fork a job may have had several runs.
+            if cid and (run["job"], run["startedAt"]) == (str(posted.job), start):
+                assert digest_of(cid) == result, "another result stands on chain"
+                (name,) = body["status"]["resultSecrets"]
+                secret = self.lab.kube.find("Secret", JOBS, name) or {}
+                assert cid_of(read_result([secret])) == cid
 
 
 def closed_runs(history: Iterable[Landed]) -> Iterator[str]:

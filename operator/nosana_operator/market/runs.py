@@ -70,6 +70,8 @@ RESEND_AFTER = 2.0
 """Seconds between sends of the same bytes (python-solana.md §6.5)."""
 POLL = 0.5
 """Seconds between looks while a transaction is under way: a slot takes 0.4."""
+FINALITY_POLL = 2.0
+"""Seconds between looks once a transaction is confirmed: finality takes some 13 s."""
 SOON = 1.0
 SLOW_POLL = 15.0
 PIN_GRACE = timedelta(seconds=30)
@@ -181,7 +183,11 @@ class _Pass:
         ref = self.run.market_ref
         found = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
         if found is not None:
-            self.memory.market = read(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+            try:
+                self.memory.market = read(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+            except ApiError:
+                if self.memory.market is None:
+                    raise
         return self.memory.market
 
     def _ended(self) -> bool:
@@ -253,7 +259,8 @@ class _Pass:
             await self._release()
             return None
         await self._write()
-        return None
+        # Its NosanaMarket may yet come: that is no change of this object.
+        return SLOW_POLL
 
     async def _without_market(self) -> float | None:
         """Its NosanaMarket is not there: never was, or was deleted by force before this process began."""
@@ -371,10 +378,12 @@ class _Pass:
         outcome = Outcome(Fate.PENDING)
         if intent is not None:
             outcome = await chain.outcome(intent.signature, intent.last_valid_block_height)
+        open_question = intent is None or outcome.dead
         situation = Situation(
             key=self.run.node,
             run_time=self.run_time,
-            confirmed=await self._accounts(chain, finalized=False),
+            # While a transaction may still land nothing else can be done, whatever the accounts are.
+            confirmed=await self._accounts(chain, finalized=False) if open_question else Accounts(),
             finalized=Accounts(),
             intent=settlement.kind if settlement and intent else None,
             outcome=outcome,
@@ -395,7 +404,7 @@ class _Pass:
                 return await self._finish_record(step)
             case Look(reason, message):
                 log.debug("%s: %s", reason, message, extra=self._fields())
-        return POLL
+        return FINALITY_POLL if outcome.fate is Fate.CONFIRMED else POLL
 
     def _give_up_unpaid(self, market: NosanaMarketSpec) -> bool:
         """Whether the run is given back. An intent decides it once: a later edit must not contradict it."""

@@ -47,7 +47,7 @@ class Situation:
     """When the run began: tells its payment in the job account from that of another run of the same job."""
     confirmed: Accounts
     finalized: Accounts
-    """UNKNOWN where nothing called for reading it."""
+    """Both UNKNOWN where nothing called for reading them."""
     intent: Kind | None
     outcome: Outcome
     """Of the intent's transaction."""
@@ -166,7 +166,7 @@ def next_step(now: Situation) -> Step:
                 _REASONS[now.intent], f"{now.intent} is finalized; the job account has changed since"
             )
         if not now.outcome.dead:
-            if unread and (now.outcome.fate is Fate.FINALIZED or _effect(now, confirmed)):
+            if unread and now.outcome.fate is Fate.FINALIZED:
                 return ReadFinalized()
             if now.outcome.fate is Fate.PENDING:
                 return Resend()
