@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import Endpoint, Exposure
-from nosana_operator.definition import LiteralError, exposed_ports, service_id
+from nosana_operator.definition import (
+    LiteralError,
+    deployment_hash,
+    deployment_service_id,
+    exposed_ports,
+    service_id,
+)
 from nosana_operator.workload import (
     ArgsError,
     JobContext,
@@ -156,3 +162,29 @@ def test_an_op_that_runs_nothing_has_no_arguments_to_run() -> None:
     with pytest.raises(TypeError, match="runs no container"):
         run_args(ctx, 0)
     assert [body["kind"] for body in objects(ctx)] == ["PersistentVolumeClaim"]
+
+
+def test_a_private_port_has_an_id_that_the_address_does_not_give_away() -> None:
+    ctx = context(op(expose=80, private=True), domain="x.test")
+    identity = endpoints(ctx)[0].id
+    assert len(identity) == 45
+    assert identity != service_id(0, 80, ctx.job_address)
+    assert endpoints(ctx)[0].id == identity, "the same after a restart"
+    [service], [ingress] = services(ctx), ingresses(ctx)
+    assert service["metadata"]["name"] == f"ep-{identity.lower()}"
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == [f"{identity.lower()}.x.test"]
+
+
+def test_the_host_of_a_deployment_leads_to_the_ops_first_port() -> None:
+    ctx = context(
+        op("a", expose=[80, 81], env={"E": "%%ops.a.deployment_endpoint%%"}),
+        domain="x.test",
+        run=RUN,
+        top={"deployment_id": "d-1"},
+    )
+    wanted = deployment_service_id("a", deployment_hash("d-1", RUN.project)).lower() + ".x.test"
+    assert (run_args(ctx, 0).env or {})["E"] == wanted
+    [ingress] = ingresses(ctx)
+    [rule] = [rule for rule in ingress["spec"]["rules"] if rule["host"] == wanted]
+    assert rule["http"]["paths"][0]["backend"]["service"]["port"]["number"] == 80
+    assert len(ingress["spec"]["rules"]) == 3

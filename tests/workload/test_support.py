@@ -6,7 +6,7 @@ import pytest
 
 from nosana_operator.api import Gpu
 from nosana_operator.workload import JobContext, gpu_demand, unsupported
-from workload.jobs import context, op, run_op
+from workload.jobs import RUN, context, op, run_op
 
 CHECK = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "continuous": True}
 S3 = {"type": "S3", "url": "https://example.com/m", "target": "/m"}
@@ -34,7 +34,8 @@ def paths(ctx: JobContext) -> list[str]:
         {"aliases": ["db", "x-%%global.job%%"]},
         {"authentication": {}},
         {"authentication": {"docker": {"username": "u", "password": "hush"}}},
-        {"private": True},  # nothing is exposed, so nothing is hidden
+        {"private": True},
+        {"private": True, "expose": 80},
         {"private": False, "expose": 80},
         {"trusted_execution_env": False},
         {"cmd": ["%%global.job%% %%ops.x.host%% %%global.variables.A%%"]},
@@ -52,9 +53,8 @@ def test_what_is_served(args: dict[str, Any]) -> None:
         ({"volumes": [{"name": "v", "dest": "/v"}]}, "ops[0].args.volumes[0].name"),
         ({"aliases": "db, my_cache"}, "ops[0].args.aliases"),
         ({"aliases": ["db.local"]}, "ops[0].args.aliases"),
-        ({"private": True, "expose": 80}, "ops[0].args.private"),
         ({"trusted_execution_env": True}, "ops[0].args.trusted_execution_env"),
-        ({"env": {"A": "to %%ops.x.deployment_endpoint%%"}}, "ops[0].args.env.A"),
+        ({"env": {"A": "to %%ops.x.deployment_endpoint%%"}, "expose": 80}, "ops[0].args.env.A"),
         ({"env": {"A": "%%ops.x.endpoint.80%%"}, "expose": 80}, "ops[0].args.env.A"),
         ({"env": {"A": "%%globals.frps_address%%"}}, "ops[0].args.env.A"),
         ({"image": "Not An Image"}, "ops[0].args.image"),
@@ -127,3 +127,8 @@ def test_the_sentence_names_stage_and_ops() -> None:
         'stage "s" needs 2 GPUs at once for "a", "b", but the job\'s slot has 1; '
         "give each op with gpu a stage of its own (execution.group)"
     )
+
+
+def test_hidden_host_names_of_a_posters_job_cannot_be_told() -> None:
+    assert paths(context(op(private=True, expose=80), run=RUN)) == ["ops[0].args.private"]
+    assert paths(context(op(private=True), run=RUN)) == []

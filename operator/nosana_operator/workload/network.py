@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from nosana_operator.api import Endpoint
-from nosana_operator.definition import Definition, Port, service_id
+from nosana_operator.definition import (
+    Definition,
+    Port,
+    RunArgs,
+    deployment_hash,
+    deployment_service_id,
+    private_service_id,
+    service_id,
+)
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import literals
 from nosana_operator.workload.metadata import Body, child, op_name, op_selector
@@ -21,6 +30,26 @@ def service_name(service: str) -> str:
     return f"ep-{service.lower()}"
 
 
+def endpoint_id(ctx: JobContext, op_index: int, port: Port) -> str:
+    """The service id of an exposed port: as clients compute it, or one that nobody can guess.
+
+    The uid is random and never leaves the cluster, so a private port has the same id after a restart.
+    """
+    args = ctx.op(op_index).args
+    if isinstance(args, RunArgs) and args.private:
+        return private_service_id(hashlib.sha256(f"{ctx.uid}:{op_index}:{port.number}".encode()).digest())
+    return service_id(op_index, port.number, ctx.job_address)
+
+
+def deployment_host(ctx: JobContext, op_index: int) -> str | None:
+    """The public host that an op shares with its replicas; None outside a deployment, or without a domain."""
+    deployment = ctx.definition.deployment_id
+    if not deployment or not ctx.domain:
+        return None
+    identity = deployment_service_id(ctx.op(op_index).id, deployment_hash(deployment, ctx.project))
+    return host_name(identity, ctx.domain)
+
+
 def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Endpoint]:
     """What an op's exposed ports are reached by; their state is not known from here.
 
@@ -28,7 +57,7 @@ def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[
     """
     found = []
     for port in ports:
-        identity = service_id(op_index, port.number, ctx.job_address)
+        identity = endpoint_id(ctx, op_index, port)
         found.append(
             Endpoint(
                 op=ctx.op(op_index).id,
@@ -53,7 +82,7 @@ def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> lis
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
         bodies.append(_service(ctx, op_name(ctx, op_index), op_index, spec))
     for port in ports:
-        name = service_name(service_id(op_index, port.number, ctx.job_address))
+        name = service_name(endpoint_id(ctx, op_index, port))
         listed = [{"port": port.number, "targetPort": port.number, "protocol": "TCP"}]
         bodies.append(
             _service(ctx, name, op_index, {"type": "ClusterIP", "selector": selector, "ports": listed})
@@ -62,22 +91,29 @@ def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> lis
 
 
 def build_ingresses(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:
-    """One Ingress with a rule for each exposed port of the op; none without a domain, or without ports."""
+    """One Ingress with a rule for each exposed port of the op; none without a domain, or without ports.
+
+    The host of a deployment leads to the op's first port, as one id stands for all of them.
+    """
     if not ctx.domain or not ports:
         return []
+    hosts = [(host_name(endpoint_id(ctx, op_index, port), ctx.domain), port) for port in ports]
+    if (shared := deployment_host(ctx, op_index)) is not None:
+        hosts.append((shared, ports[0]))
     rules = []
-    for port in ports:
-        identity = service_id(op_index, port.number, ctx.job_address)
-        backend = {"service": {"name": service_name(identity), "port": {"number": port.number}}}
-        paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
-        rules.append({"host": host_name(identity, ctx.domain), "http": {"paths": paths}})
-    name = ctx.ingress_class_name
+    for host, port in hosts:
+        name = service_name(endpoint_id(ctx, op_index, port))
+        backend = {"service": {"name": name, "port": {"number": port.number}}}
+        rules.append(
+            {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+        )
+    class_name = ctx.ingress_class_name
     return [
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "Ingress",
             "metadata": child(ctx, op_name(ctx, op_index), op_index),
-            "spec": {**({"ingressClassName": name} if name else {}), "rules": rules},
+            "spec": {**({"ingressClassName": class_name} if class_name else {}), "rules": rules},
         }
     ]
 

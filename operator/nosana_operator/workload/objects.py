@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate, service_id
+from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate
 from nosana_operator.definition.literals import Context, OpFacts
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, op_name
 from nosana_operator.workload.names import build_names_service
-from nosana_operator.workload.network import build_ingresses, build_services, host_name
+from nosana_operator.workload.network import (
+    build_ingresses,
+    build_services,
+    deployment_host,
+    endpoint_id,
+    host_name,
+)
 from nosana_operator.workload.pod import build_pod
 from nosana_operator.workload.registry import build_pull_secret
 from nosana_operator.workload.resources import build_fetch_secret
@@ -28,6 +34,7 @@ def literal_context(ctx: JobContext) -> Context:
             op.id: OpFacts(
                 host=op.args.name if isinstance(op.args, VolumeArgs) else op_name(ctx, index),
                 endpoints=_public_hosts(ctx, index),
+                deployment_endpoint=_deployment_endpoint(ctx, index),
                 container_ip=ctx.addresses.get(op.id),
                 results=ctx.results.get(op.id, {}),
             )
@@ -77,12 +84,17 @@ def objects(ctx: JobContext) -> list[Body]:
     return list(made.values())
 
 
+def _deployment_endpoint(ctx: JobContext, op_index: int) -> str | None:
+    args = ctx.op(op_index).args
+    return deployment_host(ctx, op_index) if isinstance(args, RunArgs) and args.expose else None
+
+
 def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:
     """Port as text → public host, of the ports that are written as numbers; none without a domain."""
     args = ctx.op(op_index).args
     if not ctx.domain or not isinstance(args, RunArgs):
         return {}
     return {
-        str(port.number): host_name(service_id(op_index, port.number, ctx.job_address), ctx.domain)
+        str(port.number): host_name(endpoint_id(ctx, op_index, port), ctx.domain)
         for port in exposed_ports(args)
     }

@@ -14,7 +14,6 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place, literals
 
 _LATER: Final = "not served by this version yet"
-_UNKNOWN_VALUES: Final = frozenset({"deployment_endpoint"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,10 @@ def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[
             f"trusted execution is {_LATER}",
             "take it out when the op may run without",
         )
-    if args.private and args.expose not in (None, []):
+    if args.private and args.expose not in (None, []) and ctx.spec.run is not None:
         yield Problem(
             json_path((*place, "private")),
-            f"hidden host names are {_LATER}",
+            f"telling a poster the host names of private ports is {_LATER}",
             "take private out; the name then follows from the job's address",
         )
 
@@ -103,11 +102,8 @@ def _unsupported_literals(ctx: JobContext, place: Place, op: Operation) -> Itera
     for where, literal in literals(op):
         at, text = json_path((*place, *where)), quoted(literal.text, 120)
         kind = literal.path.partition(".")[0]
-        if literal.scope == "ops" and literal.variable is None and kind in _UNKNOWN_VALUES:
-            yield Problem(at, f"the literal {text} is {_LATER}", "write the value itself")
-        elif ctx.domain is None and (
-            (literal.scope == "ops" and kind == "endpoint") or literal.name == "frps_address"
-        ):
+        public = literal.scope == "ops" and kind in ("endpoint", "deployment_endpoint")
+        if ctx.domain is None and literal.variable is None and (public or literal.name == "frps_address"):
             yield Problem(
                 at,
                 f"the literal {text} needs a domain for exposed ports, and there is none",
