@@ -20,6 +20,18 @@ DIAMOND = definition(
     op("c", group="g", depends_on=["a"], expose=8080),
     op("last"),
 )
+EVERYTHING = definition(
+    {"type": "container/create-volume", "id": "make", "args": {"name": "data"}},
+    op(
+        "fill",
+        volumes=[{"name": "data", "dest": "/data"}],
+        authentication={"docker": {"username": "me", "password": "open"}},
+        restart_policy={"policy": "on-failure", "restart_tries": 1},
+    )
+    | {"results": {"n": r"n=(\d+)"}},
+    op("use", group="g", aliases="used", cmd=["run", "%%ops.fill.results.n%%"]),
+    op("peer", group="g", depends_on=["use"], volumes=[{"name": "data", "dest": "/in"}]),
+)
 Scenario = Callable[[Lab], None]
 
 
@@ -64,6 +76,20 @@ def private_times_out(lab: Lab) -> None:
     lab.kube.add(private_job({"definition": DIAMOND, "timeout": 20}, "run-a"))
 
 
+def private_with_everything(lab: Lab) -> None:
+    lab.exits |= {1: 3, 2: 0, 3: 0}
+    lab.kube.logs[NAMESPACE, "run-a-1-r1"] = b"2026-01-02T03:04:05.123456789Z n=7\n"
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    lab.kube.add(
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": "standard", "annotations": default},
+        }
+    )
+    lab.kube.add(private_job({"definition": EVERYTHING}, "run-a"))
+
+
 SCENARIOS: list[Scenario] = [
     market_success,
     market_expires,
@@ -71,6 +97,7 @@ SCENARIOS: list[Scenario] = [
     market_bad_definition,
     private_stages,
     private_times_out,
+    private_with_everything,
 ]
 
 
@@ -95,6 +122,8 @@ def outcome(lab: Lab) -> dict[str, Any]:
         "held": [p["metadata"]["name"] for p in lab.pods() if p["metadata"].get("finalizers")],
         "starts": len(lab.kubelet.starts),
         "services": sorted(s["metadata"]["name"] for s in lab.kube.objects("Service")),
+        "claims": sorted(s["metadata"]["name"] for s in lab.kube.objects("PersistentVolumeClaim")),
+        "names": sorted(s["metadata"]["name"] for s in lab.kube.objects("EndpointSlice")),
         "secrets": sorted(s["metadata"]["name"] for s in lab.kube.objects("Secret")),
     }
 
