@@ -172,6 +172,8 @@ async def test_listed_files_of_a_web_server(fetch: Fetch, site: Site) -> None:
     assert ran.code == 0
     assert content_of(fetch.folder()) == {"a.bin": b"a" * 200_000, "b.bin": b"b"}
     assert any(served.start > 0 for served in site.served)
+    # No listing told the sizes; the answers did.
+    assert (ran.lines[-1]["bytes"], ran.lines[-1]["total"]) == (200_001, 200_001)
 
 
 @pytest.mark.contract

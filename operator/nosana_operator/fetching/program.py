@@ -55,10 +55,9 @@ def fetch_all(spec: Spec, progress: Progress, reporter: Reporter) -> None:
     with ThreadPoolExecutor(AT_ONCE, "list") as pool:
         listings = list(pool.map(lambda r: _list(r, spec, web, stop, reporter), spec.resources))
     works = plan(zip(spec.resources, listings, strict=True))
-    sizes = [work.file.size for work in works]
-    total = sum(size or 0 for size in sizes)
-    progress.expect(len(works), None if None in sizes else total)
-    check_room(total, spec.room, works)
+    sizes = {work.folder / work.file.path: work.file.size for work in works}
+    progress.expect(sizes)
+    check_room(sum(size or 0 for size in sizes.values()), spec.room, works)
     transfer = Transfer(web, progress, stop, reporter.retrying)
     _each(works, lambda work: _fetch(transfer, work), stop)
     for resource, listing in zip(spec.resources, listings, strict=True):

@@ -6,8 +6,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Final
 
 _EVERY: Final = 1.0
@@ -21,16 +22,33 @@ class Progress:
     """Counts of one fetch. Its methods may be called from any thread."""
 
     bytes: int = 0
-    total: int | None = None
-    """None while a file's size is not known."""
     files: int = 0
-    of: int = 0
+    _sizes: dict[Path, int | None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def expect(self, files: int, total: int | None) -> None:
-        """What is to come."""
+    @property
+    def of(self) -> int:
+        """How many files there are in all."""
+        return len(self._sizes or ())
+
+    @property
+    def total(self) -> int | None:
+        """Bytes of all files; None while a file's size is not known."""
         with self._lock:
-            self.of, self.total = files, total
+            sizes = list(self._sizes.values()) if self._sizes is not None else [None]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    def expect(self, sizes: Mapping[Path, int | None]) -> None:
+        """The files that are to come, and their sizes as far as they are known."""
+        with self._lock:
+            self._sizes = dict(sizes)
+
+    def learn(self, file: Path, size: int) -> None:
+        """The size of a file that the listing did not tell."""
+        with self._lock:
+            if self._sizes is not None:
+                self._sizes[file] = size
 
     def add(self, count: int) -> None:
         """Bytes came; negative when some have to be fetched again."""

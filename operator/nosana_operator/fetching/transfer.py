@@ -69,6 +69,7 @@ class _Hash:
 class _State:
     """How far one file is."""
 
+    target: Path
     at: int = 0
     hash: _Hash | None = None
     digest: Digest | None = None
@@ -98,14 +99,16 @@ class Transfer:
         """Make `folder/file.path`. Raises FetchError with the sentence to show; OSError of the disk."""
         target = folder / file.path
         if target.is_file():  # by an earlier run of this container, and then it is right
-            self._progress.add(target.stat().st_size)
+            size = target.stat().st_size
+            self._progress.learn(target, size)
+            self._progress.add(size)
             self._progress.file_done()
             return
         part = folder / WORK_FOLDER / hashlib.sha256(f"{file.path}\0{file.digest}".encode()).hexdigest()[:32]
         part.parent.mkdir(parents=True, exist_ok=True)
         for last in (False, True):
             try:
-                self._complete(file, part)
+                self._complete(file, part, target)
                 break
             except Damaged as error:
                 part.unlink(missing_ok=True)
@@ -117,9 +120,9 @@ class Transfer:
         part.rename(target)
         self._progress.file_done()
 
-    def _complete(self, file: RemoteFile, part: Path) -> None:
+    def _complete(self, file: RemoteFile, part: Path, target: Path) -> None:
         """Get all bytes into `part` and verify them. Raises Damaged when they are wrong."""
-        state = _State(digest=file.digest, size=file.size)
+        state = _State(target, digest=file.digest, size=file.size)
         # Without a hash nobody could tell whether the file has changed since an earlier run.
         with part.open("r+b" if part.exists() and file.digest else "w+b") as out:
             try:
@@ -169,6 +172,7 @@ class Transfer:
             out.flush()
         if state.size is not None and state.at < state.size:
             raise Interrupted("the server ended it early")
+        self._progress.learn(state.target, state.at)
         state.complete = True
 
     def _begin(
@@ -191,7 +195,9 @@ class Transfer:
                 f"{file.name} has {total} bytes where {state.size} were announced; it was changed at its "
                 "source, or a proxy between alters it: start the job again"
             )
-        state.size = total if state.size is None else state.size
+        if state.size is None and total is not None:
+            state.size = total
+            self._progress.learn(state.target, total)
         etag = headers.get("ETag")
         state.etag = etag if etag and etag.startswith('"') else None
         if file.md5_etag and state.at == 0:
