@@ -108,7 +108,7 @@ async def test_each_lack_is_named_with_its_remedy_and_the_operator_goes_on(scene
 
 async def test_what_was_lacking_is_noticed_when_it_comes(scene: Scene) -> None:
     late = await fund(scene, sol=1, staked=10 * NOS)
-    await offered(scene, "late", wallets=[{"secretRef": {"name": "late"}}], slots={"max": 1})
+    await offered(scene, "late", wallets=[{"secretRef": {"name": "late"}}], slots=1)
     assert (await told(scene, "late", MarketCondition.WALLETS_READY))[0] == "SecretMissing"
     await secret(scene, "late", late)
 
