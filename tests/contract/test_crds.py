@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND, PLURALS
+from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND, PLURALS, NosanaJobSpec
+from nosana_operator.definition import parse
 from nosana_operator.kube import KubeClient, KubeRefused
+from nosana_operator.workload import JobContext, Walls, build_names, namespace_walls, run_args
 
 pytestmark = pytest.mark.contract
 
@@ -268,7 +270,7 @@ async def test_what_jobs_become_is_taken(installed: KubeClient, namespace: str, 
     for body in bodies_in(path):
         body["metadata"]["namespace"] = namespace
         # The admin's to make; the server refuses a pod that names one it does not have.
-        body["spec"].pop("runtimeClassName", None)
+        body.get("spec", {}).pop("runtimeClassName", None)
         made = await installed.create(body)
         if body["kind"] == "Pod":
             sent, got = body["spec"]["containers"][0], made["spec"]["containers"][0]
@@ -279,6 +281,33 @@ async def test_what_jobs_become_is_taken(installed: KubeClient, namespace: str, 
             assert [(item["name"], item.get("value", "")) for item in got["env"]] == [
                 (item["name"], item["value"]) for item in sent["env"]
             ]
+
+
+async def test_a_run_cannot_be_suspended(installed: KubeClient, namespace: str) -> None:
+    with pytest.raises(KubeRefused, match="a run cannot be suspended"):
+        await installed.create(job(namespace, run=RUN, definitionFrom={"ipfs": CID}, suspend=True))
+
+
+async def test_the_walls_of_a_namespace_are_taken_and_not_changed_twice(
+    installed: KubeClient, namespace: str
+) -> None:
+    nodes = ["203.0.113.7/32", "2001:db8::7/128"]
+    for body in namespace_walls(namespace, Walls(gateway_namespaces=("ingress",)), nodes):
+        first = await installed.apply(body, manager="tests")
+        second = await installed.apply(body, manager="tests")
+        assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+
+async def test_names_of_an_op_are_taken_and_follow_its_address(installed: KubeClient, namespace: str) -> None:
+    ops = [{"type": "container/run", "id": "a", "args": {"image": "a", "aliases": "db, cache"}}]
+    wanted = {"version": "0.1", "type": "container", "ops": ops}
+    ctx = JobContext("names", namespace, "u-1", NosanaJobSpec(definition=wanted), parse(wanted), "here")
+    for address in ("10.0.0.1", "10.0.0.2"):
+        made = await installed.apply(build_names(ctx, 0, run_args(ctx, 0), address), manager="tests")
+        assert [(e["hostname"], e["addresses"]) for e in made["endpoints"]] == [
+            ("db", [address]),
+            ("cache", [address]),
+        ]
 
 
 async def test_the_plurals_are_the_ones_in_the_urls(installed: KubeClient) -> None:

@@ -70,7 +70,9 @@ def test_dns_is_reached_on_its_port_only() -> None:
 
 
 def test_nobody_reaches_an_op_but_its_gateway_the_exposed_ones() -> None:
-    assert walls()["NetworkPolicy", "nosana-jobs"]["spec"]["ingress"] == []
+    closed = walls()["NetworkPolicy", "nosana-jobs"]["spec"]
+    assert "Ingress" in closed["policyTypes"]
+    assert "ingress" not in closed, "a type without rules lets nobody in"
     exposed = walls(gateway_namespaces=("ingress",), gateway_cidrs=("10.1.0.0/16",))
     spec = exposed["NetworkPolicy", "nosana-jobs-exposed"]["spec"]
     assert spec["podSelector"]["matchLabels"][LABEL_EXPOSED] == "true"

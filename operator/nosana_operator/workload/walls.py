@@ -85,7 +85,7 @@ def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[
         _policy(
             _metadata(namespace, _NAME),
             _PODS,
-            {"policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": ways_out},
+            {"policyTypes": ["Ingress", "Egress"], "egress": ways_out},
         ),
         _policy(
             _metadata(namespace, f"{_NAME}-exposed"),
