@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from nosana_operator.errors import NotFound, Refused, Unavailable
+from nosana_operator.jobs.ops import OpReason
 from nosana_operator.jobs.ports import Kube
 from nosana_operator.jobs.view import PodView
 from nosana_operator.workload import FETCHER
 
-FETCHING: Final = "Fetching"
-FETCH_FAILED: Final = "ResourceFetchFailed"
 _PULL_TROUBLE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
@@ -57,12 +56,14 @@ def fetch_of(status: Mapping[str, Any]) -> Fetch | None:
     state = container.get("state") or {}
     terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     if state.get("running"):
-        return Fetch(trouble=(FETCHING, "its resources are being fetched"))
+        return Fetch(trouble=(OpReason.FETCHING.value, "its resources are being fetched"))
     if terminated is not None and terminated.get("exitCode") == 0:
         return Fetch(done=terminated.get("finishedAt"))
     if terminated is not None:
         sentence = _sentence(terminated)
-        return Fetch((FETCH_FAILED, sentence), failure=(sentence, terminated.get("finishedAt")))
+        return Fetch(
+            (OpReason.RESOURCE_FETCH_FAILED.value, sentence), failure=(sentence, terminated.get("finishedAt"))
+        )
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in _PULL_TROUBLE:
         message = (
@@ -84,7 +85,7 @@ def _sentence(terminated: Mapping[str, Any]) -> str:
 
 def is_fetching(pod: PodView) -> bool:
     """Whether the pod's resources are being fetched now."""
-    return pod.trouble is not None and pod.trouble[0] == FETCHING and pod.ended is None
+    return pod.trouble is not None and pod.trouble[0] == OpReason.FETCHING and pod.ended is None
 
 
 async def with_progress(
@@ -104,7 +105,7 @@ async def with_progress(
             sentence = await _ask(kube, namespace, pod.name) or (before.sentence if before else None)
             before = known[pod.uid] = Progress(now, sentence)
         if before.sentence is not None:
-            told[index] = replace(pod, trouble=(FETCHING, before.sentence))
+            told[index] = replace(pod, trouble=(OpReason.FETCHING.value, before.sentence))
     return told
 
 

@@ -20,7 +20,8 @@ from nosana_operator.api import (
     LABEL_OP,
     parse_timestamp,
 )
-from nosana_operator.jobs.fetch import FETCH_FAILED, Fetch, fetch_of
+from nosana_operator.jobs.fetch import Fetch, fetch_of
+from nosana_operator.jobs.ops import OpReason
 from nosana_operator.jobs.view import Ended, PodView
 
 _FRESH: Final = timedelta(seconds=3)
@@ -135,7 +136,7 @@ class Observer:
         if finished and fetch.failure is not None and why is None:
             sentence, stamp = fetch.failure
             at = self._when(uid, "ended", stamp, now)
-            return Ended(at, at, None, FETCH_FAILED, sentence)
+            return Ended(at, at, None, OpReason.RESOURCE_FETCH_FAILED, sentence)
         if finished or gone:
             at = self._when(uid, "ended", None, now)
             return Ended(at, at, (last or {}).get("exitCode"), why, status.get("message"))

@@ -30,6 +30,8 @@ _LONGEST_MESSAGE: Final = 4096
 class OpReason(StrEnum):
     """Why an op stands as it does; a kubelet's own words (OOMKilled, Evicted, …) come beside these."""
 
+    FETCHING = "Fetching"
+    RESOURCE_FETCH_FAILED = "ResourceFetchFailed"
     EXIT_CODE = "ExitCode"
     NEVER_STARTED = "NeverStarted"
     EXPIRED = "Expired"
