@@ -68,6 +68,8 @@ def result_secrets(job: Mapping[str, Any], raw: bytes) -> tuple[Body, ...]:
             "apiVersion": "v1",
             "kind": "Secret",
             "type": RESULT_TYPE,
+            # What was pinned and settled stays what is kept here.
+            "immutable": True,
             "metadata": {
                 "name": result_secret_name(meta["name"], part),
                 "namespace": meta["namespace"],
