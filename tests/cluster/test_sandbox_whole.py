@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.world.errors import NotRunning
@@ -22,12 +23,15 @@ from nosana_sandbox.world.sandbox import NAMESPACES, Running, Sandbox, Shape
 
 pytestmark = pytest.mark.cluster
 
-SHAPE = Shape("whole", gpus=2, nodes=1)
+SHAPE = Shape("spare", gpus=2, nodes=1)
 
 
 @pytest.fixture(scope="module")
-def sandbox(short_folder: Path) -> Sandbox:
-    return Sandbox(SHAPE.name, lambda line: print(line, file=sys.stderr), short_folder / "whole")
+def sandbox(spare_cluster: LocalCluster) -> Sandbox:
+    """Comes to life around a cluster that is there already, as after a crash of all but that."""
+    layout = spare_cluster.layout
+    assert (layout.name, layout.gpus, layout.node_count) == (SHAPE.name, SHAPE.gpus, SHAPE.nodes)
+    return Sandbox(SHAPE.name, lambda line: print(line, file=sys.stderr), layout.state)
 
 
 @pytest.fixture(scope="module")
