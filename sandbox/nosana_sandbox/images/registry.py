@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from nosana_operator.errors import NosanaError
 from nosana_sandbox.images.archive import MANIFEST_TYPE, Login, Packed
 
 _OK: Final = frozenset({200, 201, 202})
 _ABSENT: Final = 404
 
 
-class RegistryError(Exception):
+class RegistryError(NosanaError):
     """The registry refused something; the text says what and why."""
 
 
