@@ -153,7 +153,7 @@ def test_a_literal_may_give_what_is_no_image() -> None:
 
 def test_objects_come_in_the_order_of_making() -> None:
     ctx = context(op("a", expose=80), op("b"), domain="x.test")
-    assert [body["kind"] for body in objects(ctx)] == ["NetworkPolicy", "Service", "Ingress", "Pod", "Pod"]
+    assert [body["kind"] for body in objects(ctx)] == ["Service", "Ingress", "Pod", "Pod"]
     assert objects(ctx) == objects(ctx)
 
 

@@ -99,7 +99,9 @@ def refused_or_built(ctx: JobContext) -> list[dict[str, Any]] | None:
         raise
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 @given(definitions, st.sampled_from([None, RUN]), st.sampled_from([None, "x.test"]))
 def test_building_never_raises_once_a_definition_was_accepted(
     definition: dict[str, Any], run: Run | None, domain: str | None
@@ -117,7 +119,9 @@ def test_building_never_raises_once_a_definition_was_accepted(
     assert json.loads(json.dumps(built)) == built
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 @given(definitions)
 def test_what_is_built_is_valid_kubernetes(definition: dict[str, Any]) -> None:
     assume(validate(definition).valid)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nosana_operator.api import Resources
@@ -195,6 +195,7 @@ def test_same_job_same_objects() -> None:
 folders = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map(lambda p: "/" + "/".join(p))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(folders, st.booleans()), min_size=1, max_size=6))
 def test_every_target_shows_the_folder_that_is_filled_for_it(asked: list[tuple[str, bool]]) -> None:
     body, pod = parts(made(*(s3(target, allowWrite=write) for target, write in asked)))

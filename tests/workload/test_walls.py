@@ -98,12 +98,13 @@ def test_the_policies_hold_for_every_pod_and_only_exposed_ones_are_open() -> Non
 
 
 def test_ops_of_one_job_reach_each_other() -> None:
-    policy = op_objects(context(op("a"), op("b")), 0)[0]
+    policy = op_objects(context(op("a", group="g"), op("b", group="g")), 0)[0]
     assert policy["kind"] == "NetworkPolicy"
     own = policy["spec"]["podSelector"]["matchLabels"]
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": own}}]}]
     assert policy["spec"]["egress"] == [{"to": [{"podSelector": {"matchLabels": own}}]}]
-    assert [body["kind"] for body in op_objects(context(op("a")), 0)] == ["Pod"]
+    for alone in (context(op("a")), context(op("a"), op("b"))):
+        assert [body["kind"] for body in op_objects(alone, 0)] == ["Pod"]
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])

@@ -1,7 +1,7 @@
 """What keeps ops apart from all else in the cluster, and from being moved: policies that exist before a pod.
 
-They are made once per namespace, for all pods of all jobs there: a job of one op costs nothing more. A job of
-several ops gets one policy of its own, by which they reach each other.
+They are made once per namespace, for all pods of all jobs there: a job of one op costs nothing more. A job
+with ops that run at once gets one policy of its own, by which they reach each other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nosana_operator.api import LABEL_JOB_UID
-from nosana_operator.definition import RunArgs
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, job_child
 
@@ -103,8 +102,8 @@ def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[
 
 
 def job_walls(ctx: JobContext) -> list[Body]:
-    """How the ops of a job reach each other; nothing for a job of one op."""
-    if sum(1 for op in ctx.definition.ops if isinstance(op.args, RunArgs)) < 2:
+    """How the ops of a job reach each other; nothing for a job whose ops run one after the other."""
+    if all(ctx.runs_beside(index) < 2 for index in range(len(ctx.definition.ops))):
         return []
     own = {LABEL_JOB_UID: ctx.uid}
     peers = [{"podSelector": {"matchLabels": own}}]
