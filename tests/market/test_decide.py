@@ -185,6 +185,7 @@ def test_effects(changes: dict[str, Any], effects: list[object]) -> None:
     assert list(decide(view(**changes)).effects) == effects
 
 
+CLOSED = replace(MARKET, node_access_key="2" * 32)
 READY_ROWS = [
     ("fine", {}, True, MarketReason.READY),
     ("stands", {"market": standing(KEY)}, True, MarketReason.STANDING),
@@ -197,7 +198,19 @@ READY_ROWS = [
     ("no SOL", {"wallets": (wallet(funds=replace(RICH, lamports=0)),)}, False, MarketReason.SOL_TOO_LOW),
     ("no stake account", {"wallets": (wallet(funds=replace(RICH, xnos=None)),)}, False, MarketReason.STAKE_MISSING),
     ("stake too low", {"market": replace(MARKET, xnos_minimum=5)}, False, MarketReason.STAKE_TOO_LOW),
-    ("access key", {"market": replace(MARKET, node_access_key="2" * 32)}, False, MarketReason.ACCESS_KEY_UNSUPPORTED),
+    ("access keys unread", {"market": CLOSED}, None, MarketReason.CHAIN_UNAVAILABLE),
+    (
+        "no access key",
+        {"market": CLOSED, "wallets": (wallet(funds=replace(RICH, access_keys=frozenset({"3" * 32}))),)},
+        False,
+        MarketReason.ACCESS_KEY_MISSING,
+    ),
+    (
+        "access key",
+        {"market": CLOSED, "wallets": (wallet(funds=replace(RICH, access_keys=frozenset({"2" * 32}))),)},
+        True,
+        MarketReason.READY,
+    ),
     ("one of two keys is enough", {"wallets": (wallet(None, problem=LOST), wallet(KEY2))}, True, MarketReason.READY),
     ("Secret unread", {"wallets": (wallet(None, unread=True),)}, None, MarketReason.SECRET_MISSING),
     ("NosanaJobs are refused", {"refusal": "create the namespace"}, False, MarketReason.JOB_REFUSED),

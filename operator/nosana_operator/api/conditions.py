@@ -98,7 +98,7 @@ class MarketReason(StrEnum):
     SOL_TOO_LOW = "SolTooLow"
     STAKE_MISSING = "StakeMissing"
     STAKE_TOO_LOW = "StakeTooLow"
-    ACCESS_KEY_UNSUPPORTED = "AccessKeyUnsupported"
+    ACCESS_KEY_MISSING = "AccessKeyMissing"
     WALLET_SHARED = "WalletSharedWithOtherMarket"
     TRANSACTION_FAILED = "TransactionFailed"
     JOB_REFUSED = "JobRefused"

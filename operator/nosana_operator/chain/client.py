@@ -139,6 +139,10 @@ class ChainClient:
 
     async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
         """The wallet's token of that verified collection at confirmed; None: it holds none."""
+        return (await self.find_access_keys(wallet)).get(collection)
+
+    async def find_access_keys(self, wallet: str) -> dict[str, AccessKey]:
+        """The wallet's tokens at confirmed that belong to a verified collection, by collection."""
         programs = self.program.programs
         held = await self.rpc.token_accounts(wallet, Confirmed)
         by_metadata: dict[str, TokenAccount] = {}
@@ -150,15 +154,15 @@ class ChainClient:
             if token.amount >= 1 and token.mint != programs.nos_mint:
                 by_metadata[programs.metadata(token.mint)] = token
         described = await self.rpc.accounts(sorted(by_metadata), Confirmed)
-        for metadata, info_or_none in described.value.items():
-            if (
-                info_or_none is not None
-                and info_or_none.owner == programs.metaplex
-                and verified_collection(info_or_none.data) == collection
-            ):
+        found: dict[str, AccessKey] = {}
+        for metadata, account in described.value.items():
+            if account is None or account.owner != programs.metaplex:
+                continue
+            collection = verified_collection(account.data)
+            if collection is not None:
                 token = by_metadata[metadata]
-                return AccessKey(token_account=token.address, mint=token.mint, metadata=metadata)
-        return None
+                found[collection] = AccessKey(token.address, token.mint, metadata)
+        return found
 
     async def measure_clock(self) -> float:
         """Read the chain's clock now; returns its time, unix seconds. The watcher does so with each poll."""

@@ -393,12 +393,15 @@ def _wallet(view: MarketView, wallet: WalletView, market: MarketFacts | None) ->
     if wallet.address in market.standing:
         return is_("Standing", MarketReason.STANDING, "stands in the market's queue")
     if market.node_access_key is not None:
-        return is_(
-            "Blocked",
-            MarketReason.ACCESS_KEY_UNSUPPORTED,
-            f"the market wants an access key of collection {market.node_access_key}, which this version "
-            "cannot present; choose an open market",
-        )
+        if funds.access_keys is None:
+            return is_("Unknown", MarketReason.CHAIN_UNAVAILABLE, "its access keys have not been read yet")
+        if market.node_access_key not in funds.access_keys:
+            return is_(
+                "Blocked",
+                MarketReason.ACCESS_KEY_MISSING,
+                f"holds no token of the verified collection {market.node_access_key}, which the market wants; "
+                "have one issued to this key, or choose an open market",
+            )
     if funds.lamports < SOL_RESERVE:
         return is_(
             "Blocked",

@@ -106,6 +106,8 @@ class Funds:
     nos_account: bool
     xnos: int | None
     """None: there is no stake account."""
+    access_keys: frozenset[str] | None = None
+    """Collections of which it holds a token that opens their markets; None: not looked for."""
 
 
 class Fate(Enum):

@@ -228,11 +228,15 @@ class Gatherer:
         if not_before is not None:
             runs = await self._runs_now(chain, address, not_before)
         now = self._edges.clock.now()
+        market = chain.watched_market(spec.address)
+        closed = isinstance(market, MarketFacts) and market.node_access_key is not None
         cached = self._funds.get((spec.network, address))
+        if cached is not None and closed and cached[1].access_keys is None:
+            cached = None
         if cached is not None and (loaded.reason or (now - cached[0]).total_seconds() < FUNDS_FRESH):
             return _wallet_view(loaded, cached[1], runs)
         try:
-            funds = await chain.read_funds(address)
+            funds = await chain.read_funds(address, access_keys=closed)
         except NosanaError as exc:
             log.warning("wallet not read: %s", exc, extra={"wallet": address})
             return _wallet_view(loaded, cached[1] if cached else UNKNOWN, runs)

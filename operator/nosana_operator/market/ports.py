@@ -93,8 +93,8 @@ class Chain(Protocol):
     async def finalized_time(self) -> float:
         """The chain's unix time in its newest finalized slot."""
 
-    async def read_funds(self, address: str) -> Funds:
-        """Balances and stake of a wallet."""
+    async def read_funds(self, address: str, *, access_keys: bool = False) -> Funds:
+        """Balances and stake of a wallet; the access keys that it holds only when asked for."""
 
     async def sign_work(self, wallet: Wallet, market: MarketFacts) -> Signed:
         """A `work` transaction; makes the key's NOS account first when it is missing."""

@@ -156,10 +156,11 @@ class SolanaNetwork:
         """See `Chain.finalized_time`."""
         return float(await self._client.finalized_time())
 
-    async def read_funds(self, address: str) -> Funds:
+    async def read_funds(self, address: str, *, access_keys: bool = False) -> Funds:
         """See `Chain.read_funds`."""
         state = await self._client.fetch_wallet_state(address)
-        return Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos)
+        held = frozenset(await self._client.find_access_keys(address)) if access_keys else None
+        return Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos, held)
 
     # -- sign and send ------------------------------------------------------------------------------------
 
