@@ -218,7 +218,8 @@ def _found(view: MarketView) -> Verdict:
         return Verdict(
             False,
             MarketReason.NETWORK_UNKNOWN,
-            f"spec.network {view.spec.network!r} is not in the operator's settings (it has: {have})",
+            f"spec.network {view.spec.network!r} is not in the operator's settings (it has: {have}); add it "
+            "there, or make a NosanaMarket with one of those",
         )
     if view.spec.job_namespace == view.ref.namespace:
         return Verdict(
@@ -230,7 +231,8 @@ def _found(view: MarketView) -> Verdict:
         return Verdict(
             False,
             MarketReason.MARKET_ADDRESS_INVALID,
-            f"spec.address is no Solana address: {view.address_problem}; correct it",
+            f"spec.address: {view.address_problem.rstrip('.')}; make another NosanaMarket with the right one "
+            "(this one cannot be corrected)",
         )
     if view.market is UNKNOWN:
         return Verdict(None, MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet; asked again")
@@ -238,7 +240,8 @@ def _found(view: MarketView) -> Verdict:
         return Verdict(
             False,
             MarketReason.MARKET_NOT_FOUND,
-            f"there is no market at {view.spec.address} on network {view.spec.network}; correct spec.address",
+            f"there is no market at {view.spec.address} on network {view.spec.network}; make another "
+            "NosanaMarket with the right spec.address and spec.network (these cannot be changed)",
         )
     return Verdict(True, MarketReason.READY, "the market is on chain")
 
@@ -461,8 +464,8 @@ def _ready(
         return Verdict(
             False,
             MarketReason.NO_FREE_SLOT,
-            f"no node has room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name}; "
-            "check spec.gpu, spec.slots and the nodes",
+            f"no node has room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name} with the "
+            "other resources that it needs; check spec.gpu, spec.slots (max, resources) and the nodes",
         )
     if slots.standing:
         return Verdict(True, MarketReason.STANDING, f"{slots.standing} of {slots.total} slots offered")
