@@ -96,6 +96,15 @@ async def test_a_nosanajob_is_applied_without_what_the_server_wrote(tmp_path: Pa
     assert sent == job(namespace="here", labels={"a": "b"})
 
 
+@pytest.mark.parametrize("body", [DEFINITION, job()])
+async def test_a_cluster_without_the_kind_or_the_namespace_is_told_with_the_remedy(
+    tmp_path: Path, body: Body
+) -> None:
+    with pytest.raises(DocumentError, match="no namespace here, or does not serve NosanaJobs") as caught:
+        await send(Kube(NotFound("404")), document(tmp_path, body), namespace="here", unique=True)
+    assert "nosana-operator crds" in str(caught.value)
+
+
 async def test_silence_after_a_create_is_looked_into(tmp_path: Path) -> None:
     bare = document(tmp_path, DEFINITION)
     kube = Kube(Unavailable("no answer"), {"made": True})

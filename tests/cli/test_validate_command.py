@@ -28,6 +28,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_nosanajob_is_no_definition(files: Path) -> None:
+    body = {"apiVersion": "nosana.io/v1alpha1", "kind": "NosanaJob", "spec": {"definition": json.loads(GOOD)}}
+    (files / "job.json").write_text(json.dumps(body))
+    done = CliRunner().invoke(validate, ["job.json"])
+    assert done.exit_code == 1
+    assert done.output == (
+        "job.json:$: this is a Kubernetes object, not a job definition (check a NosanaJob with nosana-operator render)\n"
+    )
+
+
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize(
     ("arguments", "code", "starts"),

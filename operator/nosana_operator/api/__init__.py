@@ -92,7 +92,8 @@ def read(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | Non
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(p) for p in (part, *first["loc"]))
-        sentence = f"{kind} {path}: {first['msg']}; correct it, or apply the CRDs of this version"
+        said = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        sentence = f"{kind} {path}: {said}; correct it, or apply the CRDs of this version"
         raise ApiError(sentence) from exc
 
 

@@ -82,8 +82,8 @@ async def find_job(kube: Reader, namespace: str, name: str) -> Body:
         return await kube.get(JOB_KIND, namespace, name)
     except NotFound:
         raise JobNotFoundError(
-            f"there is no NosanaJob {name} in namespace {namespace}; look with kubectl get nj -A, "
-            "or give --namespace"
+            f"there is no NosanaJob {name} in namespace {namespace}; look with kubectl get nj -A "
+            "(it tells too when the cluster lacks the CRDs), or give --namespace"
         ) from None
 
 

@@ -86,11 +86,16 @@ async def send(kube: Kube, job: JobDocument, *, namespace: str, unique: bool) ->
     for field in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
         metadata.pop(field, None)
     if not job.bare:
-        return await kube.apply(body, manager=MANAGER)
+        try:
+            return await kube.apply(body, manager=MANAGER)
+        except NotFound:
+            raise _nowhere(metadata["namespace"]) from None
     if unique:
         metadata["name"] += "-" + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(SUFFIX - 1))
     try:
         return await kube.create(body)
+    except NotFound:
+        raise _nowhere(metadata["namespace"]) from None
     except Conflict:
         raise DocumentError(
             f"there is a NosanaJob {metadata['name']} in {metadata['namespace']} already; "
@@ -106,6 +111,13 @@ async def send(kube: Kube, job: JobDocument, *, namespace: str, unique: bool) ->
             raise DocumentError(
                 "the Kubernetes API gave no answer, and made no NosanaJob; try again"
             ) from None
+
+
+def _nowhere(namespace: str) -> DocumentError:
+    return DocumentError(
+        f"the cluster has no namespace {namespace}, or does not serve NosanaJobs yet; create the namespace, or "
+        "apply the CRDs with nosana-operator crds | kubectl apply --server-side -f -"
+    )
 
 
 async def follow(

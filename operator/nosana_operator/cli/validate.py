@@ -48,7 +48,11 @@ def _report(file: str) -> Report:
                 ),
             ),
         )
-    return check(text, source=file)
+    report = check(text, source=file)
+    if {"apiVersion", "kind"} <= {error.path for error in report.errors}:
+        said = "this is a Kubernetes object, not a job definition"
+        return Report(None, (Problem("$", said, "check a NosanaJob with nosana-operator render"),))
+    return report
 
 
 def _as_text(file: str, report: Report) -> list[str]:

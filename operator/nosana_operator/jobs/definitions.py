@@ -203,7 +203,11 @@ class DefinitionLoader:
         return kept
 
     async def _from_object(self, kind: str, namespace: str, ref: KeyRef) -> Definition | Unusable | Loading:
-        body = await self._kube.get(kind, namespace, ref.name)
+        try:
+            body = await self._kube.get(kind, namespace, ref.name)
+        except NotFound:
+            message = f"there is no {kind} {namespace}/{ref.name}; create it, with the key {ref.key!r}"
+            return Loading(message, JobReason.DEFINITION_NOT_FOUND)
         text: str | bytes | None = (body.get("data") or {}).get(ref.key)
         if text is None:
             message = f"{kind} {namespace}/{ref.name} has no key {ref.key!r}; add it, or name another key"
