@@ -60,7 +60,6 @@ class NosanaMarketSpec(ApiModel):
         "Quit publishes nothing and is paid nothing.",
     )
 
-
     on_no_capacity: Literal["Finish", "Quit", "Wait"] = Field(
         default="Finish",
         description="A job whose pod no node can take for 5 minutes: Finish tells the poster and is paid the "
