@@ -112,7 +112,9 @@ class Sandbox:
         """What runs. Raises NotRunning when a part of it does not, with what is missing."""
         shape = self._shape()
         if shape is None:
-            raise NotRunning(f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up`")
+            raise NotRunning(
+                f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up --name {self.name}`"
+            )
         status = self._cluster(shape).status()
         world = self._process.running()
         if status.state != "running" or status.kubeconfig is None:
@@ -128,7 +130,9 @@ class Sandbox:
         """The running world alone. Raises NotRunning."""
         world = self._process.running()
         if world is None:
-            raise NotRunning(f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up`")
+            raise NotRunning(
+                f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up --name {self.name}`"
+            )
         return world
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
@@ -145,7 +149,9 @@ class Sandbox:
         """The cluster on this machine. Raises NotRunning, or WorldError when it is somebody else's."""
         shape = self._shape()
         if shape is None:
-            raise NotRunning(f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up`")
+            raise NotRunning(
+                f"no sandbox {self.name!r} is up; start it with `nosana-sandbox up --name {self.name}`"
+            )
         cluster = self._cluster(shape)
         if not isinstance(cluster, LocalCluster):
             raise WorldError(
