@@ -23,6 +23,12 @@ async def fund(scene: Scene, *, sol: int, staked: int | None) -> Keypair:
     key = Keypair()
     if sol:
         await scene.poster.call("requestAirdrop", str(key.pubkey()), sol * LAMPORTS_PER_SOL)
+
+        async def arrived() -> bool | None:
+            balance = await scene.poster.call("getBalance", str(key.pubkey()), {"commitment": "confirmed"})
+            return balance["value"] > 0 or None
+
+        await eventually(arrived, "the money is there")
     if staked is not None:
         for address, account in stake_accounts(key.pubkey(), amount=staked).items():
             data = base64.b64encode(account.data).decode()
