@@ -37,6 +37,7 @@ from nosana_operator.api import (
 from nosana_operator.errors import Conflict, NosanaError, Refused, Unavailable
 from nosana_operator.market.facts import (
     GONE,
+    STOPPED,
     UNKNOWN,
     Absent,
     Fate,
@@ -341,7 +342,8 @@ class _Pass:
             log.warning("chain does not answer: %s", exc, extra=self._fields())
             return UNKNOWN
 
-    async def _accounts(self, chain: Chain, *, finalized: bool) -> Accounts:
+    async def _accounts(self, chain: Chain, *, finalized: bool, given_back: bool = False) -> Accounts:
+        """Run and job as the chain has them now; `given_back`: our `quit` is known to be finalized."""
         run: Known[RunFacts] = UNKNOWN
         job: Known[JobFacts] = UNKNOWN
         try:
@@ -355,7 +357,9 @@ class _Pass:
             return Accounts(run if isinstance(run, RunFacts) else UNKNOWN, UNKNOWN)
         if isinstance(run, RunFacts) and not is_run(self.run, run):
             run = GONE
-        over = isinstance(job, JobFacts) and job.tells_of(self.run.node, self.run_time)
+        over = isinstance(job, JobFacts) and (
+            job.tells_of(self.run.node, self.run_time) or (given_back and job.state == STOPPED)
+        )
         if until is not None and until < self.run_time + YOUNG.total_seconds() and not over:
             # Not there yet is not gone, unless the job account has the run's end: a short job keeps its slot
             # no longer than finality takes.
@@ -392,7 +396,9 @@ class _Pass:
         )
         step = next_step(situation)
         if isinstance(step, ReadFinalized):
-            situation = replace(situation, finalized=await self._accounts(chain, finalized=True))
+            given_back = situation.intent == "quit" and outcome.fate is Fate.FINALIZED
+            accounts = await self._accounts(chain, finalized=True, given_back=given_back)
+            situation = replace(situation, finalized=accounts)
             step = next_step(situation)
         match step:
             case Sign(kind):
