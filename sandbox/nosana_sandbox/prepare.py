@@ -1,0 +1,35 @@
+"""`python -m nosana_sandbox.prepare`: everything that takes minutes once on a machine, before the tests begin.
+
+Tests have time limits; building Kubernetes within one of them would look like a failure of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from nosana_operator.errors import NosanaError
+from nosana_sandbox.cluster import machine
+from nosana_sandbox.cluster.build import ensure_programs, ensure_stand_in
+from nosana_sandbox.images.debian import fetch_image
+from nosana_sandbox.resources.moto import moto_environment
+
+
+def prepare() -> None:
+    """Build and install what is missing; what is there costs nothing. Raises NosanaError."""
+    ensure_programs(click.echo)
+    ensure_stand_in(click.echo)
+    moto_environment()
+    # Without root the cluster ring is skipped, and so is what only it needs.
+    if sys.platform == "linux" and os.geteuid() == 0:
+        machine.prepare(click.echo)
+        fetch_image(click.echo)
+
+
+if __name__ == "__main__":
+    try:
+        prepare()
+    except NosanaError as error:
+        sys.exit(f"error: {error}")
