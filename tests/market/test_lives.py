@@ -205,6 +205,19 @@ async def test_a_settled_job_that_is_deleted_is_not_made_again_by_a_stale_snapsh
     assert len(lab.jobs.starts) == 1
 
 
+async def test_a_running_job_that_is_deleted_is_not_made_again_by_a_stale_snapshot() -> None:
+    """It goes in the moment in which it is settled, sooner than the watcher looks again."""
+    lab = MarketLab(seconds=lambda: 1000)
+    posted = await running(lab)
+    lab.blind = lambda: True
+    lab.kube.remove(JOB_KIND, JOBS, lab.nosana_jobs()[0]["metadata"]["name"])
+    await lab.until(lambda: not lab.nosana_jobs())
+    await lab.pass_time(12)
+    assert lab.job_of(posted) is None
+    assert len(lab.jobs.starts) == 1
+    assert lab.job_account(posted).state == STATE_DONE
+
+
 async def test_an_admin_may_give_up_a_run() -> None:
     lab = MarketLab(seconds=lambda: 1000)
     posted = await running(lab)

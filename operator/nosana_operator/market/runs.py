@@ -607,6 +607,8 @@ class _Pass:
             return SLOW_POLL
         self.memory.result.data = None
         if self._deleting():
+            if await self._still_shown():
+                return SOON
             await self._release()
             return None
         if remaining > 0:
@@ -631,6 +633,24 @@ class _Pass:
         self.record = replace(self.record, settlement=settlement.model_copy(update={"pinned": True}))
         await self._write()
         return True
+
+    async def _still_shown(self) -> bool:
+        """Whether the watcher has the closed run yet: without its NosanaJob it would be taken for a new one."""
+        settled = find(self.record.conditions, JobCondition.SETTLED)
+        if settled is None or settled["reason"] == JobReason.ABANDONED:
+            return False  # The run of an abandoned settlement is not closed.
+        market = self._market()
+        chain = self.edges.networks.chain(market.network) if market is not None else None
+        if chain is None or not self._shows_run(chain.watched_runs(self.run.node)):
+            return False
+        try:
+            return self._shows_run(await chain.refresh_runs(self.run.node))
+        except Unavailable as exc:
+            log.warning("chain does not answer: %s", exc, extra=self._fields())
+            return True
+
+    def _shows_run(self, runs: Known[tuple[RunFacts, ...]]) -> bool:
+        return not isinstance(runs, Absent) and any(is_run(self.run, run) for run in runs)
 
     # -- writing ------------------------------------------------------------------------------------------
 
