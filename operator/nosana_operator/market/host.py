@@ -72,6 +72,8 @@ class _Memory:
     told: set[str] = field(default_factory=set)
     """Signatures and runs that an Event was written about."""
     written_at: datetime | None = None
+    put_off: bool = False
+    """The status does not tell all yet: it was written too short a time ago."""
     refusal: tuple[datetime, str] | None = None
     """When and why the API server last refused a NosanaJob."""
 
@@ -148,7 +150,7 @@ class MarketHost:
         if offered:
             # The chain did not say the same again, or did not answer.
             return SOON
-        return CALM if decision.kept else RESYNC
+        return CALM if decision.kept or memory.put_off else RESYNC
 
     # -- serving runs -------------------------------------------------------------------------------------
 
@@ -281,7 +283,8 @@ class MarketHost:
         status = market_status(body, view, decision, signed, now)
         calm = memory.written_at is not None and (now - memory.written_at).total_seconds() < CALM
         urgent = bool(signed) or flips(before, status)
-        if not urgent and (calm or not differs(before, status)):
+        memory.put_off = not urgent and calm and differs(before, status)
+        if memory.put_off or not (urgent or differs(before, status)):
             return body
         reply = await self._apply(body, status)
         memory.written_at = now
