@@ -88,6 +88,9 @@ class OperatorMetrics:
             "solana_rpc_request_duration_seconds", "Duration of such requests.", _RPC, "method"
         )
 
+        self._leader = self._gauge(
+            "leader", "1 in the process that works, 0 in one that stands by to take over."
+        )
         self._loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late the event loop ran a timer, when last looked at."
         )
@@ -133,6 +136,10 @@ class OperatorMetrics:
         """A request to a Solana endpoint ended; `outcome` is a word of the chain room's."""
         self._rpc_requests.labels(method, outcome).inc()
         self._rpc_seconds.labels(method).observe(seconds)
+
+    def leader(self, leads: bool) -> None:
+        """This process leads from now on, or does not."""
+        self._leader.set(leads)
 
     def loop_lag(self, seconds: float) -> None:
         """The event loop ran a timer so late."""
