@@ -1,209 +1,11 @@
-"""Made-up definitions of several ops: which pods are started, in which order, and what the result says."""
+"""The flows of `flows.py` against the in-memory API, also with a process that dies all the time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
-from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
-
-Body = dict[str, Any]
-TWICE = {"policy": "on-failure", "restart_tries": 2}
-MAKE = {"type": "container/create-volume", "id": "make", "args": {"name": "data"}}
-DATA = [{"name": "data", "dest": "/data"}]
-BAD = {"cmd": ["%%ops.nobody.host%%"]}
-
-
-def flagged(name: str, *listed: str, **more: Any) -> Body:
-    """An op that starts before those it lists, and stops when one of them ends."""
-    made = op(name, depends_on=list(listed), **more)
-    made["execution"]["stop_if_dependent_stops"] = True
-    return made
-
-
-@dataclass(frozen=True)
-class Flow:
-    """`starts`: waves of pods, each started once the one before runs or has ended. `ends`: op → status."""
-
-    ops: tuple[Body, ...]
-    exits: Mapping[int, int]
-    starts: tuple[str, ...]
-    ends: tuple[str, ...]
-    flow: str = "success"
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    log: bytes = b""
-    stop: bool = False
-
-
-FLOWS: dict[str, Flow] = {
-    "stages one after the other": Flow(
-        (op("a"), op("b"), op("c")), {0: 0, 1: 0, 2: 0}, ("0", "1", "2"), ("success",) * 3
-    ),
-    "a group at once, then the next": Flow(
-        (op("a", group="g"), op("b", group="g"), op("c")), {0: 0, 1: 0, 2: 0}, ("0 1", "2"), ("success",) * 3
-    ),
-    "groups in order of first appearance": Flow(
-        (op("a", group="g"), op("b", group="h"), op("c", group="g")),
-        {0: 0, 1: 0, 2: 0},
-        ("0 2", "1"),
-        ("success",) * 3,
-    ),
-    "a diamond": Flow(
-        (
-            op("a", group="g"),
-            op("b", group="g", depends_on=["a"]),
-            op("c", group="g", depends_on=["a"]),
-            op("d", group="g", depends_on=["b", "c"]),
-        ),
-        {0: 0, 1: 0, 2: 0, 3: 0},
-        ("0", "1 2", "3"),
-        ("success",) * 4,
-    ),
-    "a chain written backwards": Flow(
-        (
-            op("c", group="g", depends_on=["b"]),
-            op("b", group="g", depends_on=["a"]),
-            op("a", group="g"),
-        ),
-        {0: 0, 1: 0, 2: 0},
-        ("2", "1", "0"),
-        ("success",) * 3,
-    ),
-    "a dependency in an earlier stage is met": Flow(
-        (op("a"), op("b", depends_on=["a"])), {0: 0, 1: 0}, ("0", "1"), ("success",) * 2
-    ),
-    "a failed op stops neither its group nor the next stage": Flow(
-        (op("a", group="g"), op("b", group="g"), op("c")),
-        {0: 5, 1: 0, 2: 0},
-        ("0 1", "2"),
-        ("failed", "success", "success"),
-        "failed",
-    ),
-    "an op that fails after it ran has released its dependents": Flow(
-        (op("a", group="g"), op("b", group="g", depends_on=["a"])),
-        {0: 1, 1: 0},
-        ("0", "1"),
-        ("failed", "success"),
-        "failed",
-    ),
-    "an op that cannot start takes its dependents along": Flow(
-        (
-            op("a", group="g", **BAD),
-            op("b", group="g", depends_on=["a"]),
-            op("c", group="g", depends_on=["b"]),
-            op("d"),
-        ),
-        {3: 0},
-        ("3",),
-        ("failed", "failed", "failed", "success"),
-        "failed",
-    ),
-    "waits for all, and one of them never comes": Flow(
-        (
-            op("a", group="g"),
-            op("b", group="g", **BAD),
-            op("c", group="g", depends_on=["a", "b"]),
-        ),
-        {0: 0},
-        ("0",),
-        ("success", "failed", "failed"),
-        "failed",
-    ),
-    "a server stops with its client": Flow(
-        (flagged("server", "client", group="g"), op("client", group="g"), op("after")),
-        {1: 0, 2: 0},
-        ("0", "1", "2"),
-        ("stopped", "success", "success"),
-    ),
-    "a server of two clients stops with the first that ends": Flow(
-        (
-            flagged("server", "short", "long", group="g"),
-            op("short", group="g"),
-            flagged("long", "short", group="g"),
-        ),
-        {1: 0},
-        ("0", "2", "1"),
-        ("stopped", "success", "stopped"),
-    ),
-    "a server whose client fails": Flow(
-        (flagged("server", "client", group="g"), op("client", group="g")),
-        {1: 9},
-        ("0", "1"),
-        ("stopped", "failed"),
-        "failed",
-    ),
-    "an op's own time": Flow((op("a", timeout=30), op("b")), {1: 0}, ("0", "1"), ("success", "success")),
-    "the job's time": Flow(
-        (op("a", group="g"), op("b", group="g"), op("c")),
-        {1: 0},
-        ("0 1",),
-        ("success", "success", "stopped"),
-        spec={"timeout": 60},
-    ),
-    "stopped in the middle": Flow(
-        (op("a"), op("b", group="g"), op("c", group="g"), op("d")),
-        {0: 0},
-        ("0", "1 2"),
-        ("success", "stopped", "stopped", "stopped"),
-        "stopped",
-        stop=True,
-    ),
-    "run again until the tries are spent": Flow(
-        (op("a", restart_policy=TWICE), op("b")),
-        {0: 1, 1: 0},
-        ("0", "0-r1", "0-r2", "1"),
-        ("failed", "success"),
-        "failed",
-    ),
-    "a dependent starts once, however often the other runs": Flow(
-        (op("a", group="g", restart_policy=TWICE), op("b", group="g", depends_on=["a"])),
-        {0: 1, 1: 0},
-        ("0", "1", "0-r1", "0-r2"),
-        ("failed", "success"),
-        "failed",
-    ),
-    "what one stage printed is the command of the next": Flow(
-        (
-            op("a") | {"results": {"n": r"n=(\d+)"}},
-            op("b", group="g", cmd=["run", "%%ops.a.results.n%%"]),
-            op("c", group="g", env={"N": "%%ops.a.results.n%%"}),
-        ),
-        {0: 0, 1: 0, 2: 0},
-        ("0", "1 2"),
-        ("success",) * 3,
-        log=b"2026-01-02T03:04:05Z n=7\n",
-    ),
-    "results of an op that is not over yet": Flow(
-        (
-            op("a", group="g") | {"results": {"n": "x"}},
-            op("b", group="g", cmd=["%%ops.a.results.n%%"]),
-        ),
-        {0: 0},
-        ("0",),
-        ("success", "failed"),
-        "failed",
-    ),
-    "a volume, who fills it, and who reads it": Flow(
-        (MAKE, op("fill", volumes=DATA), op("read", group="g", volumes=DATA), op("apart", group="g")),
-        {1: 0, 2: 0, 3: 0},
-        ("1", "2 3"),
-        ("success",) * 4,
-    ),
-    "an init stage, servers, and a client that ends them": Flow(
-        (
-            op("init"),
-            flagged("db", "web", group="serve"),
-            flagged("web", "client", group="serve"),
-            op("client", group="serve", depends_on=["web"]),
-        ),
-        {0: 0, 3: 0},
-        ("0", "1", "2", "3"),
-        ("success", "stopped", "stopped", "success"),
-    ),
-}
+from fakes.jobs import NAMESPACE, Lab, definition, private_job
+from jobs.flows import FLOWS, Flow
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
@@ -218,13 +20,13 @@ async def test_a_flow(flow: Flow, crashing: bool) -> None:
             "metadata": {"name": "standard", "annotations": notes},
         }
     )
-    lab.kube.logs[NAMESPACE, "hello-0"] = flow.log
+    for index, lines in flow.says.items():
+        written = "".join(f"2026-01-02T03:04:05Z {line}\n" for line in lines)
+        lab.kube.logs[NAMESPACE, f"hello-{index}"] = written.encode()
     lab.kube.add(private_job({"definition": definition(*flow.ops), **flow.spec}))
     lab.boot()
     if flow.stop:
-        last = flow.starts[-1].split()
-        await lab.drive(lambda: len(lab.kubelet.starts) == sum(len(w.split()) for w in flow.starts))
-        assert len(last) == 2
+        await lab.drive(lambda: len(lab.kubelet.starts) == sum(map(len, flow.names("hello"))))
         lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"stop": True}})
     if crashing:
         while not lab.over()():
@@ -233,12 +35,17 @@ async def test_a_flow(flow: Flow, crashing: bool) -> None:
             await lab.crash_and_reboot()
     await lab.drive(lab.over())
 
-    waves = [[name.removeprefix("hello-") for name in wave] for wave in lab.kubelet.started if wave]
+    waves = [set(wave) for wave in lab.kubelet.started if wave]
+    started = [name for wave in lab.kubelet.started for name in wave]
     if crashing:
         # A process that dies between two pods of a wave leaves the rest to the next.
-        assert [name for wave in waves for name in wave] == " ".join(flow.starts).split()
+        for wave in flow.names("hello"):
+            now, started = started[: len(wave)], started[len(wave) :]
+            assert set(now) == wave
+        assert started == []
     else:
-        assert [" ".join(wave) for wave in waves] == list(flow.starts)
+        assert waves == flow.names("hello")
+        assert len(started) == sum(map(len, waves))
     result = lab.result()
     assert [state["status"] for state in result["opStates"]] == list(flow.ends)
     assert result["status"] == flow.flow
