@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def real(flow: Flow) -> list[dict[str, Any]]:
 def test_ops_start_in_order(ended: Mapping[str, Ended | BaseException], flow: str) -> None:
     seen, waves = of(ended, flow), FLOWS[flow].names(NAMES[flow])
     assert {each.body["metadata"]["name"] for each in seen.pods} == set().union(*waves)
-    for earlier, later in zip(waves, waves[1:], strict=False):
+    for earlier, later in itertools.pairwise(waves):
         run = max(seen.first(pod, started) for pod in earlier)
         made = min(seen.first(pod, lambda _: True) for pod in later)
         assert run < made, f"{later} were made before {earlier} ran"
@@ -121,7 +122,7 @@ def test_a_stage_starts_when_the_one_before_has_ended(
         pods = {f"{NAMES[flow]}-{pod}" for pod in FLOWS[flow].pods(index)}
         stages.setdefault(stage(op), set()).update(pods)
     there = [pods for pods in stages.values() if pods]
-    for earlier, later in zip(there, there[1:], strict=False):
+    for earlier, later in itertools.pairwise(there):
         over = max(seen.first(pod, terminated) for pod in earlier)
         assert over < min(seen.first(pod, lambda _: True) for pod in later)
 
