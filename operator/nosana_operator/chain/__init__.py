@@ -25,6 +25,7 @@ from nosana_operator.chain.errors import (
     TransactionFailed,
 )
 from nosana_operator.chain.fees import SIGNATURE_FEE, FeePolicy
+from nosana_operator.chain.ledger import LedgerEntry, read_ledger
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
 from nosana_operator.chain.sender import Outcome, OutcomeState, Sender, SignedTransaction
@@ -58,6 +59,7 @@ __all__ = [
     "JobState",
     "JobsProgram",
     "Kind",
+    "LedgerEntry",
     "Market",
     "MethodRefused",
     "Network",
@@ -81,4 +83,5 @@ __all__ = [
     "WalletState",
     "WatchSettings",
     "address_problem",
+    "read_ledger",
 ]

@@ -88,6 +88,21 @@ def run_positions() -> Mapping[bytes, int]:
     }
 
 
+def read_instruction(data: bytes, accounts: Sequence[str]) -> tuple[str, Mapping[str, str]] | None:
+    """Name and accounts, by the names that they have here, of an instruction of the Jobs program.
+
+    None: it is no instruction that is known, or accounts are missing.
+    """
+    name = _coder().sighash_to_name.get(data[:8])
+    if name is None:
+        return None
+    expected = _account_lists()[name]
+    if len(accounts) < len(expected):
+        return None
+    # The program ignores what is there beyond its own (`onchain.md` §3b).
+    return name, {snake(each.name): address for each, address in zip(expected, accounts, strict=False)}
+
+
 class JobsProgram:
     """Builds instructions for one cluster's Jobs program.
 

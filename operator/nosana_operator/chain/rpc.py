@@ -34,6 +34,7 @@ from nosana_operator.chain.wire import (
     Blockhash,
     EpochInfo,
     HistoryEntry,
+    LandedTransaction,
     Memcmp,
     SignatureStatus,
     Simulation,
@@ -42,7 +43,9 @@ from nosana_operator.chain.wire import (
     read_account,
     read_base64,
     read_decimal,
+    read_history_entry,
     read_int,
+    read_landed,
     read_list,
     read_logs,
     read_simulation,
@@ -206,16 +209,19 @@ class Rpc:
         config: dict[str, Any] = {"commitment": commitment, "limit": limit}
         config |= {k: v for k, v in (("until", until), ("before", before)) if v is not None}
         result = await self.call("getSignaturesForAddress", [address, config])
-        return [
-            HistoryEntry(read_text(entry, "signature"), read_int(field(entry, "slot")), field(entry, "err"))
-            for entry in read_list(result)
-        ]
+        return [read_history_entry(entry) for entry in read_list(result)]
 
     async def transaction(self, signature: str, commitment: Commitment) -> bytes | None:
         """The bytes of a landed transaction; None: the node does not have it (yet, or any more)."""
         config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
         result = await self.call("getTransaction", [signature, config])
         return None if result is None else read_base64(field(result, "transaction"))
+
+    async def landed(self, signature: str, commitment: Commitment) -> LandedTransaction | None:
+        """A landed transaction and what it did; None: the node does not have it (yet, or any more)."""
+        config = {"commitment": commitment, "encoding": "base64", "maxSupportedTransactionVersion": 0}
+        result = await self.call("getTransaction", [signature, config])
+        return None if result is None else read_landed(result)
 
     async def transaction_logs(self, signature: str, commitment: Commitment) -> tuple[str, ...]:
         """The program log of a landed transaction; empty when the node does not keep it."""

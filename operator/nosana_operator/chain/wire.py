@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from multiformats import multibase
 from solana.rpc.commitment import Commitment, Finalized, Processed
 
 from nosana_operator.chain.errors import ChainUnavailable
@@ -75,6 +76,34 @@ class HistoryEntry:
     signature: str
     slot: int
     err: object | None
+    time: int | None = None
+    """Of its block, unix seconds; None: the node does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class InnerInstruction:
+    """What a program called; numbers are places in the transaction's keys."""
+
+    program: int
+    accounts: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LandedTransaction:
+    """A transaction in a block, with what it did."""
+
+    raw: bytes
+    slot: int
+    time: int | None
+    """Of its block, unix seconds."""
+    fee: int
+    """Lamports, paid by the first key."""
+    err: object | None
+    loaded: tuple[str, ...]
+    """Keys from lookup tables; they follow those of the message."""
+    inner: Mapping[int, tuple[InnerInstruction, ...]] | None
+    """By the number of the instruction that made the calls; None: the node does not keep them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +183,55 @@ def read_status(value: Any) -> SignatureStatus:
     if named is None:
         named = Finalized if field(value, "confirmations") is None else Processed
     return SignatureStatus(read_int(field(value, "slot")), field(value, "err"), Commitment(str(named)))
+
+
+def read_history_entry(value: Any) -> HistoryEntry:
+    """One entry of getSignaturesForAddress."""
+    return HistoryEntry(
+        read_text(value, "signature"),
+        read_int(field(value, "slot")),
+        field(value, "err"),
+        _optional_int(value, "blockTime"),
+    )
+
+
+def read_landed(value: Any) -> LandedTransaction:
+    """The answer of getTransaction in base64."""
+    meta = field(value, "meta")
+    loaded = meta.get("loadedAddresses") if isinstance(meta, Mapping) else None
+    inner = field(meta, "innerInstructions") if "innerInstructions" in meta else None
+    return LandedTransaction(
+        raw=read_base64(field(value, "transaction")),
+        slot=read_int(field(value, "slot")),
+        time=_optional_int(value, "blockTime"),
+        fee=read_int(field(meta, "fee")),
+        err=field(meta, "err"),
+        loaded=()
+        if loaded is None
+        else tuple(str(key) for part in ("writable", "readonly") for key in read_list(field(loaded, part))),
+        inner=None
+        if inner is None
+        else {
+            read_int(field(calls, "index")): tuple(
+                _inner_instruction(call) for call in read_list(field(calls, "instructions"))
+            )
+            for calls in read_list(inner)
+        },
+    )
+
+
+def _inner_instruction(value: Any) -> InnerInstruction:
+    try:
+        data = multibase.decode("z" + read_text(value, "data"))
+    except ValueError:
+        raise _odd() from None
+    accounts = tuple(read_int(at) for at in read_list(field(value, "accounts")))
+    return InnerInstruction(read_int(field(value, "programIdIndex")), accounts, data)
+
+
+def _optional_int(value: Any, key: str) -> int | None:
+    found = value.get(key) if isinstance(value, Mapping) else None
+    return None if found is None else read_int(found)
 
 
 def read_simulation(value: Any) -> Simulation:

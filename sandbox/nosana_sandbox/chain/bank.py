@@ -58,6 +58,8 @@ _MAX_ACCOUNT_LOCKS: Final = 64
 _RETAINED_BLOCKS: Final = 10_000
 _RETAINED_STATES: Final = 300
 """Slots behind finalized whose accounts a node that lags can still show."""
+_CALLED_HEIGHT: Final = 2
+"""Height in the stack of what a transaction's instruction calls."""
 
 NativeProgram = Callable[[Instruction, Mapping[Pubkey, Account], int], Result]
 """A stand-in: one instruction, its accounts and the unix time → what changed."""
@@ -542,7 +544,19 @@ class Bank:
         # The stand-in's last line is how it ended; a node says before it what was consumed.
         *said, ending = result.logs
         return Execution(
-            None if result.ok else error, (*said, consumed, ending), needed, dict(result.changed)
+            None if result.ok else error,
+            (*said, consumed, ending),
+            needed,
+            dict(result.changed),
+            tuple(
+                InnerInstruction(
+                    call.program_id,
+                    tuple(meta.pubkey for meta in call.accounts),
+                    call.data,
+                    _CALLED_HEIGHT,
+                )
+                for call in result.calls
+            ),
         )
 
     # History

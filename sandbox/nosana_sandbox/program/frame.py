@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from nosana_sandbox.program.addresses import SYSTEM_PROGRAM
 from nosana_sandbox.program.failure import ProgramFailure, describe
-from nosana_sandbox.program.types import Account, AccountMeta
+from nosana_sandbox.program.types import Account, AccountMeta, Instruction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from solders.pubkey import Pubkey
-
-    from nosana_sandbox.program.types import Instruction
 
 
 class Frame:
@@ -30,6 +28,8 @@ class Frame:
         self._signers = {meta.pubkey for meta in instruction.accounts if meta.is_signer}
         self._writable = {meta.pubkey for meta in instruction.accounts if meta.is_writable}
         self.log: list[str] = []
+        self.calls: list[Instruction] = []
+        """What was called in other programs, in order."""
 
     def account(self, key: Pubkey) -> Account:
         """The account as it is now; one that does not exist is empty and the System program's."""
@@ -71,17 +71,20 @@ class Frame:
         self.update(key, owner=SYSTEM_PROGRAM, data=b"")
 
     def invoke(
-        self, program: Pubkey, metas: Iterable[AccountMeta], signed_by: Pubkey | None = None
+        self, program: Pubkey, metas: Iterable[AccountMeta], data: bytes, signed_by: Pubkey | None = None
     ) -> AbstractContextManager[None]:
         """A call into another program: what it may do is checked first, its log lines are framed.
 
-        `signed_by` is the derived address that the calling program signs for.
+        `data` is the call's as that program reads it, for the record only. `signed_by` is the derived address
+        that the calling program signs for.
         """
+        metas = tuple(metas)
         for meta in metas:
             if meta.is_writable and not self.is_writable(meta.pubkey):
                 raise ProgramFailure("PrivilegeEscalation", [f"{meta.pubkey}'s writable privilege escalated"])
             if meta.is_signer and not (self.is_signer(meta.pubkey) or meta.pubkey == signed_by):
                 raise ProgramFailure("PrivilegeEscalation", [f"{meta.pubkey}'s signer privilege escalated"])
+        self.calls.append(Instruction(program, metas, data))
         return self._called(program)
 
     @contextmanager

@@ -59,7 +59,14 @@ def _execute(
             ok=False, error=failure.error, log_error=failure.log_error, logs=(*frame.log, *failure.log, last)
         )
     frame.log.append(f"Program {program} success")
-    return Result(ok=True, error=None, log_error=None, logs=tuple(frame.log), changed=changed)
+    return Result(
+        ok=True,
+        error=None,
+        log_error=None,
+        logs=tuple(frame.log),
+        changed=changed,
+        calls=tuple(frame.calls),
+    )
 
 
 def _run(frame: Frame, specs: Mapping[bytes, Spec], instruction: Instruction, clock: int) -> None:

@@ -17,19 +17,26 @@ if TYPE_CHECKING:
 ACCOUNT_ALREADY_IN_USE: Final = Custom(0)
 RESULT_WITH_NEGATIVE_LAMPORTS: Final = Custom(1)
 
+# Numbers of the System program's instructions.
+_CREATE_ACCOUNT: Final = 0
+_ASSIGN: Final = 1
+_TRANSFER: Final = 2
+_ALLOCATE: Final = 8
+
 
 def create_account(
     frame: Frame, payer: Pubkey, new: Pubkey, space: int, owner: Pubkey, signed_by: Pubkey | None = None
 ) -> None:
     """Create an account that holds no lamports yet, with the rent for `space` bytes from `payer`."""
     metas = (AccountMeta(payer, True, True), AccountMeta(new, True, True))
-    with frame.invoke(SYSTEM_PROGRAM, metas, signed_by):
+    rent = rent_exempt_minimum(space)
+    with frame.invoke(SYSTEM_PROGRAM, metas, _data(_CREATE_ACCOUNT, rent, space, owner), signed_by):
         if frame.account(new).lamports > 0:
             line = f"Create Account: account Address {{ address: {new}, base: None }} already in use"
             raise ProgramFailure(ACCOUNT_ALREADY_IN_USE, [line])
         _allocate(frame, new, space)
         frame.update(new, owner=owner)
-        _transfer(frame, payer, new, rent_exempt_minimum(space))
+        _transfer(frame, payer, new, rent)
 
 
 def init_account(
@@ -47,12 +54,20 @@ def init_account(
         raise anchor_error(Code.TryingToInitPayerAsProgramAccount, compared=(payer, new))
     missing = max(rent_exempt_minimum(space) - held, 0)
     if missing:
-        with frame.invoke(SYSTEM_PROGRAM, (AccountMeta(payer, True, True), AccountMeta(new, False, True))):
+        metas = (AccountMeta(payer, True, True), AccountMeta(new, False, True))
+        with frame.invoke(SYSTEM_PROGRAM, metas, _data(_TRANSFER, missing)):
             _transfer(frame, payer, new, missing)
-    with frame.invoke(SYSTEM_PROGRAM, (AccountMeta(new, True, True),), signed_by):
+    with frame.invoke(SYSTEM_PROGRAM, (AccountMeta(new, True, True),), _data(_ALLOCATE, space), signed_by):
         _allocate(frame, new, space)
-    with frame.invoke(SYSTEM_PROGRAM, (AccountMeta(new, True, True),), signed_by):
+    with frame.invoke(SYSTEM_PROGRAM, (AccountMeta(new, True, True),), _data(_ASSIGN, owner), signed_by):
         frame.update(new, owner=owner)
+
+
+def _data(number: int, *arguments: int | Pubkey) -> bytes:
+    """An instruction of the System program: its number, then 64-bit amounts and addresses."""
+    return number.to_bytes(4, "little") + b"".join(
+        each.to_bytes(8, "little") if isinstance(each, int) else bytes(each) for each in arguments
+    )
 
 
 def _allocate(frame: Frame, key: Pubkey, space: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nosana_sandbox.program.addresses import TOKEN_PROGRAM
 from nosana_sandbox.program.failure import ProgramFailure
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
     from nosana_sandbox.program.frame import Frame
+
+# First bytes of the Token program's instructions.
+_TRANSFER: Final = bytes([3])
+_CLOSE_ACCOUNT: Final = bytes([9])
+_INITIALIZE_ACCOUNT_3: Final = bytes([18])
 
 
 class TokenError(Enum):
@@ -46,7 +51,7 @@ def transfer(
         AccountMeta(target, False, True),
         AccountMeta(authority, True, False),
     )
-    with frame.invoke(TOKEN_PROGRAM, metas, signed_by):
+    with frame.invoke(TOKEN_PROGRAM, metas, _TRANSFER + amount.to_bytes(8, "little"), signed_by):
         giver = _read(frame, source)
         taker = _read(frame, target)
         if giver.frozen or taker.frozen:
@@ -76,7 +81,7 @@ def transfer(
 def initialize_account(frame: Frame, key: Pubkey, mint: Pubkey, owner: Pubkey) -> None:
     """Make an allocated account a token account."""
     metas = (AccountMeta(key, False, True), AccountMeta(mint, False, False))
-    with frame.invoke(TOKEN_PROGRAM, metas):
+    with frame.invoke(TOKEN_PROGRAM, metas, _INITIALIZE_ACCOUNT_3 + bytes(owner)):
         frame.update(key, data=TokenAccount(mint=mint, owner=owner).encode())
 
 
@@ -89,7 +94,7 @@ def close_account(
         AccountMeta(target, False, True),
         AccountMeta(authority, True, False),
     )
-    with frame.invoke(TOKEN_PROGRAM, metas, signed_by):
+    with frame.invoke(TOKEN_PROGRAM, metas, _CLOSE_ACCOUNT, signed_by):
         account = _read(frame, key)
         if account.native is None and account.amount:
             raise TokenError.NON_NATIVE_HAS_BALANCE.failure()

@@ -63,3 +63,5 @@ class Result:
     log_error: str | None
     logs: tuple[str, ...]
     changed: dict[Pubkey, Account | None] = field(default_factory=dict)
+    calls: tuple[Instruction, ...] = ()
+    """What it called in other programs."""

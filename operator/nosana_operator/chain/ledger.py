@@ -1,0 +1,256 @@
+"""What a host's key did and earned, read back from its transactions (`onchain.md` §3).
+
+The accounts of a run and, in time, of its job are closed; the transactions stay. So this is the one account
+of a host's money that needs nothing kept: any installation, and none at all, reads the same.
+
+Two histories name a key's earnings: its own (it signs `finish`), and that of its NOS account, for the `end`
+of a job's owner names only that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from solana.rpc.commitment import Finalized
+from solders.transaction import VersionedTransaction
+
+from nosana_operator.chain.accounts import Job, JobState
+from nosana_operator.chain.addresses import TOKEN, Programs
+from nosana_operator.chain.errors import AccountMalformed, ChainUnavailable
+from nosana_operator.chain.program import read_instruction
+from nosana_operator.chain.rpc import MAX_HISTORY, Rpc
+from nosana_operator.chain.together import all_of
+from nosana_operator.chain.wire import HistoryEntry, InnerInstruction, LandedTransaction
+
+_PAID: Final = frozenset({"finish", "end"})
+_OWN: Final = frozenset({"work", "claim", "stop", "finish", "complete", "quit"})
+"""Those that the host's key signs as `authority`."""
+_TRANSFER: Final = 3
+_TRANSFER_CHECKED: Final = 12
+_AMOUNT: Final = slice(1, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One instruction of the Jobs program that the key signed, or that paid it.
+
+    Amounts are NOS base units, fees lamports. None is *unknown*: the node that answered does not keep it, or
+    the account that tells is closed.
+    """
+
+    signature: str
+    slot: int
+    time: int | None
+    """Of the block, unix seconds."""
+    kind: str
+    """work, claim, stop, finish, complete, quit, or end (by the job's owner)."""
+    key: str
+    market: str | None
+    job: str | None
+    run: str | None
+    """Of `work` only when it took a job."""
+    failed: bool
+    """Rejected by the program: only the fee was spent."""
+    earned: int | None
+    refunded: int | None
+    """Given back to the poster."""
+    seconds: int | None
+    """That were paid; 0 where the kind pays nothing."""
+    fee: int
+    """What the key paid for the transaction; 0 when another did, or when an earlier entry has it."""
+
+
+async def read_ledger(
+    rpc: Rpc,
+    programs: Programs,
+    key: str,
+    *,
+    since: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+) -> list[LedgerEntry]:
+    """All entries of a host's key at finalized, the oldest first.
+
+    Args:
+        rpc: the network's.
+        programs: the network's.
+        key: the host's address.
+        since: unix seconds; what is older is left out.
+        progress: told how many of how many transactions were read.
+
+    Raises:
+        ChainUnavailable, RpcError: the histories could not be read to their end.
+    """
+    nos_account = programs.nos_account(key)
+    told: dict[str, HistoryEntry] = {}
+    for address in (key, nos_account):
+        told |= {entry.signature: entry for entry in await _history(rpc, address, since)}
+    read: dict[str, list[LedgerEntry]] = {}
+
+    async def one(signature: str) -> None:
+        landed = await rpc.landed(signature, Finalized)
+        if landed is None:
+            raise ChainUnavailable(
+                f"The RPC node names the transaction {signature} but does not give it; use a node that keeps "
+                "its whole history, or ask for a later time with --since."
+            )
+        read[signature] = _entries(signature, landed, programs, key, nos_account)
+        progress(len(read), len(told))
+
+    await all_of(one(signature) for signature in told)
+    # Within a slot the node tells the newest first, as everywhere.
+    newest_first = sorted(told.values(), key=lambda entry: entry.slot, reverse=True)
+    entries = [entry for each in reversed(newest_first) for entry in read[each.signature]]
+    return await _with_seconds(rpc, programs, _with_markets(entries))
+
+
+async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEntry]:
+    """An address' transactions, newest first, back to `since`."""
+    found: list[HistoryEntry] = []
+    before = None
+    while True:
+        page = await rpc.signatures_of(address, Finalized, before=before)
+        for entry in page:
+            if since is not None and entry.time is not None and entry.time < since:
+                return found
+            found.append(entry)
+        if len(page) < MAX_HISTORY:
+            return found
+        before = page[-1].signature
+
+
+class _Call(NamedTuple):
+    """An instruction of a message."""
+
+    program: str
+    accounts: list[str]
+    data: bytes
+
+
+def _entries(
+    signature: str, landed: LandedTransaction, programs: Programs, key: str, nos_account: str
+) -> list[LedgerEntry]:
+    keys, calls = _taken_apart(landed)
+    found: list[LedgerEntry] = []
+    for number, call in enumerate(calls):
+        known = read_instruction(call.data, call.accounts) if call.program == programs.jobs else None
+        if known is None:
+            continue
+        kind, accounts = known
+        own = kind in _OWN and accounts["authority"] == key
+        if not own and not (kind == "end" and accounts["user"] == nos_account):
+            continue
+        earned: int | None = 0
+        refunded: int | None = 0
+        inner = None if landed.inner is None else landed.inner.get(number, ())
+        if landed.err is None and kind in _PAID:
+            earned, refunded = _payments(inner, keys, accounts)
+        found.append(
+            LedgerEntry(
+                signature=signature,
+                slot=landed.slot,
+                time=landed.time,
+                kind=kind,
+                key=key,
+                market=accounts.get("market"),
+                job=accounts.get("job"),
+                run=None
+                if kind == "work" and not _made(accounts["run"], inner, keys)
+                else accounts.get("run"),
+                failed=landed.err is not None,
+                earned=earned,
+                refunded=refunded,
+                seconds=0,
+                fee=landed.fee if keys[0] == key and not found else 0,
+            )
+        )
+    return found
+
+
+def _taken_apart(landed: LandedTransaction) -> tuple[list[str], list[_Call]]:
+    """The transaction's keys, and its instructions with addresses."""
+    try:
+        message = VersionedTransaction.from_bytes(landed.raw).message
+    except ValueError:
+        # Of a version that is not known here: nothing of Nosana's clients.
+        return [], []
+    keys = [*(str(key) for key in message.account_keys), *landed.loaded]
+    return keys, [
+        _Call(_at(keys, each.program_id_index), [_at(keys, at) for at in each.accounts], bytes(each.data))
+        for each in message.instructions
+    ]
+
+
+def _at(keys: Sequence[str], index: int) -> str:
+    return keys[index] if index < len(keys) else ""
+
+
+def _payments(
+    inner: tuple[InnerInstruction, ...] | None, keys: Sequence[str], accounts: Mapping[str, str]
+) -> tuple[int | None, int | None]:
+    """What went from the vault to the host's account and back to the payer's."""
+    if inner is None:
+        return None, None
+    transfers = [
+        (target, amount)
+        for source, target, amount in (_transfer(call, keys) for call in inner)
+        if source == accounts["vault"]
+    ]
+    # The host is paid first; both may be the same account (`onchain.md` §3, finish).
+    earned = next((at for at, (target, _) in enumerate(transfers) if target == accounts["user"]), None)
+    paid = transfers.pop(earned)[1] if earned is not None else 0
+    return paid, sum(amount for target, amount in transfers if target == accounts["deposit"])
+
+
+def _made(run: str, inner: tuple[InnerInstruction, ...] | None, keys: Sequence[str]) -> bool:
+    """Whether `work` took a job; else its run account stays unused, and the host stands in the queue."""
+    return any(_at(keys, at) == run for call in inner or () for at in call.accounts)
+
+
+def _transfer(call: InnerInstruction, keys: Sequence[str]) -> tuple[str, str, int]:
+    """Source, target and amount of a token transfer; nothing to nobody for any other call."""
+    tag = call.data[0] if len(call.data) >= _AMOUNT.stop and _at(keys, call.program) == TOKEN else None
+    target = {_TRANSFER: 1, _TRANSFER_CHECKED: 2}.get(tag) if tag is not None else None
+    if target is None or len(call.accounts) <= target:
+        return "", "", 0
+    amount = int.from_bytes(call.data[_AMOUNT], "little")
+    return _at(keys, call.accounts[0]), _at(keys, call.accounts[target]), amount
+
+
+def _with_markets(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """`complete` names only the job, `quit` only job and run: the market is known from what went before."""
+    of_job: dict[str | None, str] = {e.job: e.market for e in entries if e.job and e.market}
+    of_run: dict[str | None, str] = {e.run: e.market for e in entries if e.run and e.market}
+    return [
+        entry
+        if entry.market is not None
+        else replace(entry, market=of_job.get(entry.job) or of_run.get(entry.run))
+        for entry in entries
+    ]
+
+
+async def _with_seconds(rpc: Rpc, programs: Programs, entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """Paid seconds, where the job's account is still open; a day after its end anybody may close it."""
+    asked = sorted({entry.job for entry in entries if entry.kind in _PAID and not entry.failed and entry.job})
+    found = (await rpc.accounts(asked, Finalized)).value if asked else {}
+    jobs: dict[str, Job] = {}
+    for address, info in found.items():
+        if info is not None and info.owner == programs.jobs:
+            try:
+                jobs[address] = Job.decode(address, info.data)
+            except AccountMalformed:
+                continue
+
+    def seconds(entry: LedgerEntry) -> int | None:
+        job = jobs.get(entry.job or "")
+        if job is None or job.state is not JobState.DONE or job.node != entry.key:
+            return None
+        if job.price and entry.earned is not None:
+            return entry.earned // job.price
+        return max(0, min(job.time_end - job.time_start, job.timeout))
+
+    return [
+        replace(entry, seconds=seconds(entry)) if entry.kind in _PAID and not entry.failed else entry
+        for entry in entries
+    ]
