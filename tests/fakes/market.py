@@ -35,7 +35,7 @@ from nosana_operator.api.result import read_result, result_secrets
 from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher, Network, Sender, Wallet
 from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
-from nosana_operator.kube import ObjectCache
+from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.market import Edges, MarketHost, RunKeeper, Wallets
 from nosana_operator.runtime.networks import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
@@ -232,6 +232,7 @@ class Process:
             events=lab.events,
             metrics=lab.metrics,
             clock=lab.clock,
+            leadership=AlwaysLeading(),
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
         self.host = MarketHost(edges, wallets)

@@ -178,6 +178,9 @@ class Transaction(StatusModel):
     blockhash: str = Field(max_length=44)
     last_valid_block_height: int
     signed_at: Time
+    epoch: int | None = Field(
+        default=None, ge=0, description="The term of the process that signed, as its Lease counts them."
+    )
     run: str | None = Field(default=None, max_length=44)
 
 

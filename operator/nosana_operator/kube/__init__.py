@@ -8,6 +8,7 @@ from __future__ import annotations
 from nosana_operator.kube.cache import ObjectCache
 from nosana_operator.kube.client import KubeClient, Snapshot
 from nosana_operator.kube.credentials import Credentials, load_credentials
+from nosana_operator.kube.election import AlwaysLeading
 from nosana_operator.kube.errors import (
     CredentialsError,
     KubeConflict,
@@ -15,12 +16,14 @@ from nosana_operator.kube.errors import (
     KubeNotFound,
     KubeRefused,
     KubeUnavailable,
+    LeadershipLost,
 )
 from nosana_operator.kube.events import EventRecorder
 from nosana_operator.kube.kinds import CORE_KINDS, Resource
 
 __all__ = [
     "CORE_KINDS",
+    "AlwaysLeading",
     "Credentials",
     "CredentialsError",
     "EventRecorder",
@@ -30,6 +33,7 @@ __all__ = [
     "KubeNotFound",
     "KubeRefused",
     "KubeUnavailable",
+    "LeadershipLost",
     "ObjectCache",
     "Resource",
     "Snapshot",

@@ -4,8 +4,9 @@ KubeError
 ├── KubeUnavailable   no answer, 401, 408, 429 or 5xx: whether the request took effect is unknown
 ├── KubeNotFound      404
 ├── KubeConflict      409: exists already, or the resourceVersion is stale
-└── KubeRefused       every other 4xx: invalid, forbidden, too large
-    └── CredentialsError   no usable kubeconfig or service account
+├── KubeRefused       every other 4xx: invalid, forbidden, too large
+│   └── CredentialsError   no usable kubeconfig or service account
+└── LeadershipLost    another process leads, or may: this one writes nothing more, and ends
 """
 
 from __future__ import annotations
@@ -44,3 +45,7 @@ class KubeRefused(KubeError, Refused):
 
 class CredentialsError(KubeRefused):
     """There is no usable way to sign in to a cluster."""
+
+
+class LeadershipLost(KubeError):
+    """Another process leads, or may by now: this one writes and signs nothing more, and ends."""

@@ -43,7 +43,7 @@ from nosana_operator.market.decide import (
 from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
 from nosana_operator.market.ports import Body, Chain, Edges
-from nosana_operator.market.report import differs, flips, market_status, unreadable_status
+from nosana_operator.market.report import differs, flips, market_status, newest_epoch, unreadable_status
 from nosana_operator.market.verify import job_spec
 from nosana_operator.market.wallets import Wallets
 
@@ -230,6 +230,7 @@ class MarketHost:
         for effect in decision.effects:
             if not isinstance(effect, Work | Stop):
                 continue
+            self._edges.leadership.check(newest_epoch(one.transaction for one in view.pending))
             wallet = self._wallets.key(effect.address, view.ref.namespace, view.spec)
             if wallet is None:
                 continue
@@ -280,7 +281,8 @@ class MarketHost:
         self, body: Body, memory: _Memory, view: MarketView, decision: MarketDecision, signed: list[Signed]
     ) -> Body:
         now, before = self._edges.clock.now(), body.get("status") or {}
-        status = market_status(body, view, decision, signed, now)
+        epoch = self._edges.leadership.check()
+        status = market_status(body, view, decision, signed, now, epoch)
         calm = memory.written_at is not None and (now - memory.written_at).total_seconds() < CALM
         urgent = bool(signed) or flips(before, status)
         memory.put_off = not urgent and calm and differs(before, status)

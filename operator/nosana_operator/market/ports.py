@@ -194,6 +194,17 @@ class Clock(Protocol):
         """Aware, UTC."""
 
 
+class Leadership(Protocol):
+    """Whether this process is the one that may act."""
+
+    def check(self, seen: int = 0) -> int:
+        """The epoch (term) in which this process leads: it stands in every intent.
+
+        Raises an error that ends the process when it leads no more, or when `seen`, the epoch of an intent
+        that it found, is a later one: then another leads, and nothing may be signed.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Edges:
     """All of them together, as the loops get them."""
@@ -205,3 +216,4 @@ class Edges:
     events: Events
     metrics: Metrics
     clock: Clock
+    leadership: Leadership

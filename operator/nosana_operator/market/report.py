@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from nosana_operator.market.decide import MarketDecision, MarketView, Verdict
 from nosana_operator.market.facts import MarketFacts, Signed
 
 
-def transaction(signed: Signed, now: datetime) -> Transaction:
+def transaction(signed: Signed, now: datetime, epoch: int) -> Transaction:
     """The durable form of what was signed."""
     return Transaction(
         kind=signed.kind,
@@ -28,8 +28,14 @@ def transaction(signed: Signed, now: datetime) -> Transaction:
         blockhash=signed.blockhash,
         last_valid_block_height=signed.last_valid_block_height,
         signed_at=timestamp(now),
+        epoch=epoch,
         run=signed.run,
     )
+
+
+def newest_epoch(transactions: Iterable[Transaction]) -> int:
+    """The latest term in which one of them was signed; 0 where none says it."""
+    return max((one.epoch or 0 for one in transactions), default=0)
 
 
 def market_status(
@@ -38,8 +44,9 @@ def market_status(
     decision: MarketDecision,
     signed: Sequence[Signed],
     now: datetime,
+    epoch: int,
 ) -> dict[str, Any]:
-    """The whole status: an apply deletes what it leaves out."""
+    """The whole status: an apply deletes what it leaves out. `epoch` is that of what was signed."""
     meta, before = body["metadata"], body.get("status") or {}
 
     def is_(kind: MarketCondition, verdict: Verdict) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def market_status(
         )
 
     ready = decision.ready
-    transactions = [*decision.kept, *(transaction(one, now) for one in signed)]
+    transactions = [*decision.kept, *(transaction(one, now, epoch) for one in signed)]
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
         "conditions": [

@@ -50,6 +50,7 @@ from nosana_operator.market.facts import (
 from nosana_operator.market.follow import follow
 from nosana_operator.market.ports import Body, Chain, Edges, Pinner, Wallet
 from nosana_operator.market.record import JobRecord
+from nosana_operator.market.report import newest_epoch
 from nosana_operator.market.results import KeptResult, ended_at, pin, result_bytes
 from nosana_operator.market.settle import (
     Accounts,
@@ -475,6 +476,8 @@ class _Pass:
                 if since < pause:
                     await self._failed(before.kind, outcome.error or words or "")
                     return pause - since
+        intent = before.transaction if before is not None else None
+        epoch = self.edges.leadership.check(newest_epoch([intent] if intent is not None else []))
         signed = await self._signed(chain, market, kind, situation)
         if signed is None:
             return SLOW_POLL
@@ -486,6 +489,7 @@ class _Pass:
             blockhash=signed.blockhash,
             last_valid_block_height=signed.last_valid_block_height,
             signed_at=timestamp(self.now),
+            epoch=epoch,
         )
         self.record = replace(
             self.record,

@@ -72,6 +72,7 @@ def build_loops(edges: Edges) -> Loops:
         events=edges.events,
         metrics=edges.metrics,
         clock=clock,
+        leadership=edges.leadership,
     )
     wallets = Wallets(edges.kube, edges.cache, Wallet.parse, clock)
     return Loops(

@@ -31,6 +31,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.kube import (
     CORE_KINDS,
+    AlwaysLeading,
     Credentials,
     EventRecorder,
     KubeClient,
@@ -38,6 +39,7 @@ from nosana_operator.kube import (
     Resource,
     trim,
 )
+from nosana_operator.market import Leadership
 from nosana_operator.runtime.errors import BackgroundFailed
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.metrics import OperatorMetrics
@@ -73,6 +75,7 @@ class Edges:
     cache: ObjectCache
     events: EventRecorder
     metrics: OperatorMetrics
+    leadership: Leadership
     http: aiohttp.ClientSession
     """For everything that is not the Kubernetes API: chain, IPFS."""
     enqueue_job: Callable[[ObjectKey], None]
@@ -191,6 +194,7 @@ class Operator:
                     cache=cache,
                     events=events,
                     metrics=metrics,
+                    leadership=AlwaysLeading(),
                     http=http,
                     enqueue_job=jobs.add,
                     chain_changed=router.chain_changed,
