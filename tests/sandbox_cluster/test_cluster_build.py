@@ -87,6 +87,7 @@ def test_the_versions_in_go_mod_are_the_ones_that_name_the_folder() -> None:
         "kubernetes": f"k8s.io/kubernetes v{build.KUBERNETES_VERSION}",
         "etcd": f"go.etcd.io/etcd/server/v3 v{build.ETCD_VERSION}",
         "coredns": f"github.com/coredns/coredns v{build.COREDNS_VERSION}",
+        "helm": f"helm.sh/helm/v3 v{build.HELM_VERSION}",
     }
     for module, line in wanted.items():
         assert line in (build.GO_MODULES / module / "go.mod").read_text()

@@ -30,6 +30,7 @@ GO_MODULES: Final = Path(__file__).parents[2] / "gobuild"
 KUBERNETES_VERSION: Final = "1.35.4"
 ETCD_VERSION: Final = "3.6.8"
 COREDNS_VERSION: Final = "1.14.7"
+HELM_VERSION: Final = "3.22.0"
 
 GO_USABLE: Final = (1, 21)
 """From this version on, `go` fetches by itself the tool chain that a go.mod asks for."""
@@ -82,6 +83,22 @@ PROGRAMS: Final = (
 STAND_IN: Final = Program("standin", {"standin": "."})
 """The server in stand-in images; kept apart, so that a change to it builds nothing else anew."""
 
+_HELM_KUBERNETES: Final = "37"
+"""Minor of the client libraries in Helm's go.mod: for it `helm template` renders when it asks no cluster."""
+HELM: Final = Program(
+    "helm",
+    {"helm": "helm.sh/helm/v3/cmd/helm"},
+    (
+        f"helm.sh/helm/v3/internal/version.version=v{HELM_VERSION}",
+        *(
+            f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}"
+            for package in ("chartutil", "lint/rules")
+            for part in ("Major=1", f"Minor={_HELM_KUBERNETES}")
+        ),
+    ),
+)
+"""Apart from the cluster's programs, which need not be built anew for it."""
+
 
 def cache_folder() -> Path:
     """Return where built programs are kept: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
@@ -118,6 +135,12 @@ def ensure_stand_in(report: Report) -> Path:
     return _ensure((STAND_IN,), f"standin-{_digest((STAND_IN,))}", "", report) / "standin"
 
 
+def ensure_helm(report: Report) -> Path:
+    """Return Helm's program, under the same promises as `ensure_programs`."""
+    key = f"helm-{HELM_VERSION}-{_digest((HELM,))}"
+    return _ensure((HELM,), key, "; about 3 minutes on 2 cores, once", report) / "helm"
+
+
 def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report) -> Path:
     folder = cache_folder() / key / "bin"
     if not _missing(programs, folder):
@@ -128,7 +151,7 @@ def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report
         if lacking:
             go = _find_go(report)
             report(
-                "building the cluster's programs from source, because this machine has not built these "
+                "building programs from source, because this machine has not built these "
                 f"versions yet{how_long}"
             )
             for program in lacking:
@@ -146,7 +169,7 @@ def _only_one(lock: Path, report: Report) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("waiting, because another run is building the cluster's programs")
+            report("waiting, because another run is building these programs")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
