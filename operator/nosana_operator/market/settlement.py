@@ -1,0 +1,357 @@
+"""The settlement of a run whose job has ended: result, intent, sending, outcome (DESIGN 4).
+
+Gather, decide (`settle`), act. The intent is durable before the first byte leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from nosana_operator.api import (
+    ANNOTATION_ABANDON,
+    JOB_KIND,
+    JobCondition,
+    JobReason,
+    NosanaJobStatus,
+    NosanaMarketSpec,
+    Settlement,
+    Transaction,
+    find,
+    parse_timestamp,
+    read,
+    timestamp,
+)
+from nosana_operator.errors import NosanaError, Refused, Unavailable
+from nosana_operator.market.facts import GONE, Absent, Fate, JobFacts, Known, Outcome, RunFacts, Signed
+from nosana_operator.market.one_run import OneRun
+from nosana_operator.market.ports import Chain, Pinner
+from nosana_operator.market.report import newest_epoch
+from nosana_operator.market.results import ended_at, pin, result_bytes
+from nosana_operator.market.settle import (
+    Accounts,
+    Kind,
+    Look,
+    ReadFinalized,
+    Resend,
+    Settled,
+    Sign,
+    Situation,
+    next_step,
+)
+from nosana_operator.market.verify import is_run
+
+log = logging.getLogger(__name__)
+
+RESEND_AFTER = 2.0
+"""Seconds between sends of the same bytes (python-solana.md §6.5)."""
+POLL = 0.5
+"""Seconds between looks while a transaction is under way: a slot takes 0.4."""
+FINALITY_POLL = 2.0
+"""Seconds between looks once a transaction is confirmed: finality takes some 13 s."""
+SOON = 1.0
+SLOW_POLL = 15.0
+PIN_GRACE = timedelta(seconds=30)
+"""A pin outage delays the settlement at most so long; the pin then goes on afterwards."""
+LATER_PIN = 60.0
+"""Seconds that one attempt at such a later pin may take."""
+KEEP_SETTLED = timedelta(hours=24)
+"""A settled job's object stays this long (DESIGN 5)."""
+_MAX_PAUSE = 300.0
+
+
+class Settler:
+    """Settles the run that is looked at."""
+
+    def __init__(self, here: OneRun) -> None:
+        self.here = here
+
+    async def settle(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
+        """Take the settlement of a job that has ended a step on; the seconds until the next look."""
+        unpaid = self._give_up_unpaid(market)
+        digest: bytes | None = None
+        if not unpaid:
+            cid = await self._announced(pinner)
+            if cid is None:
+                return SOON
+            digest = self._digest(pinner, cid)
+        settlement = self.here.record.settlement
+        intent = settlement.transaction if settlement else None
+        outcome = Outcome(Fate.PENDING)
+        if intent is not None:
+            outcome = await chain.outcome(intent.signature, intent.last_valid_block_height)
+        open_question = intent is None or outcome.dead
+        situation = Situation(
+            key=self.here.run.node,
+            run_time=self.here.run_time,
+            # While a transaction may still land nothing else can be done, whatever the accounts are.
+            confirmed=await self.here.accounts(chain, finalized=False) if open_question else Accounts(),
+            finalized=Accounts(),
+            intent=settlement.kind if settlement and intent else None,
+            outcome=outcome,
+            digest=digest,
+            give_up_unpaid=unpaid,
+        )
+        step = next_step(situation)
+        if isinstance(step, ReadFinalized):
+            given_back = situation.intent == "quit" and outcome.fate is Fate.FINALIZED
+            accounts = await self.here.accounts(chain, finalized=True, given_back=given_back)
+            situation = replace(situation, finalized=accounts)
+            step = next_step(situation)
+        match step:
+            case Sign(kind):
+                return await self._sign(chain, market, kind, situation, outcome)
+            case Resend() if intent is not None:
+                await self._send(chain, intent)
+                return POLL
+            case Settled():
+                return await self.finish_record(step)
+            case Look(reason, message):
+                log.debug("%s: %s", reason, message, extra=self.here.fields())
+        return FINALITY_POLL if outcome.fate is Fate.CONFIRMED else POLL
+
+    def _give_up_unpaid(self, market: NosanaMarketSpec) -> bool:
+        """Whether the run is given back. An intent decides it once: a later edit must not contradict it."""
+        if self.here.record.settlement is not None:
+            return self.here.record.settlement.kind == "quit"
+        accepted = find(self.here.conditions, JobCondition.ACCEPTED)
+        refused = accepted is not None and accepted.get("status") == "False"
+        failed = find(self.here.conditions, JobCondition.FAILED)
+        unplaced = failed is not None and failed.get("reason") == JobReason.NO_CAPACITY
+        return (refused and market.on_bad_definition == "Quit") or (
+            unplaced and market.on_no_capacity == "Quit"
+        )
+
+    async def _announced(self, pinner: Pinner) -> str | None:
+        """The CID to go on chain, its content pinned or the grace for that over; None: not yet."""
+        if self.here.record.settlement is not None and self.here.record.result_cid is not None:
+            return self.here.record.result_cid
+        try:
+            data = await self._result()
+        except Refused as exc:
+            message = f"the result cannot be read: {exc}; give the operator `get` on Secrets"
+            self.here.say(JobCondition.SETTLED, False, JobReason.RESULT_LOST, message)
+            await self.here.write()
+            return None
+        cid = pinner.cid_of(data)
+        grace = (ended_at(self.here.body) + PIN_GRACE - self.here.now).total_seconds()
+        if not await self._pin(pinner, data, cid, max(grace, SOON)) and grace > 0:
+            return None
+        self.here.record = replace(self.here.record, result_cid=cid)
+        return cid
+
+    def _digest(self, pinner: Pinner, cid: str) -> bytes:
+        """Kept, because the looks while a transaction is under way are many and reading a CID is slow."""
+        if self.here.memory.digest is None or self.here.memory.digest[0] != cid:
+            self.here.memory.digest = (cid, pinner.digest_of(cid))
+        return self.here.memory.digest[1]
+
+    async def _result(self) -> bytes:
+        status = read(NosanaJobStatus, JOB_KIND, "status", self.here.body.get("status"))
+        started = datetime.fromtimestamp(self.here.run_time, UTC)
+        known = self.here.memory.result.lost
+        data = await result_bytes(
+            self.here.edges.kube, self.here.body, status, started, self.here.memory.result
+        )
+        if self.here.memory.result.lost != known:
+            self.here.event(
+                "Warning", JobReason.RESULT_LOST, f"published without it: {self.here.memory.result.lost}"
+            )
+        return data
+
+    async def _pin(self, pinner: Pinner, data: bytes, cid: str, seconds: float) -> bool:
+        name = f"{self.here.meta['namespace']}-{self.here.meta['name']}"
+        return await pin(pinner, data, cid, name=name, seconds=seconds, kept=self.here.memory.result)
+
+    async def _sign(
+        self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation, outcome: Outcome
+    ) -> float:
+        before = self.here.record.settlement
+        failures = (before.failures or 0) if before else 0
+        if before is not None and before.transaction is not None:
+            words = self.here.memory.refused.get(before.transaction.signature)
+            if outcome.fate is Fate.FAILED or words is not None:
+                failures += 1
+                pause = min(2.0 ** min(failures, 10), _MAX_PAUSE)
+                since = (self.here.now - parse_timestamp(before.transaction.signed_at)).total_seconds()
+                if since < pause:
+                    await self._failed(before.kind, outcome.error or words or "")
+                    return pause - since
+        intent = before.transaction if before is not None else None
+        epoch = self.here.edges.leadership.check(newest_epoch([intent] if intent is not None else []))
+        signed = await self._signed(chain, market, kind, situation)
+        if signed is None:
+            return SLOW_POLL
+        transaction = Transaction(
+            kind=kind,
+            key=signed.key,
+            signature=signed.signature,
+            raw=signed.raw,
+            blockhash=signed.blockhash,
+            last_valid_block_height=signed.last_valid_block_height,
+            signed_at=timestamp(self.here.now),
+            epoch=epoch,
+        )
+        self.here.record = replace(
+            self.here.record,
+            settlement=Settlement(
+                kind=kind,
+                result_cid=self.here.record.result_cid if kind != "quit" else None,
+                pinned=None if kind == "quit" else self._is_pinned(),
+                transaction=transaction,
+                failures=failures or None,
+            ),
+        )
+        self.here.say(JobCondition.SETTLED, False, JobReason.SETTLING, f"{kind} is signed and sent")
+        # The intent is durable before the first byte leaves (DESIGN 4); a lost compare-and-swap ends here.
+        await self.here.write()
+        await self._send(chain, transaction)
+        if before is None:
+            waited = self.here.edges.clock.now() - ended_at(self.here.body)
+            self.here.edges.metrics.finish_sent(self.here.run.market, waited.total_seconds())
+        log.info("%s sent", kind, extra=self.here.fields() | {"signature": signed.signature})
+        return POLL
+
+    async def _signed(
+        self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation
+    ) -> Signed | None:
+        """Signed bytes that nobody has seen yet; None when that is not possible now."""
+        wallet = await self.here.wallet(market)
+        if wallet is None:
+            message = (
+                f"the key {self.here.run.node} is in no Secret of the NosanaMarket; put it back to be paid"
+            )
+            self.here.say(JobCondition.SETTLED, False, JobReason.WALLET_MISSING, message)
+            await self.here.write()
+            return None
+        run, job, digest = situation.confirmed.run, situation.confirmed.job, situation.digest
+        if kind == "complete" and isinstance(situation.finalized.job, JobFacts):
+            job = situation.finalized.job
+        try:
+            if kind == "quit" and isinstance(run, RunFacts):
+                return await chain.sign_quit(wallet, run)
+            if digest is not None and isinstance(job, JobFacts):
+                if kind == "complete":
+                    return await chain.sign_complete(wallet, job, digest)
+                if kind == "finish" and isinstance(run, RunFacts):
+                    return await chain.sign_finish(wallet, run, job, digest)
+        except Refused as exc:
+            await self._failed(kind, str(exc))
+            return None
+        if isinstance(run, RunFacts) and job is GONE:
+            await self._failed(kind, f"the job account {self.here.run.job} is closed though its run is open")
+        return None
+
+    def _is_pinned(self) -> bool:
+        before = self.here.record.settlement
+        return self.here.memory.result.pinned or bool(before and before.pinned)
+
+    async def _failed(self, kind: str, words: str) -> None:
+        message = f"{kind} failed: {words}; tried again"
+        self.here.say(JobCondition.SETTLED, False, JobReason.TRANSACTION_FAILED, message)
+        await self.here.write()
+
+    async def _send(self, chain: Chain, transaction: Transaction) -> None:
+        now = self.here.edges.clock.now().timestamp()
+        signature = transaction.signature
+        last = self.here.memory.sent_at.get(signature)
+        if last is not None and now - last < RESEND_AFTER:
+            return
+        self.here.memory.sent_at[signature] = now
+        try:
+            await chain.send(transaction.raw, first=signature not in self.here.memory.accepted)
+        except Refused as exc:
+            # Whatever it says of this send, the accounts decide.
+            self.here.memory.refused[signature] = str(exc)
+            await self._failed(transaction.kind, str(exc))
+            return
+        except NosanaError as exc:
+            log.warning("%s not taken: %s", transaction.kind, exc, extra=self.here.fields())
+            return
+        self.here.memory.refused.pop(signature, None)
+        self.here.memory.accepted.add(signature)
+
+    async def finish_record(self, settled: Settled) -> float | None:
+        """Write that it is settled, and how."""
+        settlement = self.here.record.settlement
+        paid = settled.paid
+        if paid is not None:
+            earned = paid.price * paid.seconds_paid
+            settlement = (settlement or Settlement(kind="complete")).model_copy(
+                update={
+                    "seconds_paid": paid.seconds_paid,
+                    "earned": earned,
+                    "refunded": paid.price * max(paid.timeout, 0) - earned,
+                }
+            )
+        self.here.record = replace(self.here.record, settlement=settlement).settled_at(self.here.now)
+        self.here.say(JobCondition.SETTLED, True, settled.reason, settled.message)
+        await self.here.write()
+        if paid is not None and settlement is not None:
+            self.here.edges.metrics.settled(
+                self.here.run.market,
+                settlement.kind,
+                settlement.earned or 0,
+                settlement.refunded or 0,
+                paid.seconds_paid,
+            )
+        self.here.event("Normal", settled.reason, settled.message)
+        log.info("settled: %s", settled.message, extra=self.here.fields() | {"reason": str(settled.reason)})
+        return await self.after_settlement()
+
+    async def after_settlement(self) -> float | None:
+        """Pin what is not pinned yet, then let the object go: when it is deleted, or after a day."""
+        settled_at = parse_timestamp(self.here.record.settled) if self.here.record.settled else self.here.now
+        remaining = (settled_at + KEEP_SETTLED - self.here.now).total_seconds()
+        if remaining > 0 and not await self._pinned_since():
+            # The result goes with the object, and its CID stands on chain.
+            return SLOW_POLL
+        self.here.memory.result.data = None
+        if self.here.deleting():
+            if await self._still_shown():
+                return SOON
+            await self.here.release()
+            return None
+        if remaining > 0:
+            return remaining
+        await self.here.edges.kube.delete(
+            JOB_KIND, self.here.meta["namespace"], self.here.meta["name"], uid=self.here.meta["uid"]
+        )
+        return None
+
+    async def _pinned_since(self) -> bool:
+        """Pin what could not be pinned before the settlement; True when nothing is left to pin."""
+        settlement, cid = self.here.record.settlement, self.here.record.result_cid
+        if settlement is None or settlement.pinned is not False or cid is None:
+            return True
+        abandoned = (self.here.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.here.run.run
+        market = self.here.market()
+        pinner = self.here.edges.networks.pinner(market.network) if market else None
+        if pinner is None or abandoned:
+            return abandoned
+        if not await self._pin(pinner, await self._result(), cid, LATER_PIN):
+            return self.here.memory.result.lost is not None
+        self.here.record = replace(
+            self.here.record, settlement=settlement.model_copy(update={"pinned": True})
+        )
+        await self.here.write()
+        return True
+
+    async def _still_shown(self) -> bool:
+        """Whether the watcher shows the closed run yet: without its NosanaJob it would be taken for new."""
+        settled = find(self.here.record.conditions, JobCondition.SETTLED)
+        if settled is None or settled["reason"] == JobReason.ABANDONED:
+            return False  # The run of an abandoned settlement is not closed.
+        market = self.here.market()
+        chain = self.here.edges.networks.chain(market.network) if market is not None else None
+        if chain is None or not self._shows_run(chain.watched_runs(self.here.run.node)):
+            return False
+        try:
+            return self._shows_run(await chain.refresh_runs(self.here.run.node))
+        except Unavailable as exc:
+            log.warning("chain does not answer: %s", exc, extra=self.here.fields())
+            return True
+
+    def _shows_run(self, runs: Known[tuple[RunFacts, ...]]) -> bool:
+        return not isinstance(runs, Absent) and any(is_run(self.here.run, run) for run in runs)
