@@ -32,6 +32,7 @@ requirements: ## Pin the dependencies again (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 --group dev --extra fetch pyproject.toml -o requirements/dev.txt
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements/operator.txt
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements/dev.txt requirements/fetch.in -o requirements/fetch.txt
+	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 requirements/moto.in -o requirements/moto.txt
 
 .PHONY: sandbox

@@ -51,6 +51,9 @@ class Image:
     cmd: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     login: Login | None = None
+    user: str = ""
+    """`uid:gid` that it runs as; empty: root."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def pack(image: Image, machine: str) -> Packed:
             "Env": [f"{name}={value}" for name, value in image.environment.items()],
             **({"Entrypoint": list(image.entrypoint)} if image.entrypoint else {}),
             **({"Cmd": list(image.cmd)} if image.cmd else {}),
+            **({"User": image.user} if image.user else {}),
+            **({"Labels": dict(image.labels)} if image.labels else {}),
         },
         # A layer that is not compressed has one digest for both of its uses.
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(part)}" for part in image.layers]},

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,11 @@ from nosana_sandbox.images.rootfs import PATH
 
 FETCH_IMAGE: Final = "sandbox.invalid/nosana-fetch:1"
 """The image of nosana-fetch in the sandbox."""
+OPERATOR_REPOSITORY: Final = "sandbox.invalid/nosana-operator"
+"""The operator's image in the sandbox, without the tag: that one says which code it holds."""
+OPERATOR_USER: Final = "65532:65532"
+OPERATOR_ENTRYPOINT: Final = ("python3", "-m", "nosana_operator")
+OPERATOR_REQUIREMENTS: Final = "operator.txt"
 
 _FETCH_REQUIREMENTS: Final = "fetch.txt"
 _PROJECT: Final = Path(__file__).parents[3]
@@ -37,6 +43,10 @@ _PACKAGES: Final = ("python3", "ca-certificates")
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 _LIBRARIES: Final = "opt/nosana"
 """Where wheels lie in the image."""
+_NOT_COMPILED: Final = r"/kubernetes/(client/(api|models)|aio)/"
+"""Hundreds of modules, of which three are ever loaded; compiled they would take as much room as all others."""
+_WITHOUT_WHEEL: Final = "construct"
+"""What is published as source only; pure Python, so it may be built on any machine."""
 
 
 class ImageError(ClusterError):
@@ -55,7 +65,43 @@ def fetch_image_key() -> str:
     return _digest(_root_key(), _wheels_key(_FETCH_REQUIREMENTS), _own_key())
 
 
-def python_image(name: str, requirements: str, entrypoint: tuple[str, ...], report: Report) -> Image:
+def operator_image(report: Report) -> Image:
+    """The operator's image, with what operator/Dockerfile gives it. Raises `ImageError`."""
+    return python_image(
+        operator_image_name(),
+        OPERATOR_REQUIREMENTS,
+        OPERATOR_ENTRYPOINT,
+        report,
+        user=OPERATOR_USER,
+        labels=operator_labels(),
+    )
+
+
+def operator_image_name() -> str:
+    """Repository and tag; another tag whenever the image would be another one; quick."""
+    return f"{OPERATOR_REPOSITORY}:{_digest(_root_key(), _wheels_key(OPERATOR_REQUIREMENTS), _own_key())}"
+
+
+def operator_labels() -> dict[str, str]:
+    """The image's labels by OCI's names, from pyproject.toml."""
+    project = tomllib.loads((_PROJECT / "pyproject.toml").read_text())["project"]
+    return {
+        "org.opencontainers.image.title": project["name"],
+        "org.opencontainers.image.description": project["description"],
+        "org.opencontainers.image.version": project["version"],
+        "org.opencontainers.image.licenses": project["license"],
+    }
+
+
+def python_image(
+    name: str,
+    requirements: str,
+    entrypoint: tuple[str, ...],
+    report: Report,
+    *,
+    user: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Image:
     """An image with the operator's wheel and what `requirements/NAME` pins. Raises `ImageError`."""
     with _locked():
         layers = (
@@ -64,7 +110,7 @@ def python_image(name: str, requirements: str, entrypoint: tuple[str, ...], repo
             _kept("own", _own_key(), _own_wheel),
         )
     environment = {"PATH": PATH, "PYTHONPATH": f"/{_LIBRARIES}", "PYTHONDONTWRITEBYTECODE": "1"}
-    return Image(full_name(name), layers, entrypoint, (), environment)
+    return Image(full_name(name), layers, entrypoint, (), environment, user=user, labels=labels or {})
 
 
 def _kept(kind: str, key: str, make: Callable[[], bytes]) -> bytes:
@@ -102,27 +148,49 @@ def _wheels(requirements: str, report: Report) -> bytes:
     with tempfile.TemporaryDirectory(prefix="nosana-wheels-") as folder:
         _run(
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-            "--require-hashes", "--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}",
+            # The file names all of them: nothing is to be resolved.
+            "--require-hashes", "--no-deps", "--only-binary=:all:", f"--no-binary={_WITHOUT_WHEEL}",
+            "--implementation=cp", f"--python-version={_PYTHON}",
             "--target", folder, "-r", str(_PROJECT / "requirements" / requirements),
         )  # fmt: skip
         shutil.rmtree(Path(folder, "bin"), ignore_errors=True)
-        return layer(
-            {
-                f"{_LIBRARIES}/{path.relative_to(folder)}": File(
-                    path.read_bytes(), path.stat().st_mode & 0o755
-                )
-                for path in Path(folder).rglob("*")
-                if path.is_file()
-            }
-        )
+        return _libraries(Path(folder))
 
 
 def _own_wheel() -> bytes:
     with tempfile.TemporaryDirectory(prefix="nosana-wheel-") as folder:
         _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
         (wheel,) = Path(folder).glob("*.whl")
+        unpacked = Path(folder, "unpacked")
         with zipfile.ZipFile(wheel) as archive:
-            return layer({f"{_LIBRARIES}/{name}": File(archive.read(name)) for name in archive.namelist()})
+            archive.extractall(unpacked)
+        return _libraries(unpacked)
+
+
+def _libraries(folder: Path) -> bytes:
+    """The layer of Python packages in `folder`, compiled where this machine's Python is the image's.
+
+    A container cannot keep what it compiles: without this each start takes seconds of a core, and memory.
+    """
+    if _this_python() == _PYTHON:
+        # Checked by nothing when loaded: a layer does not change. Some packages hold templates of Python,
+        # which are no Python: they are left as they are.
+        subprocess.run(
+            (sys.executable, "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash",
+             "-x", _NOT_COMPILED, "-s", str(folder), "-p", f"/{_LIBRARIES}", str(folder)),
+            stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+    return layer(
+        {
+            f"{_LIBRARIES}/{path.relative_to(folder)}": File(path.read_bytes(), path.stat().st_mode & 0o755)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+    )
+
+
+def _this_python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _root_key() -> str:
@@ -131,11 +199,11 @@ def _root_key() -> str:
 
 def _wheels_key(requirements: str) -> str:
     pinned = (_PROJECT / "requirements" / requirements).read_text()
-    return _digest(_PYTHON, os.uname().machine, _LIBRARIES, pinned)
+    return _digest(_PYTHON, _this_python(), os.uname().machine, _LIBRARIES, _NOT_COMPILED, pinned)
 
 
 def _own_key() -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_this_python().encode())
     sources = sorted((_PROJECT / "operator").rglob("*"))
     for file in (_PROJECT / "pyproject.toml", *sources):
         if file.is_file() and file.suffix != ".pyc":
