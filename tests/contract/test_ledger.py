@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from contract.chain_world import RESULT, World, running_world
 from nosana_operator.chain import ChainUnavailable, LedgerEntry, TransactionFailed, Wallet, read_ledger
+from nosana_operator.cli.earnings import earnings
 
 pytestmark = pytest.mark.contract
 
@@ -146,3 +151,23 @@ async def test_a_history_that_cannot_be_read_is_no_history(
     monkeypatch.setattr(world.client.rpc, "call", pruned)
     with pytest.raises(ChainUnavailable, match="--since"):
         await ledger(world)
+
+
+async def test_the_command_tells_it_without_any_cluster(world: World, tmp_path: Path) -> None:
+    await finish(world, 100)
+    paid = (await world.client.fetch_wallet_state(world.host.address)).nos_balance
+    programs = world.client.program.programs
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        f"networks: {{sandbox: {{rpc: ['{world.chain.url}'], ws: ['{world.chain.ws_url}'], "
+        f"program: {programs.jobs}, nosMint: {programs.nos_mint}}}}}"
+    )
+    arguments = ["--settings", str(settings), "--wallet", world.host.address, "--output", "json"]
+    told = await asyncio.to_thread(CliRunner().invoke, earnings, arguments)
+    assert told.exit_code == 0, told.output
+    (row,) = json.loads(told.output)["sums"]
+    assert (row["market"], row["wallet"], row["earned"]) == (world.market, world.host.address, paid)
+    elsewhere = await asyncio.to_thread(
+        CliRunner().invoke, earnings, [*arguments[:4], "--market", world.host.address]
+    )
+    assert elsewhere.output.startswith("No transactions")

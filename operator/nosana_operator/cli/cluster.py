@@ -52,7 +52,7 @@ async def sign_in(kubeconfig: Path | None) -> AsyncIterator[tuple[KubeClient, st
     from nosana_operator.kube import CORE_KINDS, KubeClient, Resource, load_credentials
 
     credentials = load_credentials(kubeconfig)
-    kinds = {**CORE_KINDS, JOB_KIND: Resource(JOB_KIND, GROUP, VERSION, PLURALS[JOB_KIND])}
+    kinds = {**CORE_KINDS, **{kind: Resource(kind, GROUP, VERSION, name) for kind, name in PLURALS.items()}}
     async with credentials.open_session(user_agent=USER_AGENT) as session:
         yield KubeClient(session, kinds=kinds), credentials.namespace
 
