@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from nosana_operator.cli.crds import crds
+from nosana_operator.cli.doctor import doctor
 from nosana_operator.cli.earnings import earnings
 from nosana_operator.cli.logs import logs
 from nosana_operator.cli.render import render
@@ -24,6 +25,7 @@ def main() -> None:
 
 main.add_command(crds)
 main.add_command(earnings)
+main.add_command(doctor)
 main.add_command(logs)
 main.add_command(render)
 main.add_command(result)

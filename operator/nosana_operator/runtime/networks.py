@@ -307,21 +307,22 @@ def definition_gateways(settings: Mapping[str, NetworkSettings], http: aiohttp.C
 def _client(
     network: NetworkSettings, http: aiohttp.ClientSession, observer: Callable[[str, str, float], None]
 ) -> ChainClient:
-    return ChainClient(
-        Network(
-            rpc_urls=network.rpc,
-            ws_urls=network.ws,
-            programs=Programs(
-                jobs=network.program,
-                nos_mint=network.nos_mint,
-                staking=network.staking_program,
-                rewards=network.rewards_program,
-            ),
-            fees=FeePolicy(**dataclasses.asdict(network.fees)),
-            requests_per_second=network.requests_per_second or None,
+    return ChainClient(chain_network(network), http, observer=observer)
+
+
+def chain_network(settings: NetworkSettings) -> Network:
+    """A network of the settings as the chain's room takes it."""
+    return Network(
+        rpc_urls=settings.rpc,
+        ws_urls=settings.ws,
+        programs=Programs(
+            jobs=settings.program,
+            nos_mint=settings.nos_mint,
+            staking=settings.staking_program,
+            rewards=settings.rewards_program,
         ),
-        http,
-        observer=observer,
+        fees=FeePolicy(**dataclasses.asdict(settings.fees)),
+        requests_per_second=settings.requests_per_second or None,
     )
 
 
@@ -329,18 +330,26 @@ def _pinners(name: str, ipfs: IpfsSettings, http: aiohttp.ClientSession) -> list
     return [_pinner(f"networks.{name}.ipfs.pin[{at}]", pin, http) for at, pin in enumerate(ipfs.pin)]
 
 
+def pin_token(where: str, pin: PinSettings) -> str | None:
+    """The secret that a pin service's file holds; None where none is needed.
+
+    Raises SettingsError that names `where` in the settings it stands.
+    """
+    if pin.token_file is None:
+        if pin.type == "pinata":
+            raise SettingsError(f"{where}.tokenFile is needed: a file with the Pinata account's JWT.")
+        return None
+    try:
+        return pin.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where}.tokenFile {pin.token_file} cannot be read: {error}.") from None
+
+
 def _pinner(where: str, pin: PinSettings, http: aiohttp.ClientSession) -> ContentPinner:
-    token = None
-    if pin.token_file is not None:
-        try:
-            token = pin.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{where}.tokenFile {pin.token_file} cannot be read: {error}.") from None
+    token = pin_token(where, pin)
     if pin.type == "kubo":
         return KuboPinner(pin.url, http, authorization=token)
-    if token is None:
-        raise SettingsError(f"{where}.tokenFile is needed: a file with the Pinata account's JWT.")
-    return PinataPinner(pin.url, http, token)
+    return PinataPinner(pin.url, http, token or "")
 
 
 def _key(wallet: MarketWallet) -> Wallet:
