@@ -37,6 +37,7 @@ from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.market import Edges, MarketHost, RunKeeper, Wallets
+from nosana_operator.market.facts import Funds
 from nosana_operator.runtime.networks import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program.addresses import associated_token_account
@@ -65,8 +66,16 @@ class Silence(Unavailable):
 class RecordedSettlements:
     """The market host's figures."""
 
+    matches: int = 0
+    lamports: dict[str, int] = field(default_factory=dict)
     sent: list[float] = field(default_factory=list)
     settlements: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+    def matched(self, market: str) -> None:
+        self.matches += 1
+
+    def funds(self, network: str, key: str, funds: Funds) -> None:
+        self.lamports[key] = funds.lamports
 
     def finish_sent(self, market: str, seconds: float) -> None:
         self.sent.append(seconds)

@@ -36,6 +36,10 @@ class RecordedMetrics:
     """What the job controller measures."""
 
     run_to_pod_seconds: list[float] = field(default_factory=list)
+    start_steps: list[tuple[str, float]] = field(default_factory=list)
+
+    def start_step(self, step: str, seconds: float) -> None:
+        self.start_steps.append((step, seconds))
 
     def run_to_pod(self, seconds: float) -> None:
         self.run_to_pod_seconds.append(seconds)

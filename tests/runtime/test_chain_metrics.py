@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from nosana_operator.chain import DEVNET, ChainClient, Network
+from nosana_operator.chain import DEVNET, ChainClient, Market, Network
+from nosana_operator.chain.snapshot import Seen
 from nosana_operator.runtime.chain_metrics import ChainCollector
 
 
@@ -29,7 +30,7 @@ def test_what_was_never_measured_has_no_series(client: ChainClient) -> None:
     assert 'solana_staleness_seconds{network="devnet"}' not in text
     assert 'solana_clock_offset_seconds{network="devnet"}' not in text
     assert 'nosana_operator_solana_websocket_alive{network="devnet"} 0.0' in text
-    assert 'endpoint_health{endpoint="1",network="devnet",state="good"} 1.0' in text
+    assert 'solana_rpc_health{network="devnet",rpc="1",state="good"} 1.0' in text
     assert "secret-key" not in text
 
 
@@ -41,7 +42,30 @@ def test_what_was_measured(client: ChainClient) -> None:
     assert 'nosana_operator_solana_slot{network="devnet"} 77.0' in text
     assert 'solana_staleness_seconds{network="devnet"}' in text
     assert 'solana_clock_offset_seconds{network="devnet"} -' in text
-    assert 'endpoint_health{endpoint="1",network="devnet",state="lagging"} 1.0' in text
-    assert 'endpoint_health{endpoint="1",network="devnet",state="good"} 0.0' in text
-    assert 'endpoint_slot_lag{endpoint="1",network="devnet"} 40.0' in text
-    assert 'endpoint_latency_seconds{endpoint="1",network="devnet"} 2.5' in text
+    assert 'solana_rpc_health{network="devnet",rpc="1",state="lagging"} 1.0' in text
+    assert 'solana_rpc_health{network="devnet",rpc="1",state="good"} 0.0' in text
+    assert 'rpc_slot_lag{network="devnet",rpc="1"} 40.0' in text
+    assert 'rpc_latency_seconds{network="devnet",rpc="1"} 2.5' in text
+
+
+def test_markets_that_are_watched(client: ChainClient) -> None:
+    market = Market(
+        address="M1",
+        authority="A",
+        job_expiration=0,
+        price=1_500,
+        job_timeout=0,
+        job_type=0,
+        vault="V",
+        node_access_key=None,
+        xnos_minimum=0,
+        queue_type="Job",
+        queue=("j1", "j2"),
+    )
+    client.watcher._store._markets = {"M1": Seen(market, 5, 0.0), "M2": Seen(None, 5, 0.0)}
+    text = scrape(client)
+    labels = 'market="M1",network="devnet"'
+    assert f'nosana_operator_market_queue_length{{{labels},type="jobs"}} 2.0' in text
+    assert f'nosana_operator_market_queue_length{{{labels},type="hosts"}} 0.0' in text
+    assert f"nosana_operator_market_price_nos_per_second{{{labels}}} 0.0015" in text
+    assert "M2" not in text

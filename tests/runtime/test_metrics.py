@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from prometheus_client import generate_latest
 
@@ -55,61 +54,65 @@ def test_requests_and_events() -> None:
     assert value(metrics, "solana_rpc_requests_total", method="getSlot", outcome="ok") == 1
     assert value(metrics, "watch_events_total", kind="Pod", type="LISTED") == 1
     assert value(metrics, "watch_events_total", kind="Pod", type="MODIFIED") == 1
-    assert value(metrics, "event_loop_lag_seconds") == 0.5
+    assert value(metrics, "event_loop_lag_seconds_bucket", le="0.25") == 0
+    assert value(metrics, "event_loop_lag_seconds_bucket", le="0.5") == 1
+
+
+def test_who_leads() -> None:
+    metrics = OperatorMetrics()
+    assert value(metrics, "leader") == 0
+    metrics.leader(True)
+    assert value(metrics, "leader") == 1
+    metrics.leader(False)
+    assert value(metrics, "leader") == 0
 
 
 def test_money_and_latency() -> None:
     metrics = OperatorMetrics()
     metrics.run_to_pod(0.25)
     metrics.run_to_pod(-0.1)
+    metrics.start_step("pulled", 40)
     metrics.finish_sent("M", 1.7)
-    metrics.settled("M", "finish", earned=300, refunded=200, seconds=30)
-    metrics.settled("M", "complete", earned=0, refunded=0, seconds=0)
+    metrics.matched("M")
+    metrics.settled("M", "finish", earned=300, refunded=200, seconds=30, took=14.0)
+    metrics.settled("M", "complete", earned=0, refunded=0, seconds=0, took=-1.0)
+    metrics.transaction("devnet", "finish", "landed", 5_000)
+    metrics.transaction("devnet", "work", "expired", 0)
     assert value(metrics, "run_to_pod_seconds_bucket", le="0.05") == 1
     assert value(metrics, "run_to_pod_seconds_bucket", le="0.3") == 2
+    assert value(metrics, "job_start_duration_seconds_sum", step="pulled") == 40
     assert value(metrics, "end_to_finish_seconds_bucket", market="M", le="1.5") == 0
     assert value(metrics, "end_to_finish_seconds_bucket", market="M", le="2.0") == 1
+    assert value(metrics, "runs_matched_total", market="M") == 1
     assert value(metrics, "settled_runs_total", market="M", kind="finish") == 1
-    assert value(metrics, "nos_earned_total", market="M") == 300
-    assert value(metrics, "nos_refunded_total", market="M") == 200
+    assert value(metrics, "earned_nos_total", market="M") == 0.0003
+    assert value(metrics, "refunded_nos_total", market="M") == 0.0002
     assert value(metrics, "paid_seconds_total", market="M") == 30
+    assert value(metrics, "settlement_duration_seconds_bucket", market="M", le="1.0") == 1
+    assert value(metrics, "settlement_duration_seconds_bucket", market="M", le="15.0") == 2
+    finish = {"network": "devnet", "kind": "finish"}
+    assert value(metrics, "solana_transactions_total", **finish, outcome="landed") == 1
+    assert value(metrics, "solana_fees_lamports_total", **finish) == 5_000
+    assert value(metrics, "solana_fees_lamports_total", network="devnet", kind="work") == 0
 
 
-def test_jobs_and_slots_are_counted_at_the_scrape_and_go_with_their_objects() -> None:
+def test_the_silence_of_watches_is_read_at_the_scrape() -> None:
     metrics = OperatorMetrics()
-    jobs: list[dict[str, Any]] = [
-        {"spec": {}, "status": {"phase": "Running"}},
-        {"spec": {}},
-        {"spec": {"run": {"market": "M"}}, "status": {"phase": "Running"}},
-        {"spec": {"run": {"market": "M"}}, "status": {"phase": "Running"}},
-    ]
-    markets: list[dict[str, Any]] = [
-        {
-            "metadata": {"namespace": "ns", "name": "m"},
-            "spec": {"address": "M"},
-            "status": {"slots": {"total": 4, "free": 1, "standing": 1, "running": 2}},
-        },
-        {"metadata": {"namespace": "ns", "name": "new"}, "spec": {"address": "N"}},
-    ]
-    metrics.expose_objects(lambda: jobs, lambda: markets)
-    assert value(metrics, "jobs", market="", phase="Running") == 1
-    assert value(metrics, "jobs", market="", phase="Pending") == 1
-    assert value(metrics, "jobs", market="M", phase="Running") == 2
-    assert value(metrics, "slots", namespace="ns", name="m", market="M", state="running") == 2
-    assert 'name="new"' not in exposition(metrics)
-    jobs.clear()
-    markets.clear()
-    assert "nosana_operator_jobs{" not in exposition(metrics)
-    assert "nosana_operator_slots{" not in exposition(metrics)
+    ages: dict[str, float] = {}
+    metrics.expose_watches(lambda: ages)
+    assert "watch_age_seconds{" not in exposition(metrics)
+    ages["Pod"] = 31.5
+    assert value(metrics, "watch_age_seconds", kind="Pod") == 31.5
 
 
 def test_names_follow_the_rules() -> None:
     metrics = OperatorMetrics()
     metrics.expose_objects(list, list)
+    metrics.expose_watches(dict)
     text = exposition(metrics)
     families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     ours = [(name, kind) for name, kind in families if name.startswith("nosana_operator_")]
-    assert len(ours) > 20
+    assert len(ours) > 35
     for name, kind in ours:
         assert name.endswith("_total") == (kind == "counter"), name
         assert not re.search(r"(_ms|_millis|_kb|_mb)(_|$)", name), name
@@ -119,5 +122,5 @@ def test_names_follow_the_rules() -> None:
 
 def test_two_registries_do_not_meet() -> None:
     one, two = OperatorMetrics(), OperatorMetrics()
-    one.loop_lag(1)
-    assert value(two, "event_loop_lag_seconds") == 0
+    one.leader(True)
+    assert value(two, "leader") == 0

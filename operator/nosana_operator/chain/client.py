@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -21,14 +21,33 @@ from nosana_operator.chain.addresses import CLOCK_SYSVAR, TOKEN, Programs, pubke
 from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
-from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price
+from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
+from nosana_operator.chain.payment import PaymentState, read_payment
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
-from nosana_operator.chain.sender import Outcome, Sender, SignedTransaction, sign_transaction
+from nosana_operator.chain.sender import (
+    Outcome,
+    OutcomeState,
+    Sender,
+    SignedTransaction,
+    sign_transaction,
+)
 from nosana_operator.chain.wallet import Wallet
 from nosana_operator.chain.watch import ChainWatcher, WatchSettings
 
 log = logging.getLogger(__name__)
+
+OnTransaction = Callable[[str, str, int], None]
+"""Called with a transaction's kind, what became of it (`landed`, `failed`, `expired`) and its fee, lamports."""
+
+_OUTCOMES = {
+    OutcomeState.CONFIRMED: "landed",
+    OutcomeState.FINALIZED: "landed",
+    OutcomeState.FAILED: "failed",
+    OutcomeState.EXPIRED: "expired",
+}
+_MOST_OPEN = 1000
+"""Transactions remembered until their outcome is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,7 @@ class ChainClient:
         observer: Observer | None = None,
         retry: Retry | None = None,
         watch: WatchSettings | None = None,
+        on_transaction: OnTransaction | None = None,
     ) -> None:
         self.network = network
         self.program = JobsProgram(network.programs)
@@ -84,6 +104,9 @@ class ChainClient:
         self.sender = Sender(self.rpc)
         self.clock = ChainClock()
         self._fees = FeeMarket(self.rpc, network.fees)
+        self._on_transaction = on_transaction or (lambda kind, outcome, fee: None)
+        self._open: dict[str, tuple[str, int]] = {}
+        """Kind and fee of what was signed here and is not known to have ended, by signature."""
         # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
         impatient = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
         self.watcher = ChainWatcher(
@@ -135,6 +158,12 @@ class ChainClient:
             nos_account_exists=account is not None,
             nos_balance=account.amount if account else 0,
             stake_xnos=Stake.decode(stake, staked.data).xnos if staked and has_stake else None,
+        )
+
+    async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
+        """What a `finish` finds besides run and job, at confirmed, in one request."""
+        return await read_payment(
+            self.rpc, self.program.programs, market=market, payer=payer, payout=payout
         )
 
     async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
@@ -226,12 +255,14 @@ class ChainClient:
                 run=run,
             )
 
-        if not price:
-            return signed(limit, 0)
-        # The price is paid for the whole limit: a tight one is worth a request now.
-        limit = await self._tight_limit(signed(limit, 0), instructions, limit)
-        cap = self.network.fees.cap
-        return signed(limit, capped_price(price, limit=limit, signatures=len(signers), cap=cap))
+        if price:
+            # The price is paid for the whole limit: a tight one is worth a request now.
+            limit = await self._tight_limit(signed(limit, 0), instructions, limit)
+            cap = self.network.fees.cap
+            price = capped_price(price, limit=limit, signatures=len(signers), cap=cap)
+        made = signed(limit, price)
+        self._remember(made, fee_of(price, limit=limit, signatures=len(signers)))
+        return made
 
     async def _tight_limit(
         self, trial: SignedTransaction, instructions: Sequence[Instruction], fallback: int
@@ -277,15 +308,23 @@ class ChainClient:
         return await self.sign("stop", [self.program.stop(market=market, node=wallet.address)], wallet)
 
     async def sign_finish(
-        self, wallet: Wallet, run: Run, job: Job, ipfs_result: bytes, *, payout: str | None = None
+        self,
+        wallet: Wallet,
+        run: Run,
+        job: Job,
+        ipfs_result: bytes,
+        *,
+        payout: str | None = None,
+        make_payer_account: bool = True,
     ) -> SignedTransaction:
         """End a run with its result; paid to the NOS account of the wallet `payout` (default: the host's).
 
-        NOS accounts that are missing are made: ours, and of a priced job the payer's, who may have closed it.
+        NOS accounts that are missing are made: the one that is paid on, and with `make_payer_account` a priced
+        job's payer's, who may have closed it.
         """
         owner = payout or wallet.address
         instructions = [self.program.create_nos_account(payer=wallet.address, owner=owner)]
-        if job.price and job.payer != owner:
+        if make_payer_account and job.price and job.payer != owner:
             instructions.append(self.program.create_nos_account(payer=wallet.address, owner=job.payer))
         instructions.append(
             self.program.finish(
@@ -320,4 +359,15 @@ class ChainClient:
 
     async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
         """See `Sender.outcome`."""
-        return await self.sender.outcome(signature, last_valid_block_height)
+        outcome = await self.sender.outcome(signature, last_valid_block_height)
+        if outcome.state in _OUTCOMES and (known := self._open.pop(signature, None)) is not None:
+            kind, fee = known
+            paid = 0 if outcome.state is OutcomeState.EXPIRED else fee
+            self._on_transaction(kind, _OUTCOMES[outcome.state], paid)
+        return outcome
+
+    def _remember(self, signed: SignedTransaction, fee: int) -> None:
+        """Until its outcome is asked for; what is never sent never is."""
+        self._open[signed.signature] = signed.kind, fee
+        while len(self._open) > _MOST_OPEN:
+            del self._open[next(iter(self._open))]

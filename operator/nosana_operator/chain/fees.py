@@ -57,6 +57,11 @@ def capped_price(price: int, *, limit: int, signatures: int, cap: int) -> int:
     return min(price, left * _MICRO // limit)
 
 
+def fee_of(price: int, *, limit: int, signatures: int) -> int:
+    """Lamports that a transaction with this compute limit costs, rounded up as the chain does."""
+    return SIGNATURE_FEE * signatures - (-price * limit // _MICRO)
+
+
 class FeeMarket:
     """Knows the going price; asks the chain at most every ten seconds.
 

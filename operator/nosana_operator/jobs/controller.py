@@ -48,6 +48,7 @@ from nosana_operator.jobs.ports import (
 )
 from nosana_operator.jobs.status import own_part
 from nosana_operator.jobs.view import JobView, PodView
+from nosana_operator.jobs.timing import new_steps
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class JobController:
         self._cache = cache
         self._events = events
         self._clock = clock
+        self._metrics = metrics
         self._actor = Actor(kube, cache, metrics, clock, match, settings.walls)
         self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
         self._monitor = HealthMonitor(prober, clock, wake, sleep)
@@ -145,6 +147,8 @@ class JobController:
         for effect in decision.after:
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
+            for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
+                self._metrics.start_step(step, seconds)
             self._loader.forget(view.meta["uid"])
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after

@@ -132,6 +132,9 @@ class Metrics(Protocol):
 
 
 class Clock(Protocol):
+    def start_step(self, step: str, seconds: float) -> None:
+        """A job has come to `step` of its start, so long after the step before."""
+
     """Our clock."""
 
     def now(self) -> datetime:

@@ -241,6 +241,7 @@ class Gatherer:
             log.warning("wallet not read: %s", exc, extra={"wallet": address})
             return _wallet_view(loaded, cached[1] if cached else UNKNOWN, runs)
         self._funds[(spec.network, address)] = (now, funds)
+        self._edges.metrics.funds(spec.network, address, funds)
         return _wallet_view(loaded, funds, runs)
 
     async def _runs_now(self, chain: Chain, key: str, not_before: int) -> Known[tuple[RunFacts, ...]]:

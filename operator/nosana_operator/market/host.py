@@ -203,6 +203,7 @@ class MarketHost:
             return
         memory.refusal = None
         self._edges.cache.put(created)
+        self._edges.metrics.matched(spec.address)
         log.info(
             "job created for a run",
             extra={"job": f"{spec.job_namespace}/{name}", "run": run.address, "market": spec.address},

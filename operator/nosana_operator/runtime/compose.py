@@ -34,6 +34,7 @@ def build_loops(edges: Edges) -> Loops:
         edges.http,
         observer=edges.metrics.rpc_request,
         on_change=lambda network, kind, address: edges.chain_changed(kind, address),
+        on_transaction=edges.metrics.transaction,
     )
     edges.metrics.registry.register(ChainCollector(networks.clients))
     prober = NetworkProber()

@@ -1,16 +1,16 @@
 """What Prometheus sees. One registry of our own; the other rooms get small observers and know nothing of it.
 
-Names begin with `nosana_operator_`; durations are seconds, NOS amounts base units (10^-6 NOS). There is no
-series per job: labels are bounded by markets, kinds and phases.
+Names begin with `nosana_operator_`; durations are seconds. The rooms give NOS in base units (10^-6), Prometheus
+sees NOS. There is no series per job: labels are bounded by markets, keys, kinds and phases. docs/metrics.md
+lists all families (`nosana-operator metrics`).
 """
 
 from __future__ import annotations
 
 import platform
-from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,18 +22,40 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from nosana_operator.runtime.families import PREFIX, Family
+from nosana_operator.runtime.object_metrics import BASE_UNITS, Balance, Body, ObjectCollector
 from nosana_operator.runtime.queue import Result, WorkQueue
 
-_PREFIX = "nosana_operator"
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PROMISED = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 """Buckets around the bounds that are promised: 1 s from run to pod, 2 s from the end to `finish`."""
 _RPC = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_START = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
+"""An image may be large, and so may what a job fetches."""
+_SETTLE = (1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 900, 3600)
+"""Finality alone takes some 13 s."""
 
-Body = Mapping[str, Any]
+WATCH_AGE = Family(
+    "watch_age_seconds",
+    "gauge",
+    "Time since anything was heard on the watch of a kind: an event, a bookmark (one a minute), its beginning.",
+    ("kind",),
+)
+
+
+class Funds(Protocol):
+    """What a key has, in base units; `xnos` None: no stake account."""
+
+    @property
+    def lamports(self) -> int: ...  # noqa: D102 - told above
+    @property
+    def nos(self) -> int: ...  # noqa: D102
+    @property
+    def xnos(self) -> int | None: ...  # noqa: D102
 
 
 class OperatorMetrics:
@@ -42,6 +64,9 @@ class OperatorMetrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
+        self.families: list[Family] = []
+        """What was declared here; the collectors that read at each scrape have families of their own."""
+        self._balances: dict[tuple[str, str], Balance] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -91,8 +116,8 @@ class OperatorMetrics:
         self._leader = self._gauge(
             "leader", "1 in the process that works, 0 in one that stands by to take over."
         )
-        self._loop_lag = self._gauge(
-            "event_loop_lag_seconds", "How late the event loop ran a timer, when last looked at."
+        self._loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop ran a timer, tried once a second.", _LAG
         )
         self._run_to_pod = self._histogram(
             "run_to_pod_seconds", "From seeing a run account to having created its first pod.", _PROMISED
@@ -103,15 +128,46 @@ class OperatorMetrics:
             _PROMISED,
             "market",
         )
-        self._settled = self._counter(
-            "settled_runs", "Runs settled at finalized, by kind of transaction.", "market", "kind"
+        self._settlement_seconds = self._histogram(
+            "settlement_duration_seconds",
+            "From the end of a run's job to its settlement at finalized.",
+            _SETTLE,
+            "market",
         )
-        self._earned = self._counter("nos_earned", "NOS base units earned by settled runs.", "market")
+        self._start_seconds = self._histogram(
+            "job_start_duration_seconds",
+            "The start of a job step by step, each from the step before (for the first: the match, of a private "
+            "job its creation): accepted, scheduled, pulled, fetched, started, ready.",
+            _START,
+            "step",
+        )
+        self._matched = self._counter(
+            "runs_matched",
+            "Runs that a market matched with a key of ours and for which a job was made.",
+            "market",
+        )
+        self._settled = self._counter(
+            "settled_runs", "Paid runs settled at finalized, by kind of transaction.", "market", "kind"
+        )
+        self._earned = self._counter("earned_nos", "NOS earned by settled runs.", "market")
         self._refunded = self._counter(
-            "nos_refunded", "NOS base units that settled runs gave back to posters.", "market"
+            "refunded_nos", "NOS that settled runs gave back to posters.", "market"
         )
         self._paid_seconds = self._counter(
             "paid_seconds", "Seconds that settled runs were paid for.", "market"
+        )
+        self._transactions = self._counter(
+            "solana_transactions",
+            "Transactions of our keys by what became of them: landed, failed (in a block, with an error), expired.",
+            "network",
+            "kind",
+            "outcome",
+        )
+        self._fees = self._counter(
+            "solana_fees_lamports",
+            "Fees of such transactions that are in a block, priority fees included, in lamports (10^-9 SOL).",
+            "network",
+            "kind",
         )
 
     def queue(self, name: str, kind: str) -> QueueMetrics:
@@ -143,7 +199,7 @@ class OperatorMetrics:
 
     def loop_lag(self, seconds: float) -> None:
         """The event loop ran a timer so late."""
-        self._loop_lag.set(seconds)
+        self._loop_lag.observe(seconds)
 
     def run_to_pod(self, seconds: float) -> None:
         """A run's first pod was created so long after its run account was seen."""
@@ -153,27 +209,69 @@ class OperatorMetrics:
         """A settlement was sent so long after the last container was seen terminated."""
         self._end_to_finish.labels(market).observe(max(0.0, seconds))
 
-    def settled(self, market: str, kind: str, earned: int, refunded: int, seconds: int) -> None:
-        """A run is settled at finalized; amounts in NOS base units."""
+    def start_step(self, step: str, seconds: float) -> None:
+        """A job has come to `step` of its start, so long after the step before."""
+        self._start_seconds.labels(step).observe(max(0.0, seconds))
+
+    def matched(self, market: str) -> None:
+        """A job was made for a run of the market."""
+        self._matched.labels(market).inc()
+
+    def settled(
+        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float | None = None
+    ) -> None:
+        """A run is settled at finalized, `took` seconds after its job ended; amounts in NOS base units."""
         self._settled.labels(market, kind).inc()
-        self._earned.labels(market).inc(earned)
-        self._refunded.labels(market).inc(refunded)
+        self._earned.labels(market).inc(earned / BASE_UNITS)
+        self._refunded.labels(market).inc(refunded / BASE_UNITS)
         self._paid_seconds.labels(market).inc(seconds)
+        if took is not None:
+            self._settlement_seconds.labels(market).observe(max(0.0, took))
+
+    def funds(self, network: str, key: str, funds: Funds) -> None:
+        """What a key has, as just read."""
+        self._balances[network, key] = Balance(funds.lamports, funds.nos, funds.xnos or 0)
+
+    def transaction(self, network: str, kind: str, outcome: str, fee: int) -> None:
+        """What became of a transaction that this process signed; its fee in lamports, 0 when none was paid."""
+        self._transactions.labels(network, kind, outcome).inc()
+        self._fees.labels(network, kind).inc(fee)
 
     def expose_objects(
         self, jobs: Callable[[], Iterable[Body]], markets: Callable[[], Iterable[Body]]
     ) -> None:
-        """Have jobs and slots counted at each scrape from the cached NosanaJobs and NosanaMarkets."""
-        self.registry.register(_ObjectCollector(jobs, markets))
+        """Have the cached NosanaJobs and NosanaMarkets counted at each scrape."""
+        self.registry.register(ObjectCollector(jobs, markets, self._balances))
+
+    def expose_watches(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        """Have the silence of the watches read at each scrape: by kind, in seconds."""
+        self.registry.register(_WatchCollector(ages))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{_PREFIX}_{name}", text, labels, registry=self.registry)
+        self.families.append(Family(name, "counter", text, labels))
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"{_PREFIX}_{name}", text, labels, registry=self.registry)
+        self.families.append(Family(name, "gauge", text, labels))
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"{_PREFIX}_{name}", text, labels, registry=self.registry, buckets=buckets)
+        self.families.append(Family(name, "histogram", text, labels))
+        return Histogram(f"{PREFIX}_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class _WatchCollector(Collector):
+    """Watches may begin at any time, so their kinds are asked for at each scrape."""
+
+    def __init__(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        self._ages = ages
+
+    def collect(self) -> Iterable[Metric]:
+        """The one family as it is now."""
+        metric = WATCH_AGE.collected()
+        for kind, seconds in sorted(self._ages().items()):
+            metric.add_metric((kind,), seconds)
+        yield metric
 
 
 class QueueMetrics:
@@ -201,42 +299,3 @@ class QueueMetrics:
         self._seconds.observe(took)
         if result == "retry":
             self._retries.inc()
-
-
-class _ObjectCollector(Collector):
-    """Counts at scrape time, so that a series goes when its last object goes."""
-
-    def __init__(self, jobs: Callable[[], Iterable[Body]], markets: Callable[[], Iterable[Body]]) -> None:
-        self._jobs = jobs
-        self._markets = markets
-
-    def collect(self) -> Iterable[Metric]:
-        """The families as they are now."""
-        phases: Tally[tuple[str, str]] = Tally()
-        for job in self._jobs():
-            market = str(((job.get("spec") or {}).get("run") or {}).get("market") or "")
-            phases[market, str((job.get("status") or {}).get("phase") or "Pending")] += 1
-        jobs = GaugeMetricFamily(
-            f"{_PREFIX}_jobs",
-            "NosanaJobs by the address of their market (empty: private jobs) and phase.",
-            labels=("market", "phase"),
-        )
-        for labels, count in sorted(phases.items()):
-            jobs.add_metric(labels, count)
-        yield jobs
-
-        slots = GaugeMetricFamily(
-            f"{_PREFIX}_slots", "Slots of a market by state.", labels=("namespace", "name", "market", "state")
-        )
-        for market_body in self._markets():
-            meta = market_body["metadata"]
-            address = str((market_body.get("spec") or {}).get("address") or "")
-            status = (market_body.get("status") or {}).get("slots") or {}
-            for state in ("total", "free", "standing", "running"):
-                if state in status:
-                    slots.add_metric((meta["namespace"], meta["name"], address, state), status[state])
-        yield slots
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: asking for the families at registration would read a cache that is not filled yet."""
-        return ()

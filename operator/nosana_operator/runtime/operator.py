@@ -170,6 +170,7 @@ class Operator:
                 on_signals=self._take_signals,
                 on_event=metrics.watch_event,
             )
+            metrics.expose_watches(lambda: view.silence)
             web = WebServer(
                 metrics.registry,
                 address=settings.metrics.address,

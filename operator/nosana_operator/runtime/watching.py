@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -98,12 +99,27 @@ class ClusterView:
         self._begin_seconds = begin_seconds
         self._begun: set[str] = set()
         """URL paths on which kopf began to watch."""
+        self._heard: dict[str, float] = {}
+        """When something was last heard on a watch, by URL path, in seconds of the event loop."""
         self._listed: set[str] = set()
         """URL paths that kopf listed and no sweep has followed yet."""
         self._listed_any = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self.synced = False
         """Whether everything that existed at the start is in the cache."""
+
+    @property
+    def silence(self) -> Mapping[str, float]:
+        """Seconds since anything was heard on the watches of a kind; of several the most silent one.
+
+        The API server sends a bookmark about every minute when nothing happens.
+        """
+        now = asyncio.get_running_loop().time()
+        ages: dict[str, float] = {}
+        for path, resource, _ in self._paths():
+            if path in self._heard:
+                ages[resource.kind] = max(ages.get(resource.kind, 0.0), now - self._heard[path])
+        return ages
 
     async def sync(self) -> None:
         """List everything into the cache. Raises what the listing raises (Refused: a right is missing)."""
@@ -223,10 +239,15 @@ class ClusterView:
             path = request.url.raw_path
             if request.url.query.get("watch") == "true":
                 self._begun.add(path)
+                self._note_heard(path)
+                response.content = _Overheard(response.content, partial(self._note_heard, path))  # type: ignore[assignment]
             elif any(path == collection for collection, _, _ in self._paths()):
                 self._listed.add(path)
                 self._listed_any.set()
         return response
+
+    def _note_heard(self, path: str) -> None:
+        self._heard[path] = asyncio.get_running_loop().time()
 
     async def _watch(self, scope: Scope) -> None:
         registry = kopf.OperatorRegistry()
@@ -281,6 +302,23 @@ class ClusterView:
             )
             sessions.append(session)
             return kopf.AiohttpSession(aiohttp_session=session, server=self._credentials.server)
+
+
+class _Overheard:
+    """An answer's stream that tells when something comes: kopf keeps bookmarks, the signs of life, to itself."""
+
+    def __init__(self, stream: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
+        self._stream = stream
+        self._heard = heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """What kopf reads a watch by."""
+        async for chunk in self._stream.iter_chunked(size):
+            self._heard()
+            yield chunk
 
 
 class _Forever:
