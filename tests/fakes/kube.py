@@ -230,10 +230,13 @@ class FakeKube:
         timestamps: bool = True,
         limit_bytes: int | None = None,
         tail_lines: int | None = None,
+        stream: Literal["Stdout", "Stderr"] | None = None,
     ) -> bytes:
         request = Request("logs", "Pod", pod)
         await self._enter(request)
         self._must("Pod", namespace, pod)
+        if stream is not None:
+            raise FakeRefused("stream: Forbidden: may not be specified")
         found = self.logs.get((namespace, pod), b"")
         if isinstance(found, Exception):
             raise found

@@ -15,7 +15,7 @@ from nosana_operator.api.result import read_result
 from nosana_operator.definition import FlowStatus
 from nosana_operator.jobs.effects import StoreResult
 from nosana_operator.jobs.ending import Cause
-from nosana_operator.jobs.result import Log, flow_state, log_lines, result_parts
+from nosana_operator.jobs.result import Log, RunLog, flow_state, log_lines, result_parts
 
 JOB: dict[str, Any] = {"metadata": {"name": "j", "namespace": "n", "uid": "u"}}
 START, END = "2026-01-02T03:04:05Z", "2026-01-02T03:04:09.500000Z"
@@ -36,7 +36,7 @@ def only_op(made: StoreResult, log: Log | None = None) -> dict[str, Any]:
 
 
 def test_an_op_that_ended_well() -> None:
-    state = only_op(plan(op_status()), Log(b"2026-01-02T03:04:05.1Z hi\n"))
+    state = only_op(plan(op_status()), Log((RunLog(b"2026-01-02T03:04:05.1Z hi\n"),)))
     assert state["startTime"] == 1767323045000
     assert state["endTime"] == 1767323049500
     assert (state["operationId"], state["group"], state["status"], state["exitCode"]) == (
@@ -105,7 +105,7 @@ def test_a_line_without_a_timestamp_is_kept_whole() -> None:
 def test_a_result_that_does_not_fit_loses_its_oldest_lines_and_says_so() -> None:
     noise = random.Random(1)
     lines = [f"2026-01-02T03:04:05Z {number} {noise.randbytes(400).hex()}" for number in range(24_000)]
-    secrets = result_parts(JOB, plan(op_status()), {0: Log("\n".join(lines).encode())})
+    secrets = result_parts(JOB, plan(op_status()), {0: Log((RunLog("\n".join(lines).encode()),))})
     assert sum(len(s["data"]["flowstate.json.gz"]) for s in secrets) < 6 * 1024 * 1024
     [state] = json.loads(read_result(secrets))["opStates"]
     assert state["logs"][0]["type"] == "nodeerr"
@@ -114,5 +114,5 @@ def test_a_result_that_does_not_fit_loses_its_oldest_lines_and_says_so() -> None
 
 
 def test_what_could_not_be_read_is_told() -> None:
-    state = only_op(plan(op_status()), Log(b"2026-01-02T03:04:05Z hi\n", "the log goes on"))
+    state = only_op(plan(op_status()), Log((RunLog(b"2026-01-02T03:04:05Z hi\n"),), "the log goes on"))
     assert [entry["type"] for entry in state["logs"]] == ["stdout", "nodeerr"]

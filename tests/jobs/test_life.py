@@ -88,10 +88,10 @@ async def test_nothing_is_written_when_nothing_changes() -> None:
         lab.clock.advance(60)
         lab.dirty.add((NAMESPACE, "hello"))
         await lab.work()
-    assert lab.kube.requests == []
+    assert lab.written() == []
     await lab.crash_and_reboot()
     await lab.work()
-    assert lab.kube.requests == []
+    assert lab.written() == []
 
 
 async def test_a_definition_that_cannot_be_reached_is_looked_for_two_minutes() -> None:
@@ -385,7 +385,7 @@ async def test_a_spec_that_cannot_be_read_says_so_and_stops_nothing_else() -> No
     lab.kube.requests.clear()
     lab.wake((NAMESPACE, "broken"))
     await lab.work()
-    assert lab.kube.requests == []
+    assert lab.written() == []
 
 
 async def test_endpoints_and_their_objects_come_before_the_pod() -> None:
@@ -428,7 +428,7 @@ async def test_image_trouble_is_told_once() -> None:
         lab.kubelet.waiting("hello-0", reason)
         await lab.work()
     assert lab.status()["ops"][0]["reason"] == "ImagePull"
-    assert lab.kube.requests == []
+    assert lab.written() == []
 
 
 async def test_a_deleted_job_that_cannot_be_read_ends_its_pods_and_goes() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from nosana_operator.api import (
@@ -16,13 +16,12 @@ from nosana_operator.api import (
     JOB_KIND,
     LABEL_OP,
     MANAGER_JOBS,
-    OpStatus,
     parse_timestamp,
 )
 from nosana_operator.api.result import result_names
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.results import Match, extract
-from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
+from nosana_operator.errors import Conflict, NotFound, Refused
 from nosana_operator.jobs.effects import (
     AddFinalizer,
     After,
@@ -37,12 +36,13 @@ from nosana_operator.jobs.effects import (
     StopPod,
     StoreResult,
 )
-from nosana_operator.jobs.errors import LogNotReadYet, NameTaken, NoStorageClass, ResultsNotCapturedYet
+from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCapturedYet
+from nosana_operator.jobs.logs import LogMemory, LogReader
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
-from nosana_operator.jobs.result import MAX_LOG_READ, Log, result_parts, retained
+from nosana_operator.jobs.result import result_parts, retained
 from nosana_operator.jobs.view import JobView, PodView, Refusal
 from nosana_operator.jobs.walls import WallBuilder
-from nosana_operator.workload import CONTAINER, Walls
+from nosana_operator.workload import Walls
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,6 @@ _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 CAPTURE_SECONDS: Final = 2.0
 """How long a reconcile waits for the results of an op."""
-_LOG_PATIENCE: Final = timedelta(seconds=60)
 
 
 @dataclass(slots=True)
@@ -64,20 +63,28 @@ class Outcomes:
     capturing: dict[int, asyncio.Task[dict[str, ResultValue]]] = field(default_factory=dict)
     named: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
-    log_trouble_since: datetime | None = None
+    logs: LogMemory = field(default_factory=LogMemory)
 
 
 class Actor:
     """Carries effects out through the API server."""
 
     def __init__(
-        self, kube: Kube, cache: Cache, metrics: Metrics, clock: Clock, match: Match, walls: Walls
+        self,
+        kube: Kube,
+        cache: Cache,
+        metrics: Metrics,
+        clock: Clock,
+        match: Match,
+        walls: Walls,
+        logs: LogReader,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._metrics = metrics
         self._clock = clock
         self._match = match
+        self._logs = logs
         self._walls = WallBuilder(kube, cache, clock, walls)
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
@@ -208,7 +215,8 @@ class Actor:
     # -- the result --------------------------------------------------------------------------------------
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
-        logs = {op.index: await self._logs(view, plan.pods, op, outcomes) for op in plan.ops}
+        namespace = view.meta["namespace"]
+        logs = {op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs) for op in plan.ops}
         # Megabytes of log are parsed and compressed: not on the loop that everything else runs on.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
         for part in reversed(rest):
@@ -234,46 +242,11 @@ class Actor:
     async def _captured(
         self, view: JobView, effect: CaptureResults, outcomes: Outcomes
     ) -> dict[str, ResultValue]:
-        log = await self._logs(view, effect.pods, effect.op, outcomes)
+        log = await self._logs.read(view.meta["namespace"], effect.pods, effect.op, outcomes.logs)
         lines = (await asyncio.to_thread(retained, log)).lines
-        return await extract(effect.patterns, lines, self._match, max_bytes=effect.max_bytes)
-
-    async def _logs(self, view: JobView, read: Sequence[PodView], op: OpStatus, outcomes: Outcomes) -> Log:
-        """All that is left of the op's runs, the first one first."""
-        pods = [pod for pod in read if pod.op_index == op.index and pod.started_at is not None]
-        runs = [(pod, previous) for pod in pods for previous in ((True, False) if pod.restarts else (False,))]
-        limit = MAX_LOG_READ // max(1, len(runs))
-        gone = (op.attempt or 0) + 1 - len(pods) if pods else 0
-        gone += sum(max(0, pod.restarts - 1) for pod in pods)
-        said = [f"the logs of {gone} of the op's runs are gone: only the last ones are kept"] * (gone > 0)
-        data = b""
-        for pod, previous in runs:
-            log = await self._log(view, pod, previous, limit, outcomes)
-            data += log.data
-            said += [log.problem] if log.problem else []
-        return Log(data, "\n".join(said) or None)
-
-    async def _log(self, view: JobView, pod: PodView, previous: bool, limit: int, outcomes: Outcomes) -> Log:
-        try:
-            data = await self._kube.read_logs(
-                view.meta["namespace"],
-                pod.name,
-                CONTAINER,
-                previous=previous,
-                timestamps=True,
-                limit_bytes=limit,
-            )
-        except (NotFound, Refused) as error:
-            return Log(problem=f"the log is gone: {error}")
-        except Unavailable as error:
-            now = self._clock.now()
-            outcomes.log_trouble_since = outcomes.log_trouble_since or now
-            if now - outcomes.log_trouble_since < _LOG_PATIENCE:
-                raise LogNotReadYet(f"the log of pod {pod.name} cannot be read yet: {error}") from error
-            return Log(problem=f"the log could not be read: {error}")
-        if len(data) >= limit:
-            return Log(data, f"the log goes on: only its first {limit} bytes were read")
-        return Log(data)
+        return await extract(
+            effect.patterns, lines, self._match, streams_apart=log.streams_apart, max_bytes=effect.max_bytes
+        )
 
     # -- stopping and letting go -------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from nosana_operator.jobs.decide import decide
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
 from nosana_operator.jobs.fetch import LOOK_EVERY, Progress, is_fetching, with_progress
+from nosana_operator.jobs.logs import LogReader
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
 from nosana_operator.jobs.ops import LIVE
@@ -47,8 +48,8 @@ from nosana_operator.jobs.ports import (
     Prober,
 )
 from nosana_operator.jobs.status import own_part
-from nosana_operator.jobs.view import JobView, PodView
 from nosana_operator.jobs.timing import new_steps
+from nosana_operator.jobs.view import JobView, PodView
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +93,10 @@ class JobController:
         self._kube = kube
         self._cache = cache
         self._events = events
-        self._clock = clock
         self._metrics = metrics
-        self._actor = Actor(kube, cache, metrics, clock, match, settings.walls)
+        self._clock = clock
+        self._logs = LogReader(kube, clock)
+        self._actor = Actor(kube, cache, metrics, clock, match, settings.walls, self._logs)
         self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
         self._monitor = HealthMonitor(prober, clock, wake, sleep)
         self._memory: dict[Key, _Memory] = {}
@@ -119,10 +121,12 @@ class JobController:
             view = await self._gather(body, spec, status, memory)
             decision = decide(view)
             if not decision.before:
-                after = await self._finish(key, view, decision, memory)
+                waits = [await self._finish(key, view, decision, memory)]
                 if any(is_fetching(pod) for pod in view.pods.values()):
-                    return _FETCH_LOOK if after is None else min(after, _FETCH_LOOK)
-                return after
+                    waits.append(_FETCH_LOOK)
+                pods, now = view.pods.values(), view.now
+                waits.append(await self._logs.look(view.meta["namespace"], pods, memory.outcomes.logs, now))
+                return min((wait for wait in waits if wait is not None), default=None)
             for effect in decision.before:
                 log.info("%s", type(effect).__name__, extra=_fields(body))
                 await self._actor.before(view, effect, memory.outcomes)
@@ -143,12 +147,12 @@ class JobController:
                 # The object is gone, or another of that name has come: the watch tells.
                 return 1.0
             log.info("%s", decision.status.get("phase"), extra=_fields(view.body))
+            for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
+                self._metrics.start_step(step, seconds)
             self._tell(view.body, decision.events)
         for effect in decision.after:
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
-            for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
-                self._metrics.start_step(step, seconds)
             self._loader.forget(view.meta["uid"])
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after

@@ -14,6 +14,7 @@ Body = dict[str, Any]
 """A Kubernetes object as plain data."""
 Bodies = list[Body]
 JsonPatch = list[dict[str, Any]]
+LogStream = Literal["Stdout", "Stderr"]
 Key = tuple[str, str]
 """(namespace, name) of a NosanaJob."""
 
@@ -53,9 +54,11 @@ class Kube(Protocol):
         timestamps: bool = True,
         limit_bytes: int | None = None,
         tail_lines: int | None = None,
+        stream: LogStream | None = None,
     ) -> bytes:
         """From the log's beginning, or its last lines; `previous`: of the container before its last restart.
 
+        `stream`: of one alone, where the cluster offers that; Refused, or both, where it does not.
         NotFound, Refused: there is none; Unavailable: no answer.
         """
 
@@ -130,11 +133,11 @@ class Metrics(Protocol):
     def run_to_pod(self, seconds: float) -> None:
         """From seeing a run account to having created its first pod."""
 
-
-class Clock(Protocol):
     def start_step(self, step: str, seconds: float) -> None:
         """A job has come to `step` of its start, so long after the step before."""
 
+
+class Clock(Protocol):
     """Our clock."""
 
     def now(self) -> datetime:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 from nosana_operator.api import JobReason, OpStatus, parse_timestamp
@@ -37,11 +39,40 @@ _OURS: Final = frozenset(OpReason)
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """What could be read of an op's log; `problem` tells what could not."""
+class RunLog:
+    """The log of one run of a container, each line led by its timestamp.
 
-    data: bytes = b""
+    `stderr` is None where the cluster does not tell the streams apart: `stdout` then has the lines of both.
+    """
+
+    stdout: bytes = b""
+    stderr: bytes | None = None
+
+    @property
+    def begins(self) -> str | None:
+        """The timestamp of its first line."""
+        stamps = (first_stamp(self.stdout), first_stamp(self.stderr or b""))
+        return min((stamp for stamp in stamps if stamp is not None), default=None)
+
+    def lines(self) -> Iterator[LogEntry]:
+        """The lines of both streams in the order in which they were written."""
+        if not self.stderr:
+            return log_lines(self.stdout)
+        streams = (log_lines(self.stdout), log_lines(self.stderr, "stderr"))
+        return (entry for _, entry in heapq.merge(*map(_in_time, streams), key=itemgetter(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What could be read of an op's log, the first run first; `problem` tells what could not."""
+
+    runs: tuple[RunLog, ...] = ()
     problem: str | None = None
+
+    @property
+    def streams_apart(self) -> bool:
+        """Whether its lines tell stdout and stderr apart."""
+        return all(run.stderr is not None for run in self.runs)
 
 
 def result_parts(job: Body, plan: StoreResult, logs: Mapping[int, Log]) -> tuple[Body, ...]:
@@ -72,7 +103,8 @@ def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_
 def retained(log: Log, log_bytes: int = MAX_LOG_BYTES) -> LogTail:
     """The lines of a log that a result has, and that `results` are captured from."""
     tail = LogTail(max_bytes=log_bytes)
-    tail.extend(log_lines(log.data))
+    for run in log.runs:
+        tail.extend(run.lines())
     return tail
 
 
@@ -101,11 +133,8 @@ def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
         yield LogEntry("nodeerr", f"{log.problem}\n")
 
 
-def log_lines(data: bytes) -> Iterator[LogEntry]:
-    """Lines of a container's log as the API server gives them, each led by its timestamp.
-
-    The API server does not tell stdout and stderr apart, so all is `stdout`.
-    """
+def log_lines(data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> Iterator[LogEntry]:
+    """Lines of a container's log as the API server gives them, each led by its timestamp."""
     start = 0
     while start < len(data):
         end = data.find(b"\n", start)
@@ -114,9 +143,23 @@ def log_lines(data: bytes) -> Iterator[LogEntry]:
         start = end
         stamp, space, text = line.partition(b" ")
         if space and _STAMP.match(stamp):
-            yield LogEntry("stdout", text.decode("utf-8", "replace"), stamp.decode())
+            yield LogEntry(stream, text.decode("utf-8", "replace"), stamp.decode())
         else:
-            yield LogEntry("stdout", line.decode("utf-8", "replace"))
+            yield LogEntry(stream, line.decode("utf-8", "replace"))
+
+
+def first_stamp(data: bytes) -> str | None:
+    """The timestamp that leads a container's log; None when it has no line yet."""
+    stamp = data.partition(b" ")[0]
+    return stamp.decode() if _STAMP.match(stamp) else None
+
+
+def _in_time(lines: Iterator[LogEntry]) -> Iterator[tuple[str, LogEntry]]:
+    """The lines with what they are ordered by; a line that tells no time stays behind the one before it."""
+    moment = ""
+    for entry in lines:
+        moment = entry.timestamp or moment
+        yield moment, entry
 
 
 def _errors(op: OpStatus) -> Sequence[FlowError]:

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -55,7 +55,8 @@ class KubeClient:
 
     `session` has the API server as its base URL (`Credentials.open_session`). `kinds` is the table of what
     may be asked for. `observe` sees every request; `on_reply` gets every object that a single-object
-    request brought back, so that a cache is never behind our own writes.
+    request brought back, so that a cache is never behind our own writes. `guard` is called before each attempt
+    to write, and what it raises ends the request: a process that leads no more changes nothing.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class KubeClient:
         kinds: Mapping[str, Resource] = CORE_KINDS,
         observe: Observer | None = None,
         on_reply: Callable[[dict[str, Any]], object] | None = None,
+        guard: Callable[[], object] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session
         self._kinds = dict(kinds)
         self._observe = observe
         self._on_reply = on_reply
+        self._guard = guard
         self._sleep = sleep
 
     def resource(self, kind: str) -> Resource:
@@ -245,9 +248,12 @@ class KubeClient:
         timestamps: bool = True,
         limit_bytes: int | None = None,
         tail_lines: int | None = None,
+        stream: Literal["Stdout", "Stderr"] | None = None,
     ) -> bytes:
         """What the kubelet still has of a container's log, from its beginning unless `tail_lines` is given.
 
+        `stream` asks for one stream alone: behind the feature gate PodLogsQuerySplitStreams since 1.32,
+        KubeRefused without the gate; older API servers give both. Not together with `tail_lines`.
         KubeNotFound when the pod is gone, KubeRefused when the container has not started (or has no
         `previous`), KubeUnavailable when its node does not answer.
         """
@@ -259,6 +265,8 @@ class KubeClient:
             params["limitBytes"] = str(limit_bytes)
         if tail_lines is not None:
             params["tailLines"] = str(tail_lines)
+        if stream is not None:
+            params["stream"] = stream
         return await self._request(
             "logs",
             resource,
@@ -329,6 +337,8 @@ class KubeClient:
             all_headers["Content-Type"] = content_type
         subject = f"{verb} {path}"
         for attempt in range(1, _ATTEMPTS + 1):
+            if method != "GET":
+                self._guard()
             started = time.monotonic()
             code = "none"
             wait: float | None = None

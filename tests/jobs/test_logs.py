@@ -1,0 +1,174 @@
+"""What is read of ops' logs: streams apart where that is offered, and what rotation took away is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fakes.world import FakeClock
+from nosana_operator.api import OpStatus
+from nosana_operator.errors import NotFound, Refused, Unavailable
+from nosana_operator.jobs.errors import LogNotReadYet
+from nosana_operator.jobs.logs import LogMemory, LogReader
+from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, retained
+from nosana_operator.jobs.view import Ended, PodView
+
+OUT = b"2026-01-02T03:04:05.1Z one\n2026-01-02T03:04:05.3Z three\n"
+ERR = b"2026-01-02T03:04:05.2Z two\n2026-01-02T03:04:05.4Z four\n"
+OP = OpStatus(id="a", index=0, stage="a", state="Running")
+
+
+@dataclass
+class Logs:
+    """An API server: `whole` by pod, `streams` where it tells them apart; `offers` is how it answers to one."""
+
+    whole: Mapping[str, bytes | Exception] = field(default_factory=lambda: {"p": OUT})
+    streams: Mapping[str, bytes] = field(default_factory=dict)
+    offers: str = "refused"
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def read_logs(self, namespace: str, pod: str, container: str, **options: Any) -> bytes:
+        self.asked.append(options)
+        stream = options.get("stream")
+        if stream is not None and self.offers == "refused":
+            raise Refused("stream: Forbidden: may not be specified")
+        found = self.streams.get(stream) if stream is not None and self.offers == "apart" else None
+        if found is None:
+            found = self.whole[pod]
+        if isinstance(found, Exception):
+            raise found
+        return found[: options.get("limit_bytes")]
+
+
+def reader(logs: Logs, clock: FakeClock) -> LogReader:
+    return LogReader(logs, clock)  # type: ignore[arg-type]
+
+
+def pod(clock: FakeClock, name: str = "p", *, ended: bool = True, **more: Any) -> PodView:
+    end = Ended(clock.now(), clock.now(), 0) if ended else None
+    return PodView(name, f"uid-{name}", 0, node="n", started_at=clock.now(), ended=end, **more)
+
+
+async def read(logs: Logs, *pods: PodView, memory: LogMemory | None = None) -> Log:
+    return await reader(logs, FakeClock()).read("ns", pods, OP, memory or LogMemory())
+
+
+async def test_streams_apart_come_back_in_the_order_of_time() -> None:
+    clock = FakeClock()
+    log = await read(Logs(streams={"Stdout": OUT, "Stderr": ERR}, offers="apart"), pod(clock))
+    assert log.streams_apart
+    said = [(entry.type, entry.log) for entry in retained(log).lines]
+    assert said == [("stdout", "one\n"), ("stderr", "two\n"), ("stdout", "three\n"), ("stderr", "four\n")]
+
+
+async def test_an_op_that_wrote_to_one_stream_only() -> None:
+    log = await read(Logs(streams={"Stdout": b"", "Stderr": ERR}, offers="apart"), pod(FakeClock()))
+    assert [entry.type for entry in retained(log).lines] == ["stderr", "stderr"]
+
+
+@pytest.mark.parametrize("offers", ["refused", "unheard of"])
+async def test_where_streams_are_not_told_apart_a_node_is_asked_for_them_once(offers: str) -> None:
+    logs, clock = Logs(offers=offers), FakeClock()
+    reads = reader(logs, clock)
+    for _ in range(2):
+        logs.asked.clear()
+        log = await reads.read("ns", [pod(clock)], OP, LogMemory())
+        assert not log.streams_apart
+        assert [entry.type for entry in retained(log).lines] == ["stdout", "stdout"]
+    assert [options["stream"] for options in logs.asked] == [None]
+
+
+async def test_a_container_without_a_log_says_nothing_of_streams() -> None:
+    logs, clock = Logs(whole={"p": Refused("the container has not started"), "q": OUT}), FakeClock()
+    reads = reader(logs, clock)
+    log = await reads.read("ns", [pod(clock)], OP, LogMemory())
+    assert log == Log((), "the log is gone: the container has not started")
+    logs.offers, logs.streams = "apart", {"Stdout": OUT, "Stderr": ERR}
+    assert (await reads.read("ns", [pod(clock, "q")], OP, LogMemory())).streams_apart
+
+
+async def test_the_log_before_the_last_restart_is_read_too() -> None:
+    logs = Logs()
+    log = await read(logs, pod(FakeClock(), restarts=3))
+    assert [run.stdout for run in log.runs] == [OUT, OUT]
+    assert [options["previous"] for options in logs.asked if options["stream"] is None] == [True, False]
+    assert log.problem == "the logs of 2 of the op's runs are gone: only the last ones are kept"
+    assert {options["limit_bytes"] for options in logs.asked} == {MAX_LOG_READ // 2}
+
+
+async def test_a_log_that_cannot_be_read_is_asked_for_again_for_a_minute() -> None:
+    clock, memory = FakeClock(), LogMemory()
+    reads = reader(Logs(whole={"p": Unavailable("no answer")}), clock)
+    with pytest.raises(LogNotReadYet):
+        await reads.read("ns", [pod(clock)], OP, memory)
+    clock.advance(61)
+    log = await reads.read("ns", [pod(clock)], OP, memory)
+    assert log == Log((), "the log could not be read: no answer")
+
+
+async def test_one_log_that_is_gone_leaves_the_others() -> None:
+    logs, clock = Logs(whole={"p": NotFound("pod p is gone"), "q": OUT}), FakeClock()
+    log = await reader(logs, clock).read(
+        "ns", [pod(clock, "p"), pod(clock, "q")], OP.model_copy(update={"attempt": 1}), LogMemory()
+    )
+    assert log == Log((RunLog(OUT),), "the log is gone: pod p is gone")
+
+
+class TestRotation:
+    def begins(self, moment: str) -> Logs:
+        return Logs(whole={"p": f"{moment} x\n".encode()})
+
+    async def looked(self, logs: Logs, clock: FakeClock, view: PodView) -> LogMemory:
+        memory = LogMemory()
+        assert await reader(logs, clock).look("ns", [view], memory, clock.now() + timedelta(5)) is None
+        return memory
+
+    async def test_a_log_that_begins_later_at_the_end_has_lost_lines(self) -> None:
+        clock = FakeClock()
+        memory = await self.looked(self.begins("2026-01-02T03:04:05.1Z"), clock, pod(clock, ended=False))
+        log = await read(self.begins("2026-01-02T03:14:05.2Z"), pod(clock), memory=memory)
+        assert log.problem == (
+            "the lines from 2026-01-02T03:04:05.1Z to 2026-01-02T03:14:05.2Z are gone: "
+            "the node rotated the log while the op ran"
+        )
+
+    async def test_a_log_that_begins_as_before_has_not(self) -> None:
+        clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
+        memory = await self.looked(logs, clock, pod(clock, ended=False))
+        assert (await read(logs, pod(clock), memory=memory)).problem is None
+
+    async def test_a_restarted_container_has_another_log(self) -> None:
+        clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
+        memory = await self.looked(logs, clock, pod(clock, ended=False))
+        later = self.begins("2026-01-02T03:05:05.1Z")
+        log = await read(later, pod(clock, restarts=1), memory=memory)
+        # That of the run before has become another one; that of this run was never looked at.
+        assert str(log.problem).count("are gone") == 1
+
+    async def test_an_op_that_says_nothing_is_looked_at_less_and_less(self) -> None:
+        clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": b""})
+        reads, view, waits = reader(logs, clock), pod(clock, ended=False), []
+        wait: float | None = 0.0
+        while wait is not None:
+            clock.advance(wait)
+            wait = await reads.look("ns", [view], memory, clock.now())
+            waits.append(wait)
+        assert waits == [5, 5, 10, 20, 40, 80, 160, 320, None]
+        assert len(logs.asked) == 8
+        assert {options["limit_bytes"] for options in logs.asked} == {64}
+
+    async def test_a_look_that_gets_no_answer_is_repeated(self) -> None:
+        clock, memory = FakeClock(), LogMemory()
+        view = pod(clock, ended=False)
+        logs = Logs(whole={"p": Unavailable("no answer")})
+        reads = reader(logs, clock)
+        clock.advance(5)
+        assert await reads.look("ns", [view], memory, clock.now()) == 5
+        logs.whole = {"p": OUT}
+        clock.advance(5)
+        assert await reads.look("ns", [view], memory, clock.now()) is None
+        assert list(memory.began.values()) == ["2026-01-02T03:04:05.1Z"]
