@@ -22,7 +22,6 @@ from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
-from nosana_operator.chain.payment import PaymentState, read_payment
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
 from nosana_operator.chain.sender import (
@@ -37,6 +36,7 @@ from nosana_operator.chain.watch import ChainWatcher, WatchSettings
 
 log = logging.getLogger(__name__)
 
+
 OnTransaction = Callable[[str, str, int], None]
 """Called with a transaction's kind, what became of it (`landed`, `failed`, `expired`) and its fee, lamports."""
 
@@ -48,7 +48,6 @@ _OUTCOMES = {
 }
 _MOST_OPEN = 1000
 """Transactions remembered until their outcome is known."""
-
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -95,8 +94,8 @@ class ChainClient:
         observer: Observer | None = None,
         retry: Retry | None = None,
         watch: WatchSettings | None = None,
-        on_transaction: OnTransaction | None = None,
     ) -> None:
+        on_transaction: OnTransaction | None = None,
         self.network = network
         self.program = JobsProgram(network.programs)
         self.endpoints = Endpoints(network.rpc_urls, session, requests_per_second=network.requests_per_second)
@@ -104,10 +103,10 @@ class ChainClient:
         self.sender = Sender(self.rpc)
         self.clock = ChainClock()
         self._fees = FeeMarket(self.rpc, network.fees)
+        # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
         self._on_transaction = on_transaction or (lambda kind, outcome, fee: None)
         self._open: dict[str, tuple[str, int]] = {}
         """Kind and fee of what was signed here and is not known to have ended, by signature."""
-        # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
         impatient = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
         self.watcher = ChainWatcher(
             impatient, network.ws_urls, session, network.programs.jobs, self.clock, settings=watch
@@ -158,12 +157,6 @@ class ChainClient:
             nos_account_exists=account is not None,
             nos_balance=account.amount if account else 0,
             stake_xnos=Stake.decode(stake, staked.data).xnos if staked and has_stake else None,
-        )
-
-    async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
-        """What a `finish` finds besides run and job, at confirmed, in one request."""
-        return await read_payment(
-            self.rpc, self.program.programs, market=market, payer=payer, payout=payout
         )
 
     async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
@@ -308,23 +301,15 @@ class ChainClient:
         return await self.sign("stop", [self.program.stop(market=market, node=wallet.address)], wallet)
 
     async def sign_finish(
-        self,
-        wallet: Wallet,
-        run: Run,
-        job: Job,
-        ipfs_result: bytes,
-        *,
-        payout: str | None = None,
-        make_payer_account: bool = True,
+        self, wallet: Wallet, run: Run, job: Job, ipfs_result: bytes, *, payout: str | None = None
     ) -> SignedTransaction:
         """End a run with its result; paid to the NOS account of the wallet `payout` (default: the host's).
 
-        NOS accounts that are missing are made: the one that is paid on, and with `make_payer_account` a priced
-        job's payer's, who may have closed it.
+        NOS accounts that are missing are made: ours, and of a priced job the payer's, who may have closed it.
         """
         owner = payout or wallet.address
         instructions = [self.program.create_nos_account(payer=wallet.address, owner=owner)]
-        if make_payer_account and job.price and job.payer != owner:
+        if job.price and job.payer != owner:
             instructions.append(self.program.create_nos_account(payer=wallet.address, owner=job.payer))
         instructions.append(
             self.program.finish(

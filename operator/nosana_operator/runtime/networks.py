@@ -54,7 +54,6 @@ from nosana_operator.market.facts import (
     Known,
     MarketFacts,
     Outcome,
-    PaymentFacts,
     RunFacts,
     Signed,
 )
@@ -71,19 +70,15 @@ _SEEN_KEPT = timedelta(hours=1)
 
 OnChange = Callable[[str, str, str], None]
 """(network, kind, address): what changed."""
+
 OnTransaction = Callable[[str, str, str, int], None]
 """(network, kind, outcome, fee): see `chain.client.OnTransaction`."""
 
-
 class SolanaNetwork:
-    """`market.ports.Chain` over one `ChainClient`.
+    """`market.ports.Chain` over one `ChainClient`."""
 
-    `account_rent`: NOS base units that making a token account is worth.
-    """
-
-    def __init__(self, client: ChainClient, *, account_rent: int) -> None:
+    def __init__(self, client: ChainClient) -> None:
         self._client = client
-        self._account_rent = account_rent
         self._watcher = client.watcher
         self._first_seen: dict[str, datetime] = {}
         self._watcher.on_change(self._note)
@@ -184,32 +179,9 @@ class SolanaNetwork:
         """See `Chain.sign_stop`."""
         return _signed(await self._client.sign_stop(_key(wallet), market))
 
-    async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
-        """See `Chain.read_payment`."""
-        state = await self._client.fetch_payment(market=job.market, payer=job.payer, payout=payout)
-        return _copied(PaymentFacts, state, account_rent=self._account_rent)
-
-    async def sign_finish(
-        self,
-        wallet: MarketWallet,
-        run: RunFacts,
-        job: JobFacts,
-        result: bytes,
-        *,
-        payout: str | None,
-        make_payer_account: bool,
-    ) -> Signed:
+    async def sign_finish(self, wallet: MarketWallet, run: RunFacts, job: JobFacts, result: bytes) -> Signed:
         """See `Chain.sign_finish`."""
-        return _signed(
-            await self._client.sign_finish(
-                _key(wallet),
-                _as_run(run),
-                _as_job(job),
-                result,
-                payout=payout,
-                make_payer_account=make_payer_account,
-            )
-        )
+        return _signed(await self._client.sign_finish(_key(wallet), _as_run(run), _as_job(job), result))
 
     async def sign_complete(self, wallet: MarketWallet, job: JobFacts, result: bytes) -> Signed:
         """See `Chain.sign_complete`."""
@@ -292,14 +264,10 @@ class ConfiguredNetworks:
         *,
         observer: Callable[[str, str, float], None],
         on_change: OnChange,
-        on_transaction: OnTransaction = lambda network, kind, outcome, fee: None,
     ) -> None:
         self._entries = {
             name: _Entry(
-                SolanaNetwork(
-                    _client(network, http, observer, partial(on_transaction, name)),
-                    account_rent=network.account_rent,
-                ),
+                SolanaNetwork(_client(network, http, observer, partial(on_transaction, name))),
                 ResultPinner(_pinners(name, network.ipfs, http)),
             )
             for name, network in settings.items()
@@ -324,6 +292,7 @@ class ConfiguredNetworks:
     def chain(self, network: str) -> SolanaNetwork | None:
         """See `Networks.chain`."""
         entry = self._entries.get(network)
+        on_transaction: OnTransaction = lambda network, kind, outcome, fee: None,
         return entry.solana if entry else None
 
     def pinner(self, network: str) -> ResultPinner | None:
