@@ -64,9 +64,9 @@ app.kubernetes.io/component: operator
 - name: settings
   mountPath: /etc/nosana/settings
   readOnly: true
-{{- range .Values.secrets }}
-- name: secret-{{ . }}
-  mountPath: /etc/nosana/secrets/{{ . }}
+{{- range $index, $secret := .Values.secrets }}
+- name: secret-{{ $index }}
+  mountPath: /etc/nosana/secrets/{{ $secret }}
   readOnly: true
 {{- end }}
 - name: tmp
@@ -85,10 +85,10 @@ app.kubernetes.io/component: operator
   configMap:
     name: {{ include "nosana-operator.fullname" . }}
   {{- end }}
-{{- range .Values.secrets }}
-- name: secret-{{ . }}
+{{- range $index, $secret := .Values.secrets }}
+- name: secret-{{ $index }}
   secret:
-    secretName: {{ . }}
+    secretName: {{ $secret }}
     defaultMode: 0440
 {{- end }}
 - name: tmp
@@ -112,4 +112,29 @@ app.kubernetes.io/component: operator
 {{- fail "The cluster does not serve monitoring.coreos.com/v1: install the Prometheus operator, or set metrics.renderMode to skipIfMissing." }}
 {{- end }}
 {{- if or $served (eq $mode "alwaysRender") }}true{{ end }}
+{{- end }}
+
+{{/* Whether NosanaMarkets are rendered. Helm looks up every kind before it makes anything, so that one can not
+     come with its CRD; only a look at the cluster tells, and without a cluster they are. */}}
+{{- define "nosana-operator.makesMarkets" -}}
+{{- $asksCluster := lookup "v1" "Namespace" "" "kube-system" }}
+{{- if and .Values.markets (or (not $asksCluster) (.Capabilities.APIVersions.Has "nosana.io/v1alpha1/NosanaMarket")) }}true{{ end }}
+{{- end }}
+
+{{/* Mistakes that no schema sees. */}}
+{{- define "nosana-operator.check" -}}
+{{- if has (include "nosana-operator.namespace" .) .Values.jobNamespaces.names }}
+{{- fail (printf "jobNamespaces.names: %s is the operator's namespace; jobs run strangers' programs and have to be in another one." (include "nosana-operator.namespace" .)) }}
+{{- end }}
+{{- range .Values.markets }}
+{{- if eq .spec.jobNamespace (include "nosana-operator.namespace" $) }}
+{{- fail (printf "markets: jobNamespace of %s is the operator's namespace, where the wallets are; name another one." .name) }}
+{{- end }}
+{{- if and $.Values.watchNamespaces (not (has .spec.jobNamespace $.Values.watchNamespaces)) }}
+{{- fail (printf "markets: jobNamespace %s of %s is not in watchNamespaces; add it." .spec.jobNamespace .name) }}
+{{- end }}
+{{- if and $.Values.watchNamespaces (not (has (include "nosana-operator.namespace" $) $.Values.watchNamespaces)) }}
+{{- fail (printf "markets: the namespace %s, in which they are made, is not in watchNamespaces; add it." (include "nosana-operator.namespace" $)) }}
+{{- end }}
+{{- end }}
 {{- end }}
