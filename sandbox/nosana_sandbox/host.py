@@ -1,6 +1,7 @@
 """The sandbox's host: the operator of this checkout, started beside the cluster, and what it is given.
 
 It does what an admin does on a real cluster: CRDs, the wallet's Secret, a settings file, a NosanaMarket.
+`nosana_sandbox.helm` does the same by the chart, and the operator runs in the cluster then.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.images.debian import FETCH_IMAGE
 from nosana_sandbox.resources.standing import mirrors
 from nosana_sandbox.world.sandbox import NAMESPACES, Running, Sandbox
+from nosana_sandbox.world.state import Endpoints
 
 NETWORK: Final = "localnet"
 DOMAIN: Final = "nosana.localhost"
@@ -37,66 +39,47 @@ _PROGRAM: Final = "operator"
 _READY_SECONDS: Final = 60.0
 
 
-class SandboxHost:
-    """The operator of one sandbox that is up."""
+class HostSetup:
+    """What an admin of one sandbox gives to the operator, wherever it runs."""
 
-    def __init__(self, sandbox: Sandbox, running: Running) -> None:
-        """Raises ClusterError when the sandbox's cluster is not one of this machine's own."""
-        self._cluster: LocalCluster = sandbox.local_cluster()
+    def __init__(self, running: Running) -> None:
         self._running = running
-        self._settings = self._cluster.layout.folder / "operator.yaml"
         self.kubectl = Kubectl(find_kubectl(), running.kubeconfig)
 
-    @property
-    def log(self) -> Path:
-        """What the operator says."""
-        return self._cluster.layout.logs / f"{_PROGRAM}.log"
+    def settings(self, reached: Endpoints | None) -> dict[str, Any]:
+        """The operator's settings: the sandbox's chain and IPFS as network `localnet`.
 
-    def install(self, **settings: Any) -> None:
-        """CRDs, the wallet's Secret and the settings file; safe to repeat. `settings` overrides parts of it."""
-        self.kubectl.apply(crds())
-        self.kubectl.run(
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            "crd",
-            *(c["metadata"]["name"] for c in crds()),
-        )
-        self.kubectl.apply([self.wallet_secret(Path(self._running.world.host.keypair).read_text())])
-        self._settings.write_text(yaml.safe_dump(self.settings() | settings, sort_keys=False))
-
-    def settings(self) -> dict[str, Any]:
-        """The operator's settings: the sandbox's chain and IPFS as network `localnet`."""
-        world = self._running.world
-        inside = world.inside
-        if inside is None:
+        `reached` says where they are for the operator. Raises StartError when they are nowhere.
+        """
+        if reached is None:
             raise StartError(
                 "chain and IPFS do not answer inside the cluster; take the sandbox down and up again"
             )
+        world = self._running.world
         return {
             "clusterName": "sandbox",
-            "metrics": {"address": "127.0.0.1", "port": METRICS_PORT},
             "log": {"format": "json", "level": "info"},
+            "election": {"namespace": NAMESPACES["system"]},
             "exposure": {"domain": DOMAIN},
             "fetch": {"image": FETCH_IMAGE, "mirrors": mirrors()},
             "networks": {
                 NETWORK: {
-                    "rpc": [inside.rpc],
-                    "ws": [inside.ws],
+                    "rpc": [reached.rpc],
+                    "ws": [reached.ws],
                     "program": world.program,
                     "nosMint": world.mint,
-                    "ipfs": {"gateways": [inside.ipfs], "pin": [{"type": "kubo", "url": inside.ipfs}]},
+                    "ipfs": {"gateways": [reached.ipfs], "pin": [{"type": "kubo", "url": reached.ipfs}]},
                 }
             },
         }
 
-    def wallet_secret(self, keypair: str, name: str = WALLET_SECRET) -> dict[str, Any]:
-        """A Secret with a key file as Solana tools write it."""
+    def wallet_secret(self, keypair: str | None = None, name: str = WALLET_SECRET) -> dict[str, Any]:
+        """A Secret with a key file as Solana tools write it; without `keypair` that of the sandbox's host."""
         return {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": name, "namespace": NAMESPACES["system"]},
-            "stringData": {"id.json": keypair},
+            "stringData": {"id.json": keypair or Path(self._running.world.host.keypair).read_text()},
         }
 
     def market(self, *, slots: int | None = 2, **spec: Any) -> dict[str, Any]:
@@ -117,10 +100,59 @@ class SandboxHost:
             },
         }
 
+
+class SandboxHost(HostSetup):
+    """The operator of one sandbox that is up, as a process beside the cluster."""
+
+    def __init__(self, sandbox: Sandbox, running: Running) -> None:
+        """Raises ClusterError when the sandbox's cluster is not one of this machine's own."""
+        super().__init__(running)
+        self._cluster: LocalCluster = sandbox.local_cluster()
+        self._settings = self._cluster.layout.folder / "operator.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the operator says."""
+        return self._cluster.layout.logs / f"{_PROGRAM}.log"
+
+    def install(self, **settings: Any) -> None:
+        """CRDs, the wallet's Secret and the settings file; safe to repeat. `settings` overrides parts of it."""
+        self.kubectl.apply(crds())
+        self.kubectl.run(
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd",
+            *(c["metadata"]["name"] for c in crds()),
+        )
+        self.kubectl.apply([self.wallet_secret()])
+        own = {"metrics": {"address": "127.0.0.1", "port": METRICS_PORT}}
+        chosen = self.settings(self._running.world.inside) | own | settings
+        self._settings.write_text(yaml.safe_dump(chosen, sort_keys=False))
+
+    def bring_up(self) -> None:
+        """Installed and running. Safe to repeat."""
+        self.install()
+        if self.pid() is None:
+            self.start()
+
+    def offer(self, *, slots: int | None = 2) -> None:
+        """The sandbox's market, by kubectl."""
+        self.kubectl.apply([self.market(slots=slots)])
+
+    def ended(self) -> str | None:
+        """Why the operator does not run, or None when it does."""
+        return f"the operator has ended; see {self.log}" if self.pid() is None else None
+
+    def follow_log(self) -> str:
+        """The command that shows what the operator says."""
+        return f"tail -f {self.log}"
+
     def start(self) -> None:
         """Start the operator and wait until it is ready. Raises StartError with its last words."""
         command = [sys.executable, "-m", "nosana_operator", "run", "--settings", str(self._settings)]
-        command += ["--kubeconfig", str(self._cluster.inside_kubeconfig)]
+        # Under one name: started again, it need not wait for the Lease that a killed one left.
+        command += ["--kubeconfig", str(self._cluster.inside_kubeconfig), "--identity", "sandbox-host"]
         self._cluster.spawn(_PROGRAM, command, {"PYTHONUNBUFFERED": "1", "HOME": os.environ.get("HOME", "/")})
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:

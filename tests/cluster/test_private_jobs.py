@@ -33,6 +33,7 @@ class Operator:
         settings.write_text("metrics: {address: 127.0.0.1, port: 0}\n")
         self._command = [sys.executable, "-m", "nosana_operator", "run", "--settings", str(settings)]
         self._command += ["--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE]
+        self._command += ["--identity", NAMESPACE]
         self._log = folder / "operator.log"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -30,7 +30,15 @@ from nosana_operator.errors import NosanaError
     multiple=True,
     help="Serve NosanaJobs and NosanaMarkets of this namespace only (repeatable; over the settings).",
 )
-def run(settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[str, ...]) -> None:
+@click.option(
+    "--identity",
+    envvar="NOSANA_OPERATOR_IDENTITY",
+    help="Name to hold the Lease under, and no other living process'. Started again under it, the operator need "
+    "not wait for its own Lease to run out. Default: the host's name and something random.",
+)
+def run(
+    settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[str, ...], identity: str | None
+) -> None:
     """Run the operator until SIGTERM or Ctrl-C; pods and chain are left as they are then."""
     # Here and not above: kopf and kubernetes take half a second to import; other commands need neither.
     from nosana_operator.kube import load_credentials
@@ -47,7 +55,7 @@ def run(settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[s
         credentials = load_credentials(kubeconfig)
 
         async def main() -> None:
-            await Operator(settings, credentials, build_loops).run()
+            await Operator(settings, credentials, build_loops, identity=identity).run()
 
         asyncio.run(main())
     except NosanaError as error:

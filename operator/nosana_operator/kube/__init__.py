@@ -8,7 +8,7 @@ from __future__ import annotations
 from nosana_operator.kube.cache import ObjectCache
 from nosana_operator.kube.client import KubeClient, Snapshot
 from nosana_operator.kube.credentials import Credentials, load_credentials
-from nosana_operator.kube.election import AlwaysLeading
+from nosana_operator.kube.election import AlwaysLeading, Election, LeaseTimes, Term
 from nosana_operator.kube.errors import (
     CredentialsError,
     KubeConflict,
@@ -26,6 +26,7 @@ __all__ = [
     "AlwaysLeading",
     "Credentials",
     "CredentialsError",
+    "Election",
     "EventRecorder",
     "KubeClient",
     "KubeConflict",
@@ -34,8 +35,10 @@ __all__ = [
     "KubeRefused",
     "KubeUnavailable",
     "LeadershipLost",
+    "LeaseTimes",
     "ObjectCache",
     "Resource",
     "Snapshot",
+    "Term",
     "load_credentials",
 ]

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import signal
 import socket
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,10 +34,13 @@ from nosana_operator.kube import (
     CORE_KINDS,
     AlwaysLeading,
     Credentials,
+    Election,
     EventRecorder,
     KubeClient,
+    LeaseTimes,
     ObjectCache,
     Resource,
+    Term,
     trim,
 )
 from nosana_operator.market import Leadership
@@ -44,7 +48,14 @@ from nosana_operator.runtime.errors import BackgroundFailed
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.metrics import OperatorMetrics
 from nosana_operator.runtime.queue import WorkQueue
-from nosana_operator.runtime.routing import CapacityWatch, ObjectKey, is_run, job_key, market_key
+from nosana_operator.runtime.routing import (
+    CapacityWatch,
+    ObjectKey,
+    is_run,
+    job_key,
+    latest_epoch,
+    market_key,
+)
 from nosana_operator.runtime.settings import Settings
 from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
 from nosana_operator.runtime.web import WebServer
@@ -57,8 +68,9 @@ KINDS = {**CORE_KINDS, **DOMAIN_KINDS}
 
 REPORTING_CONTROLLER = f"{GROUP}/operator"
 
-_DRAIN_SECONDS = 10.0
-"""How long a reconciliation at hand may take to end by itself; crash-safe as it is, it need not."""
+_DRAIN_SECONDS = 1.5
+"""How long a reconciliation at hand may take to end by itself; crash-safe as it is, it need not, and a standby
+waits."""
 _FLUSH_SECONDS = 2.0
 _CAPACITY_DEBOUNCE = 0.3
 """Seconds in which changes of capacity are gathered before the markets look: pods come and go in bursts."""
@@ -108,27 +120,39 @@ def slim_pod(body: dict[str, Any]) -> dict[str, Any]:
 class Operator:
     """One run of the operator against one cluster.
 
-    `build` makes the loops out of the edges; it is called once, before anything is watched.
+    `build` makes the loops out of the edges; it is called once, before anything is watched. `identity` is the
+    name under which this process leads, and no other living process'; unset: one that nobody ever had.
     """
 
-    def __init__(self, settings: Settings, credentials: Credentials, build: Callable[[Edges], Loops]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        build: Callable[[Edges], Loops],
+        *,
+        identity: str | None = None,
+    ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._build = build
+        self._identity = identity or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         self._stop = asyncio.Event()
         self._missing: str | None = "not looked for yet"
         self.metrics = OperatorMetrics()
         self.web_port: int | None = None
         """The port of metrics and health once it is served."""
         self.ready = asyncio.Event()
-        """Set once the cache is filled and the loops run."""
+        """Set once the cache is filled, this process leads and the loops run."""
 
     def stop(self) -> None:
         """Ask for an orderly end (what SIGTERM does)."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until `stop()` or a signal. Raises what made it end otherwise: StartError, BackgroundFailed."""
+        """Run until `stop()` or a signal. Raises what made it end otherwise: StartError, BackgroundFailed.
+
+        A process that does not lead watches, serves metrics and is ready, but works on nothing.
+        """
         settings, metrics = self._settings, self.metrics
         api = ApiHealth()
         cache = ObjectCache(
@@ -152,14 +176,19 @@ class Operator:
         for queue in (jobs, markets, runs):
             metrics.watch_queue(queue)
         router = _Router(cache, jobs, markets, runs)
-        metrics.expose_objects(lambda: cache.list(JOB_KIND), lambda: cache.list(MARKET_KIND))
 
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._credentials.open_session())
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(headers={"User-Agent": "nosana-operator"})
             )
-            kube = KubeClient(session, kinds=KINDS, observe=observe, on_reply=cache.put)
+            term = self._term(KubeClient(session, kinds=KINDS, observe=observe), cache)
+            kube = KubeClient(session, kinds=KINDS, observe=observe, on_reply=cache.put, guard=term.check)
+            # Of the leader only: a sum over the replicas is to be right.
+            metrics.expose_objects(
+                lambda: cache.list(JOB_KIND) if term.leading else (),
+                lambda: cache.list(MARKET_KIND) if term.leading else (),
+            )
             events = EventRecorder(kube, controller=REPORTING_CONTROLLER, instance=socket.gethostname())
             view = ClusterView(
                 _scopes(settings),
@@ -195,7 +224,7 @@ class Operator:
                     cache=cache,
                     events=events,
                     metrics=metrics,
-                    leadership=AlwaysLeading(),
+                    leadership=term,
                     http=http,
                     enqueue_job=jobs.add,
                     chain_changed=router.chain_changed,
@@ -205,16 +234,23 @@ class Operator:
                 stack.push_async_callback(close)
 
             parts = _Parts()
-            stack.push_async_callback(events.flush, _FLUSH_SECONDS)
             stack.push_async_callback(parts.cancel)
             parts.start("API health", api.probe(kube.read_path))
             parts.start("event loop lag", measure_loop_lag(metrics.loop_lag))
-            parts.start("events", events.run())
             if not await parts.finish(self._prepare(kube, view), self._stop):
                 return
             parts.start("watches", view.run())
-            for name, background in loops.background:
-                parts.start(name, background())
+            if not await parts.finish(term.acquire(), self._stop):
+                return
+            acting: set[asyncio.Task[None]] = set()
+            stack.push_async_callback(self._step_down, acting, events, term)
+            metrics.leader(True)
+            acting.add(parts.start("election", term.hold()))
+            # What the last leader wrote a moment ago, the watches may not have brought yet.
+            if not await parts.finish(view.sync(DOMAIN_KINDS), self._stop):
+                return
+            for name, background in (("events", events.run), *loops.background):
+                acting.add(parts.start(name, background()))
             workers = {
                 parts.start("job workers", jobs.run(settings.workers.jobs, loops.reconcile_job)): jobs,
                 parts.start(
@@ -222,6 +258,8 @@ class Operator:
                 ): markets,
                 parts.start("run workers", runs.run(settings.workers.runs, loops.reconcile_run)): runs,
             }
+            acting |= workers.keys()
+            router.open()
             self.ready.set()
             log.info(
                 "The operator runs: %d jobs, %d markets, %d pods, %d nodes",
@@ -244,6 +282,26 @@ class Operator:
         self._missing = None
         await view.sync()
 
+    def _term(self, api: KubeClient, cache: ObjectCache) -> Term:
+        wanted = self._settings.election
+        if not wanted.enabled:
+            return AlwaysLeading()
+        return Election(
+            api,
+            namespace=wanted.namespace or self._credentials.namespace,
+            name=wanted.name,
+            identity=self._identity,
+            times=LeaseTimes(wanted.lease_seconds, wanted.renew_seconds, wanted.retry_seconds),
+            floor=lambda: latest_epoch(cache.list(JOB_KIND), cache.list(MARKET_KIND)),
+        )
+
+    async def _step_down(self, acting: set[asyncio.Task[None]], events: EventRecorder, term: Term) -> None:
+        """End all that acts, then let another process lead; watches take their time to end after that."""
+        await _cancel(acting)
+        await events.flush(_FLUSH_SECONDS)
+        self.metrics.leader(False)
+        await term.release()
+
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -259,7 +317,7 @@ class Operator:
 
 
 class _Router:
-    """Passes each change on to the queues."""
+    """Passes each change on to the queues, once somebody works on them."""
 
     def __init__(
         self,
@@ -273,8 +331,18 @@ class _Router:
         self._markets = markets
         self._runs = runs
         self._capacity = CapacityWatch()
+        self._open = False
+
+    def open(self) -> None:
+        """The workers begin: with all that is known, and from now on with each change."""
+        self._open = True
+        for kind in ("Pod", "Node", JOB_KIND, MARKET_KIND):
+            for body in self._cache.list(kind):
+                self(Change(kind, body))
 
     def __call__(self, change: Change) -> None:
+        if not self._open:
+            return
         job = job_key(change)
         if job is not None:
             self._jobs.add(job)

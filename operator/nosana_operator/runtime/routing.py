@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nosana_operator.api import JOB_KIND, LABEL_JOB, MARKET_KIND
@@ -99,3 +99,20 @@ def _node_mark(node: Mapping[str, Any]) -> object:
             ready,
         )
     )
+
+
+def latest_epoch(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> int:
+    """The latest epoch that stands in an intent of these NosanaJobs and NosanaMarkets; 0 when there is none."""
+    return max((_epoch_of(one) for one in _intents(jobs, markets)), default=0)
+
+
+def _intents(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+    for job in jobs:
+        yield ((job.get("status") or {}).get("settlement") or {}).get("transaction")
+    for market in markets:
+        yield from (market.get("status") or {}).get("transactions") or ()
+
+
+def _epoch_of(intent: Any) -> int:
+    epoch = intent.get("epoch") if isinstance(intent, dict) else None
+    return epoch if isinstance(epoch, int) else 0

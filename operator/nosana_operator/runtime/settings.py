@@ -51,6 +51,23 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ElectionSettings:
+    """Of all processes that name the same Lease one works; the others stand by (docs/decisions/0009)."""
+
+    enabled: bool = True
+    """false: this process works in any case. Only where there is never another one."""
+    namespace: str | None = None
+    """Of the Lease. Unset: the pod's; outside a cluster that of the kubeconfig's context."""
+    name: str = "nosana-operator"
+    lease_seconds: int = 15
+    """A Lease that was not renewed for so long is taken by another process."""
+    renew_seconds: int = 10
+    """A process that could not renew its Lease for so long ends."""
+    retry_seconds: int = 2
+    """Between two renewals."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExposureSettings:
     """How exposed ports of private jobs are reached where the NosanaJob does not say it."""
 
@@ -147,6 +164,9 @@ class NetworkSettings:
     requests_per_second: int = 0
     """What each RPC endpoint allows; 0: no limit is known."""
     fees: FeeSettings = FeeSettings()
+    account_rent: int = 500_000
+    """NOS base units that the rent of a token account (0.00204 SOL) is worth: a poster who has closed his NOS
+    account gets it again, at our cost, only with a run that pays at least so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +182,7 @@ class Settings:
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     workers: WorkerSettings = WorkerSettings()
+    election: ElectionSettings = ElectionSettings()
     exposure: ExposureSettings = ExposureSettings()
     fetch: FetchSettings = field(default_factory=FetchSettings)
     volumes: VolumeSettings = VolumeSettings()
@@ -227,6 +248,7 @@ def parse_settings(text: str) -> Settings:
     for name in ("jobs", "markets", "runs"):
         if getattr(settings.workers, name) < 1:
             raise _bad(f"workers.{name}", "at least 1 is needed")
+    _check_election(settings.election)
     for name, ranges in (
         ("blocked", settings.isolation.blocked),
         ("gatewayCidrs", settings.isolation.gateway_cidrs),
@@ -244,12 +266,30 @@ def parse_settings(text: str) -> Settings:
     return settings
 
 
+def _check_election(election: ElectionSettings) -> None:
+    if election.namespace is not None and not _DNS_LABEL.fullmatch(election.namespace):
+        raise _bad("election.namespace", f"{election.namespace!r} is not the name of a namespace")
+    if not _DNS_LABEL.fullmatch(election.name):
+        raise _bad("election.name", "the name has to be lower-case letters, digits and dashes")
+    if election.retry_seconds < 1:
+        raise _bad("election.retrySeconds", "at least 1 is needed")
+    # Two tries that get no answer have to leave time for a third.
+    if election.renew_seconds < 2 * election.retry_seconds:
+        raise _bad("election.renewSeconds", "it has to be at least twice retrySeconds")
+    if election.lease_seconds <= election.renew_seconds:
+        raise _bad(
+            "election.leaseSeconds", "it has to be longer than renewSeconds, or two processes work at once"
+        )
+
+
 def _check_network(path: str, network: NetworkSettings) -> None:
     for key, urls in (("rpc", network.rpc), ("ws", network.ws)):
         if not urls:
             raise _bad(f"{path}.{key}", "at least one endpoint is needed")
     if network.requests_per_second < 0:
         raise _bad(f"{path}.requestsPerSecond", "a number of requests, or 0 for no limit")
+    if network.account_rent < 0:
+        raise _bad(f"{path}.accountRent", "a number of NOS base units, or 0 to make such accounts always")
     fees = network.fees
     if not 0 < fees.percentile <= 100:
         raise _bad(f"{path}.fees.percentile", "a percentile is a number from 1 to 100")
@@ -362,14 +402,14 @@ def _mapping(path: str, data: Any) -> dict[str, Any]:
     return data
 
 
-_KINDS: Mapping[type[Any], str] = {str: "text", int: "a whole number"}
+_KINDS: Mapping[type[Any], str] = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 def _name(data: Any) -> str:
     """What something is, in words; never the thing itself, which may be a secret in the wrong place."""
     if data is None:
         return "empty"
-    names = {bool: "true or false", dict: "a mapping", list: "a list", float: "a fraction"}
+    names = {dict: "a mapping", list: "a list", float: "a fraction"}
     return names.get(type(data)) or _KINDS.get(type(data)) or f"a {type(data).__name__}"
 
 

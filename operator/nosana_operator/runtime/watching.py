@@ -121,10 +121,15 @@ class ClusterView:
                 ages[resource.kind] = max(ages.get(resource.kind, 0.0), now - self._heard[path])
         return ages
 
-    async def sync(self) -> None:
-        """List everything into the cache. Raises what the listing raises (Refused: a right is missing)."""
+    async def sync(self, kinds: Collection[str] | None = None) -> None:
+        """List everything, or these kinds, into the cache.
+
+        Raises what the listing raises (Refused: a right is missing).
+        """
         for scope in self._scopes:
             for resource in scope.resources:
+                if kinds is not None and resource.kind not in kinds:
+                    continue
                 for namespace in scope.namespaces or (None,):
                     snapshot = await self._lister.snapshot(resource.kind, namespace)
                     for body in snapshot.items:
