@@ -36,7 +36,6 @@ from nosana_operator.chain.watch import ChainWatcher, WatchSettings
 
 log = logging.getLogger(__name__)
 
-
 OnTransaction = Callable[[str, str, int], None]
 """Called with a transaction's kind, what became of it (`landed`, `failed`, `expired`) and its fee, lamports."""
 
@@ -48,6 +47,7 @@ _OUTCOMES = {
 }
 _MOST_OPEN = 1000
 """Transactions remembered until their outcome is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -94,8 +94,8 @@ class ChainClient:
         observer: Observer | None = None,
         retry: Retry | None = None,
         watch: WatchSettings | None = None,
-    ) -> None:
         on_transaction: OnTransaction | None = None,
+    ) -> None:
         self.network = network
         self.program = JobsProgram(network.programs)
         self.endpoints = Endpoints(network.rpc_urls, session, requests_per_second=network.requests_per_second)
@@ -103,10 +103,10 @@ class ChainClient:
         self.sender = Sender(self.rpc)
         self.clock = ChainClock()
         self._fees = FeeMarket(self.rpc, network.fees)
-        # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
         self._on_transaction = on_transaction or (lambda kind, outcome, fee: None)
         self._open: dict[str, tuple[str, int]] = {}
         """Kind and fee of what was signed here and is not known to have ended, by signature."""
+        # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
         impatient = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
         self.watcher = ChainWatcher(
             impatient, network.ws_urls, session, network.programs.jobs, self.clock, settings=watch

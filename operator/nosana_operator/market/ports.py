@@ -180,6 +180,12 @@ class Events(Protocol):
 class Metrics(Protocol):
     """Figures the market host gives away."""
 
+    def matched(self, market: str) -> None:
+        """A job was made for a run of the market."""
+
+    def funds(self, network: str, key: str, funds: Funds) -> None:
+        """What a key has, as just read."""
+
     def finish_sent(self, market: str, seconds: float) -> None:
         """Last container seen terminated → settlement sent."""
 
@@ -203,12 +209,6 @@ class Leadership(Protocol):
         Raises an error that ends the process when it leads no more, or when `seen`, the epoch of an intent
         that it found, is a later one: then another leads, and nothing may be signed.
         """
-    def matched(self, market: str) -> None:
-        """A job was made for a run of the market."""
-
-    def funds(self, network: str, key: str, funds: Funds) -> None:
-        """What a key has, as just read."""
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,9 @@ _SEEN_KEPT = timedelta(hours=1)
 
 OnChange = Callable[[str, str, str], None]
 """(network, kind, address): what changed."""
-
 OnTransaction = Callable[[str, str, str, int], None]
 """(network, kind, outcome, fee): see `chain.client.OnTransaction`."""
+
 
 class SolanaNetwork:
     """`market.ports.Chain` over one `ChainClient`."""
@@ -264,6 +264,7 @@ class ConfiguredNetworks:
         *,
         observer: Callable[[str, str, float], None],
         on_change: OnChange,
+        on_transaction: OnTransaction = lambda network, kind, outcome, fee: None,
     ) -> None:
         self._entries = {
             name: _Entry(
@@ -292,7 +293,6 @@ class ConfiguredNetworks:
     def chain(self, network: str) -> SolanaNetwork | None:
         """See `Networks.chain`."""
         entry = self._entries.get(network)
-        on_transaction: OnTransaction = lambda network, kind, outcome, fee: None,
         return entry.solana if entry else None
 
     def pinner(self, network: str) -> ResultPinner | None:
