@@ -8,19 +8,8 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import MarketReason, MarketRef, NosanaMarketSpec, Transaction
-from nosana_operator.market.decide import (
-    SOL_RESERVE,
-    CreateJob,
-    KnownJob,
-    MarketView,
-    PendingTransaction,
-    ReplaceJob,
-    Resend,
-    Stop,
-    WalletView,
-    Work,
-    decide,
-)
+from nosana_operator.market.decide import decide
+from nosana_operator.market.effects import CreateJob, ReplaceJob, Resend, Stop, Work
 from nosana_operator.market.facts import (
     GONE,
     NO_RESULT,
@@ -33,7 +22,9 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
+from nosana_operator.market.keys import SOL_RESERVE
 from nosana_operator.market.verify import run_spec
+from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
 
 ADDRESS = "3" * 32
 KEY, KEY2 = "4" * 32, "5" * 32

@@ -19,12 +19,12 @@ from nosana_operator.api import (
     Transaction,
     find,
     is_true,
+    leaves_until,
     read,
     run_job_name,
 )
 from nosana_operator.errors import NosanaError
 from nosana_operator.inventory import slots
-from nosana_operator.market.decide import KnownJob, MarketView, PendingTransaction, WalletView
 from nosana_operator.market.facts import (
     GONE,
     UNKNOWN,
@@ -39,6 +39,7 @@ from nosana_operator.market.facts import (
 )
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.verify import is_run
+from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
 from nosana_operator.market.wallets import LoadedWallet, Wallets
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class Gatherer:
             refusal=refusal,
             pending=pending,
             total=held.total,
+            leaving=leaves_until(meta.get("annotations"), self._edges.clock.now()),
         )
 
     def watch_all(self) -> None:

@@ -30,21 +30,14 @@ from nosana_operator.api import (
     run_job_name,
 )
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
-from nosana_operator.market.decide import (
-    CreateJob,
-    MarketDecision,
-    MarketView,
-    ReplaceJob,
-    Resend,
-    Stop,
-    Work,
-    decide,
-)
+from nosana_operator.market.decide import decide
+from nosana_operator.market.effects import CreateJob, MarketDecision, ReplaceJob, Resend, Stop, Work
 from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.report import differs, flips, market_status, newest_epoch, unreadable_status
 from nosana_operator.market.verify import job_spec
+from nosana_operator.market.view import MarketView
 from nosana_operator.market.wallets import Wallets
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from nosana_operator.api import (
     condition,
     timestamp,
 )
-from nosana_operator.market.decide import MarketDecision, MarketView, Verdict
+from nosana_operator.market.effects import MarketDecision, Verdict
 from nosana_operator.market.facts import MarketFacts, Signed
+from nosana_operator.market.view import MarketView
 
 
 def transaction(signed: Signed, now: datetime, epoch: int) -> Transaction:

@@ -1,0 +1,83 @@
+"""What is known of one NosanaMarket when it is decided about: the frozen input of `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from nosana_operator.api import MarketRef, NosanaMarketSpec, Run, Transaction
+from nosana_operator.market.facts import Absent, Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts
+
+
+@dataclass(frozen=True, slots=True)
+class WalletView:
+    """One key of the market as gathered."""
+
+    secret: str
+    address: str | None
+    problem: tuple[str, str] | None
+    """Reason and message why it gets no new work. With an address its runs are served all the same."""
+    funds: Funds | Absent
+    runs: Known[tuple[RunFacts, ...]]
+    """All runs that the key holds, of whatever market."""
+    unread: bool = False
+    """Its Secret could not be read: which key it is, and what that holds, is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTransaction:
+    """A `work` or `stop` that was signed, and what became of it.
+
+    `seen`: runs and queue were read after its confirmation, so its effect is in this view.
+    """
+
+    transaction: Transaction
+    outcome: Outcome
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """The object that has the name of a run's NosanaJob, whoever made it."""
+
+    namespace: str
+    name: str
+    uid: str
+    run: Run | None
+    verified: bool = False
+    refused: bool = False
+    """It is not what the chain dictates."""
+    settled: bool = False
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """Everything that the decision reads."""
+
+    ref: MarketRef
+    spec: NosanaMarketSpec
+    deleting: bool
+    network_known: bool
+    networks: tuple[str, ...]
+    address_problem: str | None
+    market: Known[MarketFacts]
+    wallets: tuple[WalletView, ...]
+    jobs: dict[str, Known[JobFacts]]
+    """The job accounts of the wallets' runs."""
+    known: Mapping[str, KnownJob]
+    """By run: what stands under the name of its NosanaJob."""
+    occupied: frozenset[str]
+    """Runs whose NosanaJob needs its slot, whatever the chain says: its pods have not ended."""
+    unsettled: frozenset[str]
+    """Runs whose NosanaJob is not settled yet."""
+    served: frozenset[str]
+    """Market addresses that some NosanaMarket on this network serves."""
+    refusal: str | None
+    """Why the API server does not take NosanaJobs of this market, when it just said so."""
+    pending: tuple[PendingTransaction, ...]
+    total: int
+    """Slots that the nodes hold for this market, its own jobs' included."""
+    leaving: datetime | None = None
+    """The market is left until then: what `nosana-operator leave` asks for."""
