@@ -59,8 +59,15 @@ def sandbox_cluster(sandbox: Sandbox) -> LocalCluster:
 
 @pytest.fixture(scope="session")
 def spare_cluster(short_folder: Path) -> Iterator[LocalCluster]:
-    """One node with two GPUs, for tests that change or end a whole cluster."""
-    cluster = LocalCluster(short_folder / "spare", "spare", 2, 1, lambda line: print(line, file=sys.stderr))
+    """One node with two GPUs, for tests that change or end a whole cluster. Its logs know their streams."""
+    cluster = LocalCluster(
+        short_folder / "spare",
+        "spare",
+        2,
+        1,
+        lambda line: print(line, file=sys.stderr),
+        feature_gates=["PodLogsQuerySplitStreams"],
+    )
     try:
         cluster.up()
         yield cluster

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.api import API_VERSION, FINALIZER_OP, JOB_KIND, LABEL_JOB, crds
+from cluster.operators import Operator, install
+from nosana_operator.api import API_VERSION, FINALIZER_OP, JOB_KIND, LABEL_JOB
 from nosana_operator.api.result import read_result
 from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl
@@ -25,36 +24,10 @@ OVER = ("Completed", "Failed", "Stopped")
 NAMES = ("steps0", "steps1", "steps2", "limited")
 
 
-class Operator:
-    """`nosana-operator run` without a settings file: private jobs only."""
-
-    def __init__(self, cluster: LocalCluster, folder: Path) -> None:
-        settings = folder / "settings.yaml"
-        settings.write_text("metrics: {address: 127.0.0.1, port: 0}\n")
-        self._command = [sys.executable, "-m", "nosana_operator", "run", "--settings", str(settings)]
-        self._command += ["--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE]
-        self._command += ["--identity", NAMESPACE]
-        self._log = folder / "operator.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        if self._process is None:
-            return 0
-        self._process.send_signal(how)
-        code, self._process = self._process.wait(30), None
-        return code
-
-
 @pytest.fixture
 def operator(sandbox_cluster: LocalCluster, kubectl: Kubectl, tmp_path: Path) -> Iterator[Operator]:
-    kubectl.apply(crds())
-    kubectl.run("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
-    kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
-    process = Operator(sandbox_cluster, tmp_path)
+    install(kubectl, NAMESPACE)
+    process = Operator(sandbox_cluster, tmp_path, NAMESPACE)
     process.start()
     try:
         yield process

@@ -64,7 +64,7 @@ def test_every_socket_fits_the_kernels_limit() -> None:
 
 def test_a_node_without_gpus_has_no_gpu_labels() -> None:
     layout = Layout(Path("/x"), "demo", 1, 2)
-    commands = [config.kubelet_command(node, Path("/c"), Path("/k")) for node in layout.nodes]
+    commands = [config.kubelet_command(layout, node, Path("/c"), Path("/k")) for node in layout.nodes]
     labels = [word for command in commands for word in command if word.startswith("--node-labels=")]
     assert len(labels) == 1
     assert "nvidia.com/gpu.count=1" in labels[0]
@@ -83,3 +83,12 @@ def test_the_pods_network_stays_inside_the_nodes_range() -> None:
 def test_everything_is_masqueraded_only_where_bridges_pass_by_the_filter(masquerade: bool) -> None:
     layout = Layout(Path("/x"), "demo", 1, 1)
     assert ("--masquerade-all" in config.proxy(layout, Path("/k"), masquerade_all=masquerade)) is masquerade
+
+
+def test_feature_gates_are_switched_on_in_all_programs_that_serve_them() -> None:
+    layout = Layout(Path("/x"), "demo", 1, 1, ("A", "B"))
+    assert "--feature-gates=A=true,B=true" in config.kubelet_command(
+        layout, layout.nodes[0], Path("/c"), Path("/k")
+    )
+    plain = config.kubelet_command(Layout(Path("/x"), "demo", 1, 1), layout.nodes[0], Path("/c"), Path("/k"))
+    assert not any(word.startswith("--feature-gates") for word in plain)

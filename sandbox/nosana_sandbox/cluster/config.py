@@ -271,6 +271,7 @@ def apiserver(
         "--authorization-mode=Node,RBAC",
         "--allow-privileged=true",
         "--profiling=false",
+        *_feature_gates(layout),
     ]
 
 
@@ -330,7 +331,7 @@ def proxy(layout: Layout, kubeconfig_file: Path, *, masquerade_all: bool) -> lis
     ]
 
 
-def kubelet_command(node: Node, config_file: Path, kubeconfig_file: Path) -> list[str]:
+def kubelet_command(layout: Layout, node: Node, config_file: Path, kubeconfig_file: Path) -> list[str]:
     """Command line after the program's name."""
     labels = ",".join(f"{key}={value}" for key, value in gpu_labels(node.gpus).items())
     return [
@@ -341,7 +342,13 @@ def kubelet_command(node: Node, config_file: Path, kubeconfig_file: Path) -> lis
         f"--root-dir={node.folder / 'kubelet'}",
         f"--cert-dir={node.folder / 'kubelet-certificates'}",
         *([f"--node-labels={labels}"] if labels else []),
+        *_feature_gates(layout),
     ]
+
+
+def _feature_gates(layout: Layout) -> list[str]:
+    switched = ",".join(f"{gate}=true" for gate in layout.feature_gates)
+    return [f"--feature-gates={switched}"] if switched else []
 
 
 def gpu_labels(gpus: int) -> dict[str, str]:

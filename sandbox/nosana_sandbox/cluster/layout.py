@@ -83,6 +83,8 @@ class Layout:
     name: str
     gpus: int
     node_count: int
+    feature_gates: tuple[str, ...] = ()
+    """Those switched on in the API server and the kubelets, beyond what Kubernetes has on by itself."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

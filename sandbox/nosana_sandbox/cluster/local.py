@@ -28,12 +28,22 @@ from nosana_sandbox.images.stand_ins import StandIn, stand_ins_for
 class LocalCluster:
     """One sandbox's cluster. Methods block; a second caller of `up` or `down` waits for the first."""
 
-    def __init__(self, state: Path, name: str, gpus: int, nodes: int, report: Report) -> None:
+    def __init__(
+        self,
+        state: Path,
+        name: str,
+        gpus: int,
+        nodes: int,
+        report: Report,
+        *,
+        feature_gates: Sequence[str] = (),
+    ) -> None:
         """`state` is the sandbox's folder: the cluster keeps to `cluster/` below it.
 
-        `gpus` are shared out over `nodes`. Raises `ClusterError` when one of them cannot work.
+        `gpus` are shared out over `nodes`; `feature_gates` are switched on. Raises `ClusterError` when one of
+        them cannot work.
         """
-        self.layout: Final = Layout(state, name, gpus, nodes)
+        self.layout: Final = Layout(state, name, gpus, nodes, tuple(feature_gates))
         self._report = report
 
     @property

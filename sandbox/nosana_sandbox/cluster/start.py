@@ -151,7 +151,7 @@ class Start:
             )
             kubeconfig = self._write_client(name, identity)
             file = _write(node.folder / "kubelet.json", config.kubelet(node, authority, identity, resolv))
-            self._spawn(name, config.kubelet_command(node, file, kubeconfig), program="kubelet")
+            self._spawn(name, config.kubelet_command(self._layout, node, file, kubeconfig), program="kubelet")
 
     def _wait_for_nodes(self) -> None:
         kubectl, names = self._kubectl(), [f"node/{node.name}" for node in self._layout.nodes]
