@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -114,6 +115,7 @@ def standing(*keys: str) -> MarketFacts:
     return replace(MARKET, queue_type="Node", queue=keys)
 
 
+LEFT_UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = {"wallets": (wallet(runs=(run(),)),), "jobs": {"7" * 32: job()}}
 
 EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
@@ -159,6 +161,9 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("paused: leave", {"market": standing(KEY), "paused": True}, [Stop(KEY)]),
     ("paused: do not stand", {"paused": True}, []),
     ("paused: runs still get their job", {**RUNNING, "paused": True}, [CreateJob(run(), job())]),
+    ("asked to leave: leave", {"market": standing(KEY), "leaving": LEFT_UNTIL}, [Stop(KEY)]),
+    ("asked to leave: do not stand", {"leaving": LEFT_UNTIL}, []),
+    ("asked to leave: runs still get their job", {**RUNNING, "leaving": LEFT_UNTIL}, [CreateJob(run(), job())]),
     ("deleting: leave", {"market": standing(KEY), "deleting": True}, [Stop(KEY)]),
     ("deleting: stop under way", {"market": standing(KEY), "deleting": True, "pending": (work(kind="stop"),)}, [Resend(work(kind="stop").transaction)]),
     ("no money", {"wallets": (wallet(funds=replace(RICH, lamports=SOL_RESERVE - 1)),)}, []),
@@ -207,6 +212,7 @@ READY_ROWS = [
     ("NosanaJobs are refused", {"refusal": "create the namespace"}, False, MarketReason.JOB_REFUSED),
     ("no node", {"total": 0}, False, MarketReason.NO_FREE_SLOT),
     ("paused", {"paused": True}, True, MarketReason.PAUSED),
+    ("asked to leave", {"leaving": LEFT_UNTIL}, True, MarketReason.LEAVING),
     ("deleting", {"deleting": True}, False, MarketReason.DELETING),
 ]  # fmt: skip
 

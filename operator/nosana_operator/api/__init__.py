@@ -39,6 +39,7 @@ from nosana_operator.api.job import (
 )
 from nosana_operator.api.market import (
     NosanaMarketSpec,
+from nosana_operator.api.leaving import leaves_until
     NosanaMarketStatus,
     QueueStatus,
     SecretRef,
@@ -52,6 +53,7 @@ from nosana_operator.api.names import (
     ANNOTATION_ATTEMPT,
     ANNOTATION_OP_ID,
     ANNOTATION_TRIES,
+    ANNOTATION_LEAVE_UNTIL,
     API_VERSION,
     FINALIZER_JOB,
     FINALIZER_OP,
@@ -102,6 +104,7 @@ __all__ = [
     "ANNOTATION_ATTEMPT",
     "ANNOTATION_OP_ID",
     "ANNOTATION_TRIES",
+    "ANNOTATION_LEAVE_UNTIL",
     "API_VERSION",
     "FINALIZER_JOB",
     "FINALIZER_OP",
@@ -162,5 +165,6 @@ __all__ = [
     "parse_timestamp",
     "read",
     "run_job_name",
+    "leaves_until",
     "timestamp",
 ]

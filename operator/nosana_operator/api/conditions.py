@@ -90,6 +90,7 @@ class MarketReason(StrEnum):
     PAUSED = "Paused"
     NETWORK_UNKNOWN = "NetworkUnknown"
     MARKET_NOT_FOUND = "MarketNotFound"
+    LEAVING = "Leaving"
     MARKET_ADDRESS_INVALID = "MarketAddressInvalid"
     SPEC_INVALID = "SpecInvalid"
     CHAIN_UNAVAILABLE = "ChainUnavailable"

@@ -30,6 +30,8 @@ ANNOTATION_TRIES: Final = f"{GROUP}/restart-tries"
 """On a pod: how often at most its op gets another one when it fails."""
 ANNOTATION_ABANDON: Final = f"{GROUP}/abandon-settlement"
 """Its value has to be the run's address; an admin gives up the pay of that run."""
+ANNOTATION_LEAVE_UNTIL: Final = f"{GROUP}/leave-until"
+"""On a NosanaMarket: the time (RFC 3339) until which its keys keep out of the queue; `nosana-operator leave`."""
 
 FINALIZER_JOB: Final = f"{GROUP}/pods"
 """The job controller's on a NosanaJob: until its pods have ended and were read."""

@@ -7,6 +7,7 @@ import click
 from nosana_operator.cli.crds import crds
 from nosana_operator.cli.doctor import doctor
 from nosana_operator.cli.earnings import earnings
+from nosana_operator.cli.leave import leave
 from nosana_operator.cli.logs import logs
 from nosana_operator.cli.render import render
 from nosana_operator.cli.result import result
@@ -27,6 +28,7 @@ main.add_command(crds)
 main.add_command(earnings)
 main.add_command(doctor)
 main.add_command(logs)
+main.add_command(leave)
 main.add_command(render)
 main.add_command(result)
 main.add_command(run)
