@@ -14,6 +14,7 @@ import click
 
 from nosana_operator.errors import NosanaError
 from nosana_sandbox.chain import Kind
+from nosana_sandbox.helm import ChartHost
 from nosana_sandbox.program.replay import replay as replay_recordings
 from nosana_sandbox.world.genesis import read_keypair
 from nosana_sandbox.world.journal import JobView
@@ -73,12 +74,23 @@ def _print(body: Mapping[str, Any], output: str) -> None:
     show_default=True,
     help="Make a cluster on this machine, or use the one that kubeconfig points at.",
 )
+@click.option(
+    "--install",
+    type=click.Choice(["helm"]),
+    help="Install the operator of this checkout by its chart too, and offer all GPUs in the market.",
+)
 @_name
 @_output
 @_says_what_is_wrong
-def up(gpus: int, nodes: int, cluster: ClusterKind, name: str, output: str) -> None:
+def up(gpus: int, nodes: int, cluster: ClusterKind, install: str | None, name: str, output: str) -> None:
     """Bring the sandbox up; what runs already stays."""
-    _print(Sandbox(name, _report).up(Shape(name, cluster, gpus, nodes)).to_json(), output)
+    sandbox = Sandbox(name, _report)
+    running = sandbox.up(Shape(name, cluster, gpus, nodes))
+    if install is not None:
+        host = ChartHost(sandbox, running, _report)
+        host.bring_up()
+        host.offer(slots=None)
+    _print(running.to_json(), output)
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """`make demo`: jobs all the way on one machine, and what became of each.
 
-    python -m nosana_sandbox.demo [--keep] [FILE…]
+    python -m nosana_sandbox.demo [--keep] [--install helm] [FILE…]
 
 A client's side (pin, list) and an admin's side (NosanaMarket, operator) are played here; everything between
 them is the operator's work.
@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import click
@@ -32,6 +32,7 @@ from rich.text import Text
 from nosana_operator.api import LABEL_CHAIN_JOB, LABEL_JOB, JobCondition, find, is_true, parse_timestamp
 from nosana_operator.api.result import read_result
 from nosana_operator.errors import NosanaError
+from nosana_sandbox.helm import ChartHost
 from nosana_sandbox.host import MARKET_NAME, SandboxHost, job_object
 from nosana_sandbox.world.genesis import read_keypair
 from nosana_sandbox.world.journal import JobView
@@ -135,22 +136,21 @@ def timing(status: Mapping[str, Any]) -> str:
 class Demo:
     """One showing."""
 
-    def __init__(self, sandbox: Sandbox, running: Running, files: tuple[Path, ...]) -> None:
+    def __init__(
+        self, sandbox: Sandbox, running: Running, host: SandboxHost | ChartHost, files: tuple[Path, ...]
+    ) -> None:
         self._sandbox = sandbox
         self._running = running
         self._files = files
-        self._host = SandboxHost(sandbox, running)
+        self._host = host
         self._jobs: list[Tracked] = []
 
     def prepare(self) -> None:
         """The admin's side: CRDs, operator, market, stand-in images."""
-        say("installing the CRDs and the wallet's Secret")
-        self._host.install()
-        if self._host.pid() is None:
-            say("starting the operator")
-            self._host.start()
-        say("offering 2 of the cluster's 4 GPUs in the market (NosanaMarket, kubectl apply)")
-        self._host.kubectl.apply([self._host.market(slots=2)])
+        say("installing CRDs, the wallet's Secret and the operator")
+        self._host.bring_up()
+        say("offering 2 of the cluster's 4 GPUs in the market (NosanaMarket)")
+        self._host.offer(slots=2)
         self._host.kubectl.run(
             "wait", "-n", NAMESPACES["system"], "--for=condition=Ready", "--timeout=30s", f"nm/{MARKET_NAME}"
         )
@@ -191,9 +191,11 @@ class Demo:
             with Live(table(jobs), console=console, refresh_per_second=4, transient=False) as live:
                 while not all(job.over for job in jobs):
                     if time.monotonic() > deadline:
-                        raise DemoError(f"not all jobs are over after {GIVE_UP:g} s; see {self._host.log}")
-                    if self._host.pid() is None:
-                        raise DemoError(f"the operator has ended; see {self._host.log}")
+                        raise DemoError(
+                            f"not all jobs are over after {GIVE_UP:g} s; see `{self._host.follow_log()}`"
+                        )
+                    if ended := self._host.ended():
+                        raise DemoError(ended)
                     await self._look(poster, jobs)
                     live.update(Group(table(jobs), *(_opened(job) for job in jobs if job.answer)))
                     await asyncio.sleep(0.3)
@@ -275,7 +277,7 @@ class Demo:
                     f"nosana-sandbox post examples/hello-world.json --name {NAME}\n"
                     f"nosana-sandbox job ADDRESS --name {NAME}\n"
                     f"nosana-sandbox end ADDRESS --name {NAME}\n"
-                    f"tail -f {self._host.log}\n"
+                    f"{self._host.follow_log()}\n"
                     f"nosana-sandbox down --name {NAME}"
                 ),
                 title="it stays up; to go on",
@@ -320,8 +322,15 @@ def _shown(result: Any) -> str:
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything up, and say how to go on.")
+@click.option(
+    "--install",
+    type=click.Choice(["process", "helm"]),
+    default="process",
+    show_default=True,
+    help="The operator as a process beside the cluster, or by its chart in the cluster.",
+)
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(keep: bool, files: tuple[Path, ...]) -> None:
+def main(keep: bool, install: Literal["process", "helm"], files: tuple[Path, ...]) -> None:
     """Send job definitions all the way: posted on chain, run in pods, settled, paid."""
     # Ended politely from outside counts as Ctrl-C: what was started is taken down.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -331,7 +340,9 @@ def main(keep: bool, files: tuple[Path, ...]) -> None:
     try:
         say("bringing up the sandbox: Kubernetes, a Solana chain with a Nosana market, IPFS, a gateway")
         running = sandbox.up(Shape(NAME))
-        demo = Demo(sandbox, running, files or tuple(EXAMPLES / name for name in POSTED))
+        by_chart = install == "helm"
+        host = ChartHost(sandbox, running, say) if by_chart else SandboxHost(sandbox, running)
+        demo = Demo(sandbox, running, host, files or tuple(EXAMPLES / name for name in POSTED))
         demo.prepare()
         asyncio.run(_show(demo))
         if keep:
