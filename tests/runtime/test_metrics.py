@@ -96,6 +96,19 @@ def test_money_and_latency() -> None:
     assert value(metrics, "solana_fees_lamports_total", network="devnet", kind="work") == 0
 
 
+def test_counters_of_money_begin_at_zero() -> None:
+    """`increase()` does not see what a series begins with."""
+    metrics = OperatorMetrics()
+    metrics.expose_objects(
+        list, lambda: [{"metadata": {"namespace": "n", "name": "m"}, "spec": {"address": "M"}}]
+    )
+    metrics.begin_network("devnet")
+    exposition(metrics)
+    for name in ("runs_matched", "earned_nos", "refunded_nos", "paid_seconds"):
+        assert value(metrics, f"{name}_total", market="M") == 0
+    assert value(metrics, "solana_fees_lamports_total", network="devnet", kind="quit") == 0
+
+
 def test_the_silence_of_watches_is_read_at_the_scrape() -> None:
     metrics = OperatorMetrics()
     ages: dict[str, float] = {}

@@ -9,6 +9,7 @@ from nosana_operator.cli.doctor import doctor
 from nosana_operator.cli.earnings import earnings
 from nosana_operator.cli.leave import leave
 from nosana_operator.cli.logs import logs
+from nosana_operator.cli.metrics import metrics
 from nosana_operator.cli.render import render
 from nosana_operator.cli.result import result
 from nosana_operator.cli.run import run
@@ -29,6 +30,8 @@ main.add_command(earnings)
 main.add_command(doctor)
 main.add_command(logs)
 main.add_command(leave)
+main.add_command(logs)
+main.add_command(metrics)
 main.add_command(render)
 main.add_command(result)
 main.add_command(run)

@@ -20,7 +20,7 @@ def new_steps(before: Timing | None, after: Mapping[str, str]) -> list[tuple[str
     known = before.model_dump(exclude_none=True) if before else {}
     moments = {name: parse_timestamp(text) for name, text in {**known, **after}.items()}
     last = moments.get("matched") or moments.get("created")
-    found = []
+    found: list[tuple[str, float]] = []
     # Of several ops one may fetch while another's image is pulled.
     for step in sorted((step for step in _STEPS if step in moments), key=lambda step: moments[step]):
         if last is not None and step not in known:

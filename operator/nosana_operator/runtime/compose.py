@@ -36,6 +36,8 @@ def build_loops(edges: Edges) -> Loops:
         on_change=lambda network, kind, address: edges.chain_changed(kind, address),
         on_transaction=edges.metrics.transaction,
     )
+    for name in settings.networks:
+        edges.metrics.begin_network(name)
     edges.metrics.registry.register(ChainCollector(networks.clients))
     prober = NetworkProber()
     jobs = JobController(

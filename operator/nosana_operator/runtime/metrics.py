@@ -39,6 +39,9 @@ _START = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _SETTLE = (1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 900, 3600)
 """Finality alone takes some 13 s."""
 
+_KINDS = ("work", "stop", "finish", "complete", "quit")
+"""Of transactions."""
+
 WATCH_AGE = Family(
     "watch_age_seconds",
     "gauge",
@@ -100,7 +103,10 @@ class OperatorMetrics:
             "code",
         )
         self._kube_seconds = self._histogram(
-            "kubernetes_request_duration_seconds", "Duration of such requests.", _FAST, "verb"
+            "kubernetes_request_duration_seconds",
+            "Duration of requests to the Kubernetes API.",
+            _FAST,
+            "verb",
         )
         self._watch_events = self._counter(
             "watch_events", "Watch events by kind and type (LISTED is from a listing).", "kind", "type"
@@ -110,7 +116,10 @@ class OperatorMetrics:
             "solana_rpc_requests", "Requests to Solana RPC endpoints by outcome.", "method", "outcome"
         )
         self._rpc_seconds = self._histogram(
-            "solana_rpc_request_duration_seconds", "Duration of such requests.", _RPC, "method"
+            "solana_rpc_request_duration_seconds",
+            "Duration of requests to Solana RPC endpoints.",
+            _RPC,
+            "method",
         )
 
         self._leader = self._gauge(
@@ -165,7 +174,7 @@ class OperatorMetrics:
         )
         self._fees = self._counter(
             "solana_fees_lamports",
-            "Fees of such transactions that are in a block, priority fees included, in lamports (10^-9 SOL).",
+            "Fees of our keys' transactions that are in a block, priority fees included, in lamports (10^-9 SOL).",
             "network",
             "kind",
         )
@@ -241,7 +250,24 @@ class OperatorMetrics:
         self, jobs: Callable[[], Iterable[Body]], markets: Callable[[], Iterable[Body]]
     ) -> None:
         """Have the cached NosanaJobs and NosanaMarkets counted at each scrape."""
-        self.registry.register(ObjectCollector(jobs, markets, self._balances))
+
+        def begun() -> Iterable[Body]:
+            for body in markets():
+                self._begin_market(str((body.get("spec") or {}).get("address") or ""))
+                yield body
+
+        self.registry.register(ObjectCollector(jobs, begun, self._balances))
+
+    def begin_network(self, name: str) -> None:
+        """Begin the counters of a network at zero: `increase()` does not see what a series begins with."""
+        for kind in _KINDS:
+            self._transactions.labels(name, kind, "landed")
+            self._fees.labels(name, kind)
+
+    def _begin_market(self, address: str) -> None:
+        """As `begin_network`: no pay is missed because it is the first."""
+        for counter in (self._matched, self._earned, self._refunded, self._paid_seconds):
+            counter.labels(address)
 
     def expose_watches(self, ages: Callable[[], Mapping[str, float]]) -> None:
         """Have the silence of the watches read at each scrape: by kind, in seconds."""

@@ -43,7 +43,7 @@ UNSETTLED = Family(
 OLDEST_UNSETTLED = Family(
     "oldest_unsettled_run_seconds",
     "gauge",
-    "Time since the job of such a run ended, of the one that waits longest; 0 when none does.",
+    "Of the runs whose job has ended and which are not settled, the longest time since that end; 0 without one.",
     ("market",),
 )
 SLOTS = Family(
