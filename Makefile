@@ -44,8 +44,8 @@ sandbox-down: setup ## Stop the sandbox and remove all of it
 	$(BIN)/nosana-sandbox down
 
 .PHONY: demo
-demo: setup ## Jobs all the way: posted, run, settled (JOBS="a.json b.json", KEEP=1)
-	$(BIN)/python -m nosana_sandbox.demo $(if $(KEEP),--keep) $(JOBS)
+demo: setup ## Jobs all the way: posted, run, settled (JOBS="a.json b.json", KEEP=1, INSTALL=helm)
+	$(BIN)/python -m nosana_sandbox.demo $(if $(KEEP),--keep) $(if $(INSTALL),--install $(INSTALL)) $(JOBS)
 
 .PHONY: test
 test: setup ## Every ring: unit, contract, cluster (needs Linux and root for the last)
