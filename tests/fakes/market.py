@@ -230,7 +230,7 @@ class Process:
         )
         self.client, self.watcher = client, client.watcher
         self.watcher.on_change(lambda kind, address: self.wake_all())
-        self.solana = SolanaNetwork(client)
+        self.solana = SolanaNetwork(client, account_rent=lab.account_rent)
         self.solana.watch = self._watch  # type: ignore[method-assign]
         self._watched: tuple[set[str], set[str]] = (set(), set())
         edges = Edges(
@@ -332,7 +332,10 @@ class MarketLab:
         seconds: Callable[[], float] = lambda: 5.0,
         kube: FakeKube | None = None,
         clock: FakeClock | None = None,
+        account_rent: int = 20,
     ) -> None:
+        self.account_rent = account_rent
+        """NOS base units that making a NOS account is worth."""
         self.clock = clock or FakeClock()
         self.begin: Beginning = beginning(price, hosts)
         self.chain_ahead = 3.0

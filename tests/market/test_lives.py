@@ -13,9 +13,7 @@ from fakes.kube import FakeNotFound, Request
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted, Silence
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, JobReason, find
 from nosana_operator.content import digest_of
-from nosana_sandbox.program import Account
-from nosana_sandbox.program.addresses import NOS_MINT, TOKEN_PROGRAM, associated_token_account, market_vault
-from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED, STATE_STOPPED, TokenAccount
+from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED, STATE_STOPPED
 
 
 async def running(lab: MarketLab, **options: Any) -> Posted:
@@ -245,17 +243,6 @@ async def test_no_time_out_of_a_free_job_holds_a_slot(timeout: int) -> None:
     assert lab.earned() == 0
 
 
-async def test_a_poster_who_closed_his_account_keeps_nobody_from_being_paid() -> None:
-    lab = MarketLab()
-    posted = await running(lab)
-    account = associated_token_account(lab.begin.poster.pubkey())
-    lab.ledger.place(account, None)
-    await lab.until(lab.settled())
-    assert lab.says("Settled", posted) == ("True", "Finished")
-    assert lab.ledger.tokens(account) == settlement(lab, posted)["refunded"]
-    lab.check_books()
-
-
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_poster_who_uses_a_runs_key_again(at_once: bool) -> None:
     """A new run stands where a finished one was: it is served and paid as itself."""
@@ -286,24 +273,6 @@ async def test_an_account_of_another_kind_where_the_run_was() -> None:
     lab.ledger.place(keypair("mine").pubkey(), market)
     await lab.until(lab.settled())
     assert lab.says("Settled", posted) == ("True", "Finished")
-    lab.check_books()
-
-
-async def test_an_empty_vault_is_told_and_tried_without_a_storm() -> None:
-    lab = MarketLab()
-    posted = await running(lab)
-    vault = market_vault(lab.begin.market, NOS_MINT)[0]
-    full = lab.ledger.account(vault)
-    assert full is not None
-    empty = TokenAccount(mint=NOS_MINT, owner=vault, amount=0).encode()
-    lab.ledger.place(vault, Account(full.lamports, TOKEN_PROGRAM, empty))
-    await lab.until(lambda: lab.says("Settled", posted) == ("False", "TransactionFailed"))
-    fees = lab.ledger.account(lab.begin.hosts[0].pubkey())
-    await lab.pass_time(1200)
-    assert lab.ledger.account(lab.begin.hosts[0].pubkey()) == fees, "nothing was paid for in vain"
-    assert 1 <= settlement(lab, posted)["failures"] <= 10
-    lab.ledger.place(vault, full)
-    await lab.until(lab.settled(), 400)
     lab.check_books()
 
 

@@ -24,8 +24,10 @@ from nosana_operator.api.conditions import (
 from nosana_operator.api.crd import crds, crds_yaml
 from nosana_operator.api.job import (
     DefinitionFrom,
+    Delivery,
     Endpoint,
     KeyRef,
+    Logistics,
     MarketRef,
     NosanaJobSpec,
     NosanaJobStatus,
@@ -37,9 +39,9 @@ from nosana_operator.api.job import (
     Timing,
     Transaction,
 )
+from nosana_operator.api.leaving import leaves_until
 from nosana_operator.api.market import (
     NosanaMarketSpec,
-from nosana_operator.api.leaving import leaves_until
     NosanaMarketStatus,
     QueueStatus,
     SecretRef,
@@ -51,9 +53,9 @@ from nosana_operator.api.leaving import leaves_until
 from nosana_operator.api.names import (
     ANNOTATION_ABANDON,
     ANNOTATION_ATTEMPT,
+    ANNOTATION_LEAVE_UNTIL,
     ANNOTATION_OP_ID,
     ANNOTATION_TRIES,
-    ANNOTATION_LEAVE_UNTIL,
     API_VERSION,
     FINALIZER_JOB,
     FINALIZER_OP,
@@ -102,9 +104,9 @@ def read(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | Non
 __all__ = [
     "ANNOTATION_ABANDON",
     "ANNOTATION_ATTEMPT",
+    "ANNOTATION_LEAVE_UNTIL",
     "ANNOTATION_OP_ID",
     "ANNOTATION_TRIES",
-    "ANNOTATION_LEAVE_UNTIL",
     "API_VERSION",
     "FINALIZER_JOB",
     "FINALIZER_OP",
@@ -127,12 +129,14 @@ __all__ = [
     "ApiError",
     "Condition",
     "DefinitionFrom",
+    "Delivery",
     "Endpoint",
     "Exposure",
     "Gpu",
     "JobCondition",
     "JobReason",
     "KeyRef",
+    "Logistics",
     "MarketCondition",
     "MarketReason",
     "MarketRef",
@@ -161,10 +165,10 @@ __all__ = [
     "crds_yaml",
     "find",
     "is_true",
+    "leaves_until",
     "micro_timestamp",
     "parse_timestamp",
     "read",
     "run_job_name",
-    "leaves_until",
     "timestamp",
 ]

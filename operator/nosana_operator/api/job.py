@@ -162,6 +162,10 @@ class RunStatus(StatusModel):
     """What the market host last saw of the run on chain; the job controller goes by it."""
 
     timeout: int | None = Field(default=None, description="The job account's time-out, seconds.")
+    max_timeout: int | None = Field(
+        default=None,
+        description="The NosanaMarket's maxTimeout, where it ends the run before the time-out does.",
+    )
     expires_at: Time | None = Field(default=None, description="When the run expires, by our clock.")
     ended: Literal["OwnerEnded", "RunGone"] | None = Field(
         default=None, description="The run was closed by somebody else."
@@ -184,12 +188,31 @@ class Transaction(StatusModel):
     run: str | None = Field(default=None, max_length=44)
 
 
+class Logistics(StatusModel):
+    """Where a confidential job's definition comes from and its result goes, as its stub on IPFS says."""
+
+    send: str = Field(max_length=2048, description="Asked for the definition.")
+    receive: str = Field(max_length=2048, description="Given the result.")
+
+
+class Delivery(StatusModel):
+    """What has passed between the market host and the poster of a confidential job."""
+
+    definition: Literal["Waiting", "Stored", "Refused"] = "Waiting"
+    definition_problem: str | None = Field(default=None, max_length=1024)
+    result: Literal["Posting", "Delivered", "Undelivered"] | None = None
+    result_problem: str | None = Field(default=None, max_length=1024)
+
+
 class Settlement(StatusModel):
     """How the run is settled on chain."""
 
     kind: Literal["finish", "complete", "quit"]
     result_cid: str | None = Field(default=None, alias="resultCID")
-    pinned: bool | None = None
+    pinned: bool | None = Field(default=None, description="A pin service has taken the result.")
+    published: bool | None = Field(
+        default=None, description="The gateways have given the result back, byte for byte."
+    )
     transaction: Transaction | None = None
     failures: int | None = Field(default=None, description="Transactions that the chain refused.")
     seconds_paid: int | None = None
@@ -217,11 +240,22 @@ class NosanaJobStatus(StatusModel):
         default=(), max_length=8, description="Secrets that hold the result's bytes, in order."
     )
     timing: Timing | None = None
+    logistics: Logistics | None = None
     # The market host's.
     run: RunStatus | None = None
+    delivery: Delivery | None = None
     settlement: Settlement | None = None
     result_cid: str | None = Field(default=None, alias="resultCID")
 
     JOB_FIELDS: ClassVar = frozenset(
-        {"observedGeneration", "phase", "conditions", "ops", "endpoints", "resultSecrets", "timing"}
+        {
+            "observedGeneration",
+            "phase",
+            "conditions",
+            "ops",
+            "endpoints",
+            "resultSecrets",
+            "timing",
+            "logistics",
+        }
     )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from nosana_operator.api.common import (
     LIST_BY_TYPE,
+    Address,
     ApiModel,
     ConditionModel,
     DnsLabel,
@@ -54,6 +55,17 @@ class NosanaMarketSpec(ApiModel):
     exposure: Exposure = Exposure()
     runtime_class_name: str | None = Field(default=None, max_length=253)
     paused: bool = Field(default=False, description="True leaves the queue; running jobs go on.")
+    payout_address: Address | None = Field(
+        default=None,
+        description="The wallet on whose NOS account `finish` pays; unset: the key's own. What an owner's `end` "
+        "pays always goes to the key's own account.",
+    )
+    max_timeout: int | None = Field(
+        default=None,
+        ge=1,
+        description="Seconds after which a run is finished, whatever time-out its poster set or extended to; "
+        "unset: its time-out alone ends it.",
+    )
     on_bad_definition: Literal["Finish", "Quit"] = Field(
         default="Finish",
         description="A definition that cannot be used: Finish tells the poster why and is paid the seconds; "

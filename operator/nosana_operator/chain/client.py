@@ -22,6 +22,7 @@ from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
+from nosana_operator.chain.payment import PaymentState, read_payment
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import Observer, Retry, Rpc
 from nosana_operator.chain.sender import (
@@ -158,6 +159,10 @@ class ChainClient:
             nos_balance=account.amount if account else 0,
             stake_xnos=Stake.decode(stake, staked.data).xnos if staked and has_stake else None,
         )
+
+    async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
+        """What a `finish` finds besides run and job, at confirmed, in one request."""
+        return await read_payment(self.rpc, self.program.programs, market=market, payer=payer, payout=payout)
 
     async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
         """The wallet's token of that verified collection at confirmed; None: it holds none."""
@@ -301,15 +306,23 @@ class ChainClient:
         return await self.sign("stop", [self.program.stop(market=market, node=wallet.address)], wallet)
 
     async def sign_finish(
-        self, wallet: Wallet, run: Run, job: Job, ipfs_result: bytes, *, payout: str | None = None
+        self,
+        wallet: Wallet,
+        run: Run,
+        job: Job,
+        ipfs_result: bytes,
+        *,
+        payout: str | None = None,
+        make_payer_account: bool = True,
     ) -> SignedTransaction:
         """End a run with its result; paid to the NOS account of the wallet `payout` (default: the host's).
 
-        NOS accounts that are missing are made: ours, and of a priced job the payer's, who may have closed it.
+        NOS accounts that are missing are made: the one that is paid on, and with `make_payer_account` a priced
+        job's payer's, who may have closed it.
         """
         owner = payout or wallet.address
         instructions = [self.program.create_nos_account(payer=wallet.address, owner=owner)]
-        if job.price and job.payer != owner:
+        if make_payer_account and job.price and job.payer != owner:
             instructions.append(self.program.create_nos_account(payer=wallet.address, owner=job.payer))
         instructions.append(
             self.program.finish(

@@ -17,6 +17,9 @@ from nosana_operator.content.errors import (
     ContentNotFound,
     ContentTooLarge,
     ContentUnreachable,
+    EndpointFailed,
+    EndpointForbidden,
+    EndpointUnreachable,
     InvalidCid,
     PinMismatch,
     PinRefused,
@@ -24,6 +27,7 @@ from nosana_operator.content.errors import (
 )
 from nosana_operator.content.fetch import FetchTimeouts, IpfsGateways
 from nosana_operator.content.pin import KuboPinner, PinataPinner, Pinner
+from nosana_operator.content.poster import PosterClient, PosterTimeouts
 
 __all__ = [
     "NO_RESULT",
@@ -33,6 +37,9 @@ __all__ = [
     "ContentNotFound",
     "ContentTooLarge",
     "ContentUnreachable",
+    "EndpointFailed",
+    "EndpointForbidden",
+    "EndpointUnreachable",
     "FetchTimeouts",
     "InvalidCid",
     "IpfsGateways",
@@ -42,6 +49,8 @@ __all__ = [
     "PinUnavailable",
     "PinataPinner",
     "Pinner",
+    "PosterClient",
+    "PosterTimeouts",
     "UnixFs",
     "block_matches",
     "build_unixfs",

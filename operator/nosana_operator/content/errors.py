@@ -9,7 +9,10 @@
     ├── ContentTooLarge      more bytes than allowed (Refused)
     ├── PinUnavailable       the pinning service gave no usable answer; try again (Unavailable)
     ├── PinRefused           the pinning service refused us: credentials, quota, request (Refused)
-    └── PinMismatch          the pinning service named another CID than the bytes have (Refused)
+    ├── PinMismatch          the pinning service named another CID than the bytes have (Refused)
+    ├── EndpointForbidden    an endpoint that is never asked: not https, not on the internet (Refused)
+    ├── EndpointFailed       a poster's endpoint answered no (Refused)
+    └── EndpointUnreachable  a poster's endpoint gave no answer: unknown, try again (Unavailable)
 
 `retryable` says whether the same call can succeed later without anybody changing our settings.
 """
@@ -74,3 +77,23 @@ class PinRefused(ContentError, Refused):
 
 class PinMismatch(ContentError, Refused):
     """The pinning service stored something else than the exact bytes."""
+
+
+class EndpointForbidden(ContentError, Refused):
+    """An endpoint that a poster named and that is never asked."""
+
+
+class EndpointFailed(ContentError, Refused):
+    """A poster's endpoint answered with a status that is no success; it may have another one later."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EndpointUnreachable(ContentError, Unavailable):
+    """A poster's endpoint gave no answer, or is busy: whether it took what it was given is unknown."""
+
+    retryable: ClassVar[bool] = True

@@ -62,6 +62,8 @@ def new_cause(view: JobView) -> Cause | None:
         return _STOPPED
     moment = expiry(view)
     if moment is not None and view.now >= moment:
+        if run is not None and run.max_timeout is not None:
+            return Cause(JobReason.EXPIRED, f"this host serves a job for {run.max_timeout} s at most")
         return _EXPIRED
     return None
 

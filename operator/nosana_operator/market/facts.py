@@ -153,3 +153,19 @@ class Signed:
     last_valid_block_height: int
     run: str | None = None
     """For `work`: the address of the run account it makes when jobs wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFacts:
+    """What a `finish` wants besides run and job, as it is at confirmed (onchain.md §3, "finish")."""
+
+    market: bool
+    """The market account is there."""
+    vault: int | None
+    """NOS that the market's vault holds, base units; None: it is closed."""
+    payer_account: bool
+    """The job's payer has a NOS account, for what comes back to him."""
+    account_rent: int
+    """What making that account is worth, NOS base units, by the operator's settings."""
+    payout_problem: str | None = None
+    """Why the payout address is none to pay to."""

@@ -15,9 +15,14 @@ _STEP = timedelta(seconds=5)
 written for ever. The chain's clock itself may jump."""
 
 
-def expires_at(run_time: int, timeout: int, our_time: Callable[[float], datetime]) -> datetime:
-    """run.time + the job's current time-out by our clock; a negative time-out has expired at once."""
-    moment = run_time + max(timeout, 0)
+def expires_at(
+    run_time: int, timeout: int, our_time: Callable[[float], datetime], *, max_timeout: int | None = None
+) -> datetime:
+    """run.time + the job's current time-out by our clock, and no later than the host's own bound.
+
+    A negative time-out has expired at once.
+    """
+    moment = run_time + max(timeout if max_timeout is None else min(timeout, max_timeout), 0)
     return _NEVER if moment >= _NEVER.timestamp() else our_time(moment)
 
 
@@ -30,17 +35,24 @@ def follow(
     job: Known[JobFacts],
     young: bool,
     our_time: Callable[[float], datetime],
+    max_timeout: int | None = None,
 ) -> RunStatus | None:
     """The run as the job controller should see it; what is unknown stays as it was.
 
     `young`: a node that lags may not have the run yet, so that its absence alone means nothing.
+    `max_timeout`: the NosanaMarket's.
     """
     status = before or RunStatus()
     if isinstance(job, JobFacts) and job.state == QUEUED:
-        moment = expires_at(run_time, job.timeout, our_time)
+        moment = expires_at(run_time, job.timeout, our_time, max_timeout=max_timeout)
         told = parse_timestamp(status.expires_at) if status.expires_at else None
-        if status.timeout != job.timeout or told is None or abs(moment - told) > _STEP:
-            status = status.model_copy(update={"timeout": job.timeout, "expires_at": micro_timestamp(moment)})
+        limits = {
+            "timeout": job.timeout,
+            "max_timeout": max_timeout if max_timeout is not None and max_timeout < job.timeout else None,
+        }
+        said = {"timeout": status.timeout, "max_timeout": status.max_timeout}
+        if said != limits or told is None or abs(moment - told) > _STEP:
+            status = status.model_copy(update={**limits, "expires_at": micro_timestamp(moment)})
     if status.ended is None and run is GONE:
         if isinstance(job, JobFacts) and job.tells_of(key, run_time) and job.ipfs_result == NO_RESULT:
             status = status.model_copy(update={"ended": "OwnerEnded"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from nosana_operator.api import (
@@ -32,7 +32,7 @@ from nosana_operator.market.facts import GONE, STOPPED, UNKNOWN, Absent, JobFact
 from nosana_operator.market.ports import Body, Chain, Edges, Wallet
 from nosana_operator.market.record import JobRecord
 from nosana_operator.market.results import KeptResult
-from nosana_operator.market.settle import Accounts
+from nosana_operator.market.settle import Accounts, Obstacle
 from nosana_operator.market.verify import is_run
 from nosana_operator.market.wallets import Wallets
 
@@ -57,6 +57,11 @@ class Memory:
     """Signatures that a node has taken: sent again without preflight."""
     refused: dict[str, str] = field(default_factory=dict)
     """Signatures that the preflight has refused, with its words."""
+    obstacle: Obstacle | None = None
+    """Why it could not be paid when that was last looked at."""
+    look_again_at: datetime | None = None
+    blocked: int = 0
+    """Looks in a row that found it so."""
 
 
 class OneRun:

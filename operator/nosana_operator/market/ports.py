@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from nosana_operator.market.facts import Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts, Signed
+from nosana_operator.market.facts import (
+    Funds,
+    JobFacts,
+    Known,
+    MarketFacts,
+    Outcome,
+    PaymentFacts,
+    RunFacts,
+    Signed,
+)
 
 Body = dict[str, Any]
 
@@ -102,8 +111,22 @@ class Chain(Protocol):
     async def sign_stop(self, wallet: Wallet, market: str) -> Signed:
         """A `stop` transaction of the key itself."""
 
-    async def sign_finish(self, wallet: Wallet, run: RunFacts, job: JobFacts, result: bytes) -> Signed:
-        """A `finish` transaction; makes the NOS accounts idempotently first. `result` has 32 bytes."""
+    async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
+        """What a `finish` of a run of that job finds. `payout`: the NosanaMarket's address to pay to."""
+
+    async def sign_finish(
+        self,
+        wallet: Wallet,
+        run: RunFacts,
+        job: JobFacts,
+        result: bytes,
+        *,
+        payout: str | None,
+        make_payer_account: bool,
+    ) -> Signed:
+        """A `finish` transaction; makes the NOS account that is paid on idempotently first, and the payer's
+        where that is asked for. `result` has 32 bytes; `payout` is a wallet, by default the key's own.
+        """
 
     async def sign_complete(self, wallet: Wallet, job: JobFacts, result: bytes) -> Signed:
         """A `complete` transaction."""

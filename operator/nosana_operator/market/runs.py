@@ -105,7 +105,7 @@ class _Way:
         if not is_true(self.here.record.conditions, JobCondition.RUN_VERIFIED):
             return await self._verify(chain, pinner, market)
         if not self.here.ended():
-            return await self._follow(chain)
+            return await self._follow(chain, market)
         return await self.settler.settle(chain, pinner, market)
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
@@ -134,7 +134,7 @@ class _Way:
             # After a restart "first seen" is when this process first looked: the object tells more then.
             known = seen is not None and seen < created + timedelta(seconds=1)
             self.here.record = self.here.record.matched_at(seen if known and seen is not None else created)
-            self._take(chain, run, job)
+            self._take(chain, market, run, job)
             await self.here.write()
             return SLOW_POLL
         if verdict.reason == JobReason.RUN_NOT_FOUND:
@@ -191,7 +191,7 @@ class _Way:
             await self.here.write()
         return SLOW_POLL
 
-    async def _follow(self, chain: Chain) -> float:
+    async def _follow(self, chain: Chain, market: NosanaMarketSpec) -> float:
         run, job = self.here.watched_run(chain), chain.watched_job(self.here.run.job)
         if isinstance(run, RunFacts) and not is_run(self.here.run, run):
             run = GONE
@@ -199,11 +199,13 @@ class _Way:
             # Ending a job cannot be taken back, and the snapshot may be older than the run.
             found = await self.here.accounts(chain, finalized=False)
             run, job = found.run, found.job
-        self._take(chain, run, job)
+        self._take(chain, market, run, job)
         await self.here.write()
         return SLOW_POLL
 
-    def _take(self, chain: Chain, run: Known[RunFacts], job: Known[JobFacts]) -> None:
+    def _take(
+        self, chain: Chain, market: NosanaMarketSpec, run: Known[RunFacts], job: Known[JobFacts]
+    ) -> None:
         status = follow(
             self.here.record.run,
             key=self.here.run.node,
@@ -212,6 +214,7 @@ class _Way:
             job=job,
             young=self.here.young(chain),
             our_time=chain.our_time,
+            max_timeout=market.max_timeout,
         )
         self.here.record = replace(self.here.record, run=status)
 

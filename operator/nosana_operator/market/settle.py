@@ -20,6 +20,7 @@ from nosana_operator.market.facts import (
     JobFacts,
     Known,
     Outcome,
+    PaymentFacts,
     RunFacts,
 )
 
@@ -191,3 +192,39 @@ def next_step(now: Situation) -> Step:
         # Confirmed and finalized disagree: finality will tell.
         return Look(JobReason.SETTLING, "waiting for the chain to finalize")
     return _by_others(now, finalized)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a `finish` cannot go through now, in a sentence that names who can change it."""
+
+    message: str
+    by_poster: bool = False
+    """The poster took his own NOS account away, and the pay is less than making it again costs."""
+
+
+def obstacle(job: JobFacts, seconds: float, payment: PaymentFacts) -> Obstacle | None:
+    """What keeps a run of that job, `seconds` after its start, from being finished; None: nothing.
+
+    `finish` moves the whole deposit, price * time-out: the pay to the host, the rest to the payer, each to an
+    account that has to be there. Whoever makes a NOS account pays a rent that its owner takes when he closes
+    it: made again for each job, it would cost more than a short one pays.
+    """
+    if payment.payout_problem is not None:
+        return Obstacle(f"spec.payoutAddress: {payment.payout_problem}; set it to the address of a wallet")
+    if not payment.market or payment.vault is None:
+        return Obstacle(f"the market {job.market} was closed, and its vault with what this job deposited")
+    deposit = job.price * max(job.timeout, 0)
+    if payment.vault < deposit:
+        return Obstacle(
+            f"the market's vault holds {payment.vault} of the {deposit} NOS base units that this job deposited; "
+            "it goes on when the vault has them"
+        )
+    pay = job.price * int(max(0, min(seconds, job.timeout)))
+    if job.price and not payment.payer_account and pay < payment.account_rent:
+        return Obstacle(
+            f"the payer {job.payer} has closed his NOS account, and making it again is worth "
+            f"{payment.account_rent} NOS base units, more than the pay of {pay}; it goes on when he has one",
+            by_poster=True,
+        )
+    return None

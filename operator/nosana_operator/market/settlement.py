@@ -24,7 +24,16 @@ from nosana_operator.api import (
     timestamp,
 )
 from nosana_operator.errors import NosanaError, Refused, Unavailable
-from nosana_operator.market.facts import GONE, Absent, Fate, JobFacts, Known, Outcome, RunFacts, Signed
+from nosana_operator.market.facts import (
+    Absent,
+    Fate,
+    JobFacts,
+    Known,
+    Outcome,
+    PaymentFacts,
+    RunFacts,
+    Signed,
+)
 from nosana_operator.market.one_run import OneRun
 from nosana_operator.market.ports import Chain, Pinner
 from nosana_operator.market.report import newest_epoch
@@ -33,12 +42,14 @@ from nosana_operator.market.settle import (
     Accounts,
     Kind,
     Look,
+    Obstacle,
     ReadFinalized,
     Resend,
     Settled,
     Sign,
     Situation,
     next_step,
+    obstacle,
 )
 from nosana_operator.market.verify import is_run
 
@@ -59,6 +70,10 @@ LATER_PIN = 60.0
 KEEP_SETTLED = timedelta(hours=24)
 """A settled job's object stays this long (DESIGN 5)."""
 _MAX_PAUSE = 300.0
+MAX_IMPOSSIBLE_PAUSE = 3600.0
+"""Seconds between looks at what keeps a run from being paid: each costs a request."""
+POSTER_GRACE = timedelta(minutes=10)
+"""A poster who has closed his NOS account has so long to make it again; then the run is given back unpaid."""
 
 
 class Settler:
@@ -178,11 +193,25 @@ class Settler:
                 if since < pause:
                     await self._failed(before.kind, outcome.error or words or "")
                     return pause - since
+        payment: PaymentFacts | None = None
+        if kind == "finish":
+            try:
+                payment, blocked = await self._payment(chain, market, situation)
+            except Unavailable as exc:
+                log.warning("chain does not answer: %s", exc, extra=self.here.fields())
+                return SOON
+            if blocked is not None:
+                waited = self.here.now - ended_at(self.here.body)
+                if not blocked.by_poster or waited < POSTER_GRACE:
+                    return await self._impossible(blocked)
+                # What is lost is less than getting it would cost, and the run no longer holds a slot.
+                kind, payment = "quit", None
         intent = before.transaction if before is not None else None
         epoch = self.here.edges.leadership.check(newest_epoch([intent] if intent is not None else []))
-        signed = await self._signed(chain, market, kind, situation)
+        signed = await self._signed(chain, market, kind, situation, payment)
         if signed is None:
             return SLOW_POLL
+        self.here.memory.blocked = 0
         transaction = Transaction(
             kind=kind,
             key=signed.key,
@@ -213,8 +242,42 @@ class Settler:
         log.info("%s sent", kind, extra=self.here.fields() | {"signature": signed.signature})
         return POLL
 
+    async def _payment(
+        self, chain: Chain, market: NosanaMarketSpec, situation: Situation
+    ) -> tuple[PaymentFacts | None, Obstacle | None]:
+        """What a `finish` would find, and what keeps it from going through. Raises Unavailable."""
+        job = situation.confirmed.job
+        if not isinstance(job, JobFacts):
+            # Its address is the run's own, so nobody can open another there without the job's key.
+            return None, Obstacle(f"the job account {self.here.run.job} was closed though its run is open")
+        now, again_at = self.here.now, self.here.memory.look_again_at
+        if again_at is not None and now < again_at:
+            return None, self.here.memory.obstacle
+        payment = await chain.read_payment(job, payout=market.payout_address)
+        seconds = (now - chain.our_time(self.here.run_time)).total_seconds()
+        return payment, obstacle(job, seconds, payment)
+
+    async def _impossible(self, blocked: Obstacle) -> float:
+        """Say why it cannot be paid now, and look again: soon at first, then by the hour."""
+        memory = self.here.memory
+        if memory.look_again_at is None or self.here.now >= memory.look_again_at:
+            memory.blocked += 1
+            pause = timedelta(seconds=min(2.0 ** min(memory.blocked, 12), MAX_IMPOSSIBLE_PAUSE))
+            memory.obstacle, memory.look_again_at = blocked, self.here.now + pause
+        before = find(self.here.record.conditions, JobCondition.SETTLED)
+        if before is None or before["reason"] != JobReason.SETTLEMENT_IMPOSSIBLE:
+            self.here.event("Warning", JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
+        self.here.say(JobCondition.SETTLED, False, JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
+        await self.here.write()
+        return max((memory.look_again_at - self.here.now).total_seconds(), SOON)
+
     async def _signed(
-        self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation
+        self,
+        chain: Chain,
+        market: NosanaMarketSpec,
+        kind: Kind,
+        situation: Situation,
+        payment: PaymentFacts | None,
     ) -> Signed | None:
         """Signed bytes that nobody has seen yet; None when that is not possible now."""
         wallet = await self.here.wallet(market)
@@ -234,13 +297,18 @@ class Settler:
             if digest is not None and isinstance(job, JobFacts):
                 if kind == "complete":
                     return await chain.sign_complete(wallet, job, digest)
-                if kind == "finish" and isinstance(run, RunFacts):
-                    return await chain.sign_finish(wallet, run, job, digest)
+                if kind == "finish" and isinstance(run, RunFacts) and payment is not None:
+                    return await chain.sign_finish(
+                        wallet,
+                        run,
+                        job,
+                        digest,
+                        payout=market.payout_address,
+                        make_payer_account=not payment.payer_account,
+                    )
         except Refused as exc:
             await self._failed(kind, str(exc))
             return None
-        if isinstance(run, RunFacts) and job is GONE:
-            await self._failed(kind, f"the job account {self.here.run.job} is closed though its run is open")
         return None
 
     def _is_pinned(self) -> bool:

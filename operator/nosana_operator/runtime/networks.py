@@ -54,6 +54,7 @@ from nosana_operator.market.facts import (
     Known,
     MarketFacts,
     Outcome,
+    PaymentFacts,
     RunFacts,
     Signed,
 )
@@ -75,10 +76,14 @@ OnTransaction = Callable[[str, str, str, int], None]
 
 
 class SolanaNetwork:
-    """`market.ports.Chain` over one `ChainClient`."""
+    """`market.ports.Chain` over one `ChainClient`.
 
-    def __init__(self, client: ChainClient) -> None:
+    `account_rent`: NOS base units that making a token account is worth.
+    """
+
+    def __init__(self, client: ChainClient, *, account_rent: int) -> None:
         self._client = client
+        self._account_rent = account_rent
         self._watcher = client.watcher
         self._first_seen: dict[str, datetime] = {}
         self._watcher.on_change(self._note)
@@ -179,9 +184,32 @@ class SolanaNetwork:
         """See `Chain.sign_stop`."""
         return _signed(await self._client.sign_stop(_key(wallet), market))
 
-    async def sign_finish(self, wallet: MarketWallet, run: RunFacts, job: JobFacts, result: bytes) -> Signed:
+    async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
+        """See `Chain.read_payment`."""
+        state = await self._client.fetch_payment(market=job.market, payer=job.payer, payout=payout)
+        return _copied(PaymentFacts, state, account_rent=self._account_rent)
+
+    async def sign_finish(
+        self,
+        wallet: MarketWallet,
+        run: RunFacts,
+        job: JobFacts,
+        result: bytes,
+        *,
+        payout: str | None,
+        make_payer_account: bool,
+    ) -> Signed:
         """See `Chain.sign_finish`."""
-        return _signed(await self._client.sign_finish(_key(wallet), _as_run(run), _as_job(job), result))
+        return _signed(
+            await self._client.sign_finish(
+                _key(wallet),
+                _as_run(run),
+                _as_job(job),
+                result,
+                payout=payout,
+                make_payer_account=make_payer_account,
+            )
+        )
 
     async def sign_complete(self, wallet: MarketWallet, job: JobFacts, result: bytes) -> Signed:
         """See `Chain.sign_complete`."""
@@ -268,7 +296,10 @@ class ConfiguredNetworks:
     ) -> None:
         self._entries = {
             name: _Entry(
-                SolanaNetwork(_client(network, http, observer, partial(on_transaction, name))),
+                SolanaNetwork(
+                    _client(network, http, observer, partial(on_transaction, name)),
+                    account_rent=network.account_rent,
+                ),
                 ResultPinner(_pinners(name, network.ipfs, http)),
             )
             for name, network in settings.items()

@@ -1,0 +1,58 @@
+"""What a `finish` finds besides run and job: market, vault and NOS accounts, read together (onchain.md §3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from solana.rpc.commitment import Confirmed
+
+from nosana_operator.chain.accounts import TokenAccount
+from nosana_operator.chain.addresses import SYSTEM, TOKEN, Programs, address_problem
+from nosana_operator.chain.rpc import Rpc
+from nosana_operator.chain.wire import AccountInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentState:
+    """At one slot at confirmed."""
+
+    market: bool
+    """The market account is there."""
+    vault: int | None
+    """NOS base units in the market's vault; None: there is no vault."""
+    payer_account: bool
+    """The payer's NOS account is there."""
+    payout_problem: str | None
+    """Why the payout address is none to pay to; None: it is a wallet, or nothing is known against it."""
+
+
+async def read_payment(
+    rpc: Rpc, programs: Programs, *, market: str, payer: str, payout: str | None
+) -> PaymentState:
+    """Read them in one request. Raises ChainUnavailable."""
+    vault, account = programs.market_vault(market), programs.nos_account(payer)
+    problem = address_problem(payout) if payout is not None else None
+    asked = [market, vault, account, *([payout] if payout is not None and problem is None else [])]
+    found = (await rpc.accounts(asked, Confirmed)).value
+    held = _token(vault, found[vault])
+    if payout is not None and problem is None:
+        problem = _payout_problem(payout, found[payout])
+    at_market = found[market]
+    return PaymentState(
+        market=at_market is not None and at_market.owner == programs.jobs,
+        vault=held.amount if held is not None else None,
+        payer_account=_token(account, found[account]) is not None,
+        payout_problem=problem,
+    )
+
+
+def _token(address: str, info: AccountInfo | None) -> TokenAccount | None:
+    return TokenAccount.decode(address, info.data) if info is not None and info.owner == TOKEN else None
+
+
+def _payout_problem(address: str, info: AccountInfo | None) -> str | None:
+    """NOS that a token account or a program owns is lost: the address has to be a wallet's."""
+    if info is None or info.owner == SYSTEM:
+        return None
+    what = "a token account" if info.owner == TOKEN else "an account of a program"
+    return f"{address} is {what}, no wallet"
