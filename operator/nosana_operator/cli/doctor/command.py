@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,19 @@ from nosana_operator.errors import NosanaError
     help="The operator's settings file (YAML); without it, chains and IPFS are not looked at.",
 )
 @kubeconfig_option
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="The operator serves this namespace only (repeatable; over the settings, as with run).",
+)
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def doctor(settings_file: Path | None, kubeconfig: Path | None, output: Literal["text", "json"]) -> None:
+def doctor(
+    settings_file: Path | None,
+    kubeconfig: Path | None,
+    namespaces: tuple[str, ...],
+    output: Literal["text", "json"],
+) -> None:
     """Look at cluster, settings, networks and markets: what is wrong, and what to do.
 
     Exits with 1 when something failed, with 0 when all is well or there are warnings only. What nobody
@@ -32,7 +44,7 @@ def doctor(settings_file: Path | None, kubeconfig: Path | None, output: Literal[
     # Here and not above: kubernetes and Solana take half a second to import; --help needs neither.
     from nosana_operator.cli.doctor.report import as_json, as_text
 
-    findings = asyncio.run(_examined(settings_file, kubeconfig))
+    findings = asyncio.run(_examined(settings_file, kubeconfig, namespaces))
     if output == "json":
         click.echo(as_json(findings, datetime.now(UTC)))
     else:
@@ -41,7 +53,9 @@ def doctor(settings_file: Path | None, kubeconfig: Path | None, output: Literal[
     raise SystemExit(exit_code(findings))
 
 
-async def _examined(settings_file: Path | None, kubeconfig: Path | None) -> tuple[Finding, ...]:
+async def _examined(
+    settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[str, ...]
+) -> tuple[Finding, ...]:
     import aiohttp
 
     from nosana_operator.cli.doctor.checks import examine
@@ -56,11 +70,15 @@ async def _examined(settings_file: Path | None, kubeconfig: Path | None) -> tupl
         settings = load_settings(settings_file)
     except NosanaError as error:
         settings, problem = Settings(), str(error)
+    if namespaces:
+        settings = dataclasses.replace(settings, watch_namespaces=namespaces)
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as http:
         world = LiveWorld(http)
         try:
             credentials = load_credentials(kubeconfig)
         except NosanaError as error:
-            return examine(await gather(settings, problem, Unknown(str(error).rstrip(".")), world))
+            return examine(await gather(settings, problem, Unknown(str(error)), world))
         async with credentials.open_session(user_agent=USER_AGENT) as session:
-            return examine(await gather(settings, problem, LiveCluster(session), world))
+            return examine(
+                await gather(settings, problem, LiveCluster(session, credentials.namespace), world)
+            )

@@ -23,7 +23,7 @@ class Unknown:
     """It was not found out."""
 
     why: str
-    """A sentence without its full stop."""
+    """A sentence, or the end of one."""
     refused: bool = False
     """There was an answer: no."""
 

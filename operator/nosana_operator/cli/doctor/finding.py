@@ -29,7 +29,7 @@ class Finding:
     """Whose: a NosanaMarket, a network, a key; empty for the cluster as a whole."""
     level: Level
     message: str
-    """A sentence."""
+    """A sentence without its full stop."""
     remedy: str = ""
     """What to do, a sentence; empty when there is nothing to do."""
 
@@ -43,19 +43,19 @@ class Subject:
 
     def ok(self, message: str) -> Finding:
         """It is as it should be."""
-        return Finding(self.check, self.subject, Level.OK, message)
+        return Finding(self.check, self.subject, Level.OK, message.rstrip("."))
 
     def warning(self, message: str, remedy: str) -> Finding:
         """It works, but."""
-        return Finding(self.check, self.subject, Level.WARNING, message, remedy)
+        return Finding(self.check, self.subject, Level.WARNING, message.rstrip("."), remedy)
 
     def failure(self, message: str, remedy: str) -> Finding:
         """It does not work."""
-        return Finding(self.check, self.subject, Level.FAILURE, message, remedy)
+        return Finding(self.check, self.subject, Level.FAILURE, message.rstrip("."), remedy)
 
     def unknown(self, message: str, remedy: str = "") -> Finding:
         """It was not found out."""
-        return Finding(self.check, self.subject, Level.UNKNOWN, message, remedy)
+        return Finding(self.check, self.subject, Level.UNKNOWN, message.rstrip("."), remedy)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

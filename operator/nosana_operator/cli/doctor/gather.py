@@ -64,7 +64,7 @@ async def gather(
         server=server,
         crds=await _all({name: _get(cluster, "CustomResourceDefinition", None, name) for name in CRD_NAMES}),
         served=await ask(cluster.served(GROUP, VERSION)),
-        rights=await _rights(cluster, settings.watch_namespaces),
+        rights=await _rights(cluster, settings),
         nodes=await _list(cluster, "Node"),
         pods=await _list(cluster, "Pod"),
         storage_classes=await _list(cluster, "StorageClass"),
@@ -85,7 +85,7 @@ async def ask(question: Awaitable[T]) -> Known[T]:
 
 
 def _unknown(error: NosanaError) -> Unknown:
-    return Unknown(str(error).rstrip("."), refused=not isinstance(error, Unavailable))
+    return Unknown(str(error), refused=not isinstance(error, Unavailable))
 
 
 async def _all(questions: dict[Any, Any]) -> dict[Any, Any]:
@@ -114,14 +114,16 @@ async def _list(cluster: Cluster, kind: str, namespace: str | None = None) -> Kn
     return found if isinstance(found, Unknown) else tuple(found)
 
 
-async def _rights(cluster: Cluster, namespaces: tuple[str, ...]) -> dict[Any, Known[bool]]:
+async def _rights(cluster: Cluster, settings: Settings) -> dict[Any, Known[bool]]:
+    election = settings.election
+    lease = (election.namespace or cluster.namespace, election.name) if election.enabled else None
     turn = asyncio.Semaphore(_AT_ONCE)
 
     async def may(right: Any) -> Known[bool]:
         async with turn:
             return await ask(cluster.may(right))
 
-    return await _all({right: may(right) for right in needed_rights(namespaces)})
+    return await _all({right: may(right) for right in needed_rights(settings.watch_namespaces, lease)})
 
 
 # -- networks

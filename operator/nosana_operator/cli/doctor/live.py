@@ -31,8 +31,9 @@ _PATIENCE: Final = Retry(attempts=2, request_timeout=5.0)
 class LiveCluster:
     """`ports.Cluster` over a session that signs in (`Credentials.open_session`)."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, namespace: str) -> None:
         self._session = session
+        self.namespace = namespace
         self._kube = KubeClient(session, kinds=KINDS)
 
     async def server(self) -> ServerFacts:
@@ -54,6 +55,8 @@ class LiveCluster:
             attributes["subresource"] = right.subresource
         if right.namespace is not None:
             attributes["namespace"] = right.namespace
+        if right.object_name is not None:
+            attributes["name"] = right.object_name
         review = await self._kube.create(
             {
                 "apiVersion": "authorization.k8s.io/v1",

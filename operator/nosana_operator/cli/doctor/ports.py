@@ -16,6 +16,10 @@ Body = dict[str, Any]
 class Cluster(Protocol):
     """The Kubernetes API."""
 
+    @property
+    def namespace(self) -> str:
+        """That of the pod, or of the kubeconfig's context."""
+
     async def server(self) -> ServerFacts:
         """Version and clock."""
 

@@ -32,6 +32,8 @@ class Right:
     verb: str
     subresource: str = ""
     namespace: str | None = None
+    object_name: str | None = None
+    """None: on any object."""
 
     @property
     def name(self) -> str:
@@ -65,8 +67,11 @@ _NEEDED: Final[tuple[tuple[Reach, str, str, str], ...]] = (
 )
 
 
-def needed_rights(namespaces: tuple[str, ...]) -> Iterator[Right]:
-    """Every right, asked for once per served namespace; `namespaces` empty: all of them."""
+def needed_rights(namespaces: tuple[str, ...], lease: tuple[str, str] | None) -> Iterator[Right]:
+    """Every right, once per served namespace; `namespaces` empty: all of them.
+
+    `lease` is namespace and name of the Lease by which one of several processes is chosen; None: there is none.
+    """
     for reach, group, resource, verbs in _NEEDED:
         plural, _, subresource = resource.partition("/")
         places: tuple[str | None, ...] = (None,)
@@ -75,3 +80,8 @@ def needed_rights(namespaces: tuple[str, ...]) -> Iterator[Right]:
         for place in places:
             for verb in verbs.split():
                 yield Right(group, plural, verb, subresource, place)
+    if lease is not None:
+        namespace, name = lease
+        yield Right("coordination.k8s.io", "leases", "create", namespace=namespace)
+        for verb in ("get", "patch"):
+            yield Right("coordination.k8s.io", "leases", verb, namespace=namespace, object_name=name)

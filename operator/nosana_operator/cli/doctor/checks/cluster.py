@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 from nosana_operator.api import GROUP, VERSION, crds
@@ -93,14 +94,13 @@ def _server(server: ServerFacts) -> Iterator[Finding]:
 
 
 def _crds(found: Mapping[str, Known[Body | None]], served: Known[bool]) -> Iterator[Finding]:
-    for ours in crds():
-        name = ours["metadata"]["name"]
+    for name, wanted in _our_fields().items():
         say = Subject("kubernetes.crds", name)
         theirs = found.get(name)
         if theirs is None:
             yield say.failure("the CRD is not there", _CRDS_REMEDY)
         elif not isinstance(theirs, Unknown):
-            yield _crd(say, ours, theirs)
+            yield _crd(say, wanted, theirs)
         elif served is True:
             yield say.unknown(
                 f"{GROUP}/{VERSION} is served; the CRD itself cannot be read: {theirs.why}",
@@ -112,11 +112,11 @@ def _crds(found: Mapping[str, Known[Body | None]], served: Known[bool]) -> Itera
             yield say.unknown(theirs.why)
 
 
-def _crd(say: Subject, ours: Body, theirs: Body) -> Finding:
+def _crd(say: Subject, wanted: frozenset[str], theirs: Body) -> Finding:
     version = next((v for v in theirs["spec"]["versions"] if v["name"] == VERSION), None)
     if version is None or not version.get("served"):
         return say.failure(f"it does not serve {VERSION}", _CRDS_REMEDY)
-    wanted, there = _fields(_schema(ours["spec"]["versions"][0])), _fields(_schema(version))
+    there = _fields(_schema(version))
     if missing := sorted(wanted - there):
         return say.failure(f"it is older than this program: it lacks {_some(missing)}", _CRDS_REMEDY)
     stored = (theirs.get("status") or {}).get("storedVersions") or [VERSION]
@@ -132,6 +132,14 @@ def _crd(say: Subject, ours: Body, theirs: Body) -> Finding:
             "Use the version of the operator that the CRDs came with.",
         )
     return say.ok(f"{VERSION} is served and stored, with the schema of this program")
+
+
+@cache
+def _our_fields() -> Mapping[str, frozenset[str]]:
+    """What this program's own CRDs have, by name."""
+    return {
+        crd["metadata"]["name"]: frozenset(_fields(_schema(crd["spec"]["versions"][0]))) for crd in crds()
+    }
 
 
 def _schema(version: Mapping[str, Any]) -> Mapping[str, Any]:

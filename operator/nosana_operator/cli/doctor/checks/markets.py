@@ -52,7 +52,8 @@ def _market(market: MarketFacts, facts: Facts, claimed: dict[tuple[str, str, str
         yield from _on_chain(say, spec, market.account)
     for wallet in market.wallets:
         say = Subject("wallet", f"{name} {wallet.secret}")
-        yield from _wallet(say, wallet, market.account)
+        served = spec.network in facts.settings.networks
+        yield from _wallet(say, wallet, market.account, served)
         if isinstance(wallet.address, str):
             owner = claimed.setdefault(
                 (spec.network, spec.address, wallet.address), f"{name} {wallet.secret}"
@@ -122,7 +123,9 @@ def _account(say: Subject, spec: NosanaMarketSpec, account: Market) -> Iterator[
     yield say.ok(f"the market is on chain, pays {account.price / NOS:g} NOS/s; {queue}")
 
 
-def _wallet(say: Subject, wallet: WalletFacts, account: Known[Market | None]) -> Iterator[Finding]:
+def _wallet(
+    say: Subject, wallet: WalletFacts, account: Known[Market | None], served: bool
+) -> Iterator[Finding]:
     if isinstance(wallet.address, Unknown):
         if wallet.address.refused:
             yield say.failure(
@@ -132,6 +135,9 @@ def _wallet(say: Subject, wallet: WalletFacts, account: Known[Market | None]) ->
             )
         else:
             yield say.unknown(wallet.address.why)
+        return
+    if not served:
+        yield say.ok(f"the Secret holds the key {wallet.address}")
         return
     market = None if isinstance(account, Unknown) else account
     problems = [
