@@ -14,6 +14,7 @@ from nosana_operator.errors import NosanaError
 from nosana_sandbox.cluster import machine
 from nosana_sandbox.cluster.build import ensure_helm, ensure_programs, ensure_stand_in
 from nosana_sandbox.images.debian import fetch_image
+from nosana_sandbox.prometheus import ensure_prometheus
 from nosana_sandbox.resources.moto import moto_environment
 
 
@@ -27,6 +28,7 @@ def prepare() -> None:
     if sys.platform == "linux" and os.geteuid() == 0:
         machine.prepare(click.echo)
         fetch_image(click.echo)
+        ensure_prometheus(click.echo)
 
 
 if __name__ == "__main__":
