@@ -80,7 +80,10 @@ class RecordedSettlements:
     def finish_sent(self, market: str, seconds: float) -> None:
         self.sent.append(seconds)
 
-    def settled(self, market: str, kind: str, earned: int, refunded: int, seconds: int) -> None:
+    def settled(
+        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
+    ) -> None:
+        assert took >= 0
         self.settlements.append((kind, earned, refunded, seconds))
 
 

@@ -212,8 +212,10 @@ class Metrics(Protocol):
     def finish_sent(self, market: str, seconds: float) -> None:
         """Last container seen terminated → settlement sent."""
 
-    def settled(self, market: str, kind: str, earned: int, refunded: int, seconds: int) -> None:
-        """A run is settled at finalized."""
+    def settled(
+        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
+    ) -> None:
+        """A run is settled at finalized, `took` seconds after its job ended; amounts in NOS base units."""
 
 
 class Clock(Protocol):

@@ -363,6 +363,7 @@ class Settler:
                 settlement.earned or 0,
                 settlement.refunded or 0,
                 paid.seconds_paid,
+                took=(self.here.now - ended_at(self.here.body)).total_seconds(),
             )
         self.here.event("Normal", settled.reason, settled.message)
         log.info("settled: %s", settled.message, extra=self.here.fields() | {"reason": str(settled.reason)})

@@ -227,15 +227,14 @@ class OperatorMetrics:
         self._matched.labels(market).inc()
 
     def settled(
-        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float | None = None
+        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
     ) -> None:
         """A run is settled at finalized, `took` seconds after its job ended; amounts in NOS base units."""
         self._settled.labels(market, kind).inc()
         self._earned.labels(market).inc(earned / BASE_UNITS)
         self._refunded.labels(market).inc(refunded / BASE_UNITS)
         self._paid_seconds.labels(market).inc(seconds)
-        if took is not None:
-            self._settlement_seconds.labels(market).observe(max(0.0, took))
+        self._settlement_seconds.labels(market).observe(max(0.0, took))
 
     def funds(self, network: str, key: str, funds: Funds) -> None:
         """What a key has, as just read."""
