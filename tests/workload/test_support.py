@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nosana_operator.api import Gpu
-from nosana_operator.workload import JobContext, gpu_demand, unsupported
+from nosana_operator.workload import JobContext, gpu_demand, objects, unsupported
 from workload.jobs import RUN, context, op, run_op
 
 CHECK = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "continuous": True}
@@ -66,6 +67,16 @@ def test_what_is_not_served_is_told(args: dict[str, Any], path: str) -> None:
     (problem,) = unsupported(ctx)
     assert problem.hint
     assert "hush" not in str(problem)
+
+
+def test_trusted_execution_is_served_where_the_settings_name_a_runtime_for_it() -> None:
+    ctx = context(op("a", trusted_execution_env=True), op("b"))
+    ctx = replace(
+        ctx, trusted_runtime_class="snp", spec=ctx.spec.model_copy(update={"runtime_class_name": "nvidia"})
+    )
+    assert unsupported(ctx) == []
+    pods = [body["spec"] for body in objects(ctx) if body["kind"] == "Pod"]
+    assert [spec["runtimeClassName"] for spec in pods] == ["snp", "nvidia"]
 
 
 def test_a_domain_gives_endpoints_a_name() -> None:

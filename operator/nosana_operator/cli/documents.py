@@ -20,6 +20,7 @@ NO_UID: Final = "00000000-0000-0000-0000-000000000000"
 DEFAULT_NAMESPACE: Final = "default"
 UNNAMED_CLUSTER: Final = "cluster"
 UNNAMED_FETCH_IMAGE: Final = "nosana-fetch"
+UNNAMED_TRUSTED_CLASS: Final = "trusted"
 SUFFIX: Final = 6
 """Characters that `submit` appends to the name of a definition file, so that it may be submitted again."""
 
@@ -93,6 +94,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
         definition=job.definition,
         cluster=UNNAMED_CLUSTER,
         fetching=Fetching(UNNAMED_FETCH_IMAGE),
+        trusted_runtime_class=UNNAMED_TRUSTED_CLASS,
     )
     plan(ctx.definition)
     problems = unsupported(ctx)

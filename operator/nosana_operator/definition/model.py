@@ -363,7 +363,8 @@ class RunArgs(_Closed):
     authentication: Maybe[Authentication] = None
     restart_policy: Maybe[RestartPolicy] = None
     trusted_execution_env: Maybe[bool] = Field(
-        default=None, description="Newer nodes only; has no effect here."
+        default=None,
+        description="Run where not even the host sees inside; refused where none is offered. Newer nodes only.",
     )
 
 

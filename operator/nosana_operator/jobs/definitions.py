@@ -77,13 +77,17 @@ class DefinitionLoader:
         """The job's definition as far as it is here; the first call starts the fetch."""
         meta = body["metadata"]
         entry = self._entries.setdefault(meta["uid"], _Entry())
+        if isinstance(entry.document, Definition) and entry.document.logistics and spec.run and not entry.stub:
+            entry.stub, entry.task = entry.document, None
+            entry.document = Loading()
         if isinstance(entry.document, Loading):
+            source = spec.definition_from
             if spec.definition is not None:
                 entry.document = _parsed(lambda: parse(spec.definition))
-            elif entry.task is None:
-                key = (meta["namespace"], meta["name"])
-                entry.task = asyncio.create_task(self._fetch(entry, key, spec), name=f"definition of {key}")
-                entry.task.add_done_callback(lambda task: None if task.cancelled() else self._wake(key))
+            elif spec.run is not None and (found := logistics(body, spec.run, entry.stub)) is not None:
+                entry.document, source = self._from_poster(body, found)
+            if entry.task is None and isinstance(entry.document, Loading) and source is not None:
+                self._begin(entry, (meta["namespace"], meta["name"]), source)
         if not isinstance(entry.document, Definition):
             if entry.task is not None and entry.task.done() and isinstance(entry.document, Loading):
                 # A fetch that died of a defect of ours: the work queue shows it and calls again.
@@ -122,6 +126,7 @@ class DefinitionLoader:
             cluster=self._settings.cluster,
             default_exposure=self._settings.exposure,
             cluster_domain=self._settings.cluster_domain,
+            trusted_runtime_class=self._settings.trusted_runtime_class,
             fetching=self._settings.fetching,
             storage=self._settings.storage,
         )

@@ -153,6 +153,7 @@ class JobSettings:
     exposure: Exposure
     """For the fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
+    trusted_runtime_class: str | None = None
     """Below which the cluster's DNS has the names of Services."""
     walls: Walls = field(default_factory=Walls)
     """What ops may not reach, and who reaches them."""

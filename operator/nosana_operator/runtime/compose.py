@@ -51,6 +51,7 @@ def build_loops(edges: Edges) -> Loops:
         settings=JobSettings(
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
+            trusted_runtime_class=settings.isolation.trusted_runtime_class,
             fetching=_fetching(settings),
             walls=Walls(
                 settings.isolation.blocked,

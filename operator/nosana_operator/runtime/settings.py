@@ -98,6 +98,9 @@ class IsolationSettings:
     """Who reaches exposed ports: the Ingress controller, and the operator for health checks."""
     gateway_namespaces: tuple[str, ...] = ()
     """The same by namespace. With neither, exposed ports are open to all that reaches pods."""
+    trusted_runtime_class: str | None = None
+    """The RuntimeClass of ops with `trusted_execution_env` (confidential virtual machines, say). Unset: definitions
+    that ask for it are refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,18 @@ class JobContext:
     """From the settings; below it the cluster's DNS has the names of Services."""
     fetching: Fetching | None = None
     """From the settings; None: nothing can be fetched here."""
-
+    trusted_runtime_class: str | None = None
+    """From the settings; None: `trusted_execution_env` is not served here."""
     storage: Storage = Storage()
     """From the settings."""
     results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)
     """Op id → what its `results` captured, of ops that have ended."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Op id → the address of its pod, as far as it has one."""
+
+    def runtime_class(self, args: RunArgs) -> str | None:
+        """The RuntimeClass of an op: as on Nosana's nodes, the host says what a trusted one runs in."""
+        return self.trusted_runtime_class if args.trusted_execution_env else self.spec.runtime_class_name
 
     @property
     def job_address(self) -> str:

@@ -78,7 +78,7 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-            **({"runtimeClassName": ctx.spec.runtime_class_name} if ctx.spec.runtime_class_name else {}),
+            **({"runtimeClassName": runtime} if (runtime := ctx.runtime_class(args)) else {}),
             **pull(ctx, op_index, args),
             **placement,
             **name_search(ctx),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from nosana_operator.definition import Operation, Problem, RunArgs
+from nosana_operator.definition import Definition, Operation, Problem, RunArgs
 from nosana_operator.definition.model import REMOVE_IF_EMPTY
 from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.workload.container import args_problems
@@ -14,6 +14,8 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place, literals
 
 _LATER: Final = "not served by this version yet"
+MAX_ENDPOINT: Final = 1900
+"""Of a poster; with the job's address in it, it has to fit into the status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,24 @@ def gpu_demand(ctx: JobContext) -> GpuDemand | None:
     return GpuDemand(stage, tuple(ops), len(ops) * ctx.spec.gpu.count, ctx.spec.gpu.count)
 
 
+def unsupported_logistics(definition: Definition) -> list[Problem]:
+    """What keeps a market's confidential job from being served: ways of delivery that need the node's own API."""
+    problems: list[Problem] = []
+    if definition.logistics is None:
+        return problems
+    for side in ("send", "receive"):
+        way = getattr(definition.logistics, side)
+        if way.type == "api-listen":
+            said = "api-listen is not served by this host"
+            problems.append(Problem(f"logistics.{side}.type", said, "use type api with an endpoint"))
+        elif not way.args.endpoint:
+            problems.append(Problem(f"logistics.{side}.args.endpoint", "is required with type api"))
+        elif len(way.args.endpoint) > MAX_ENDPOINT:
+            said = f"is longer than {MAX_ENDPOINT} characters"
+            problems.append(Problem(f"logistics.{side}.args.endpoint", said, "shorten it"))
+    return problems
+
+
 def unsupported(ctx: JobContext) -> list[Problem]:
     """Everything in the job's definition that cannot be served as its author meant it.
 
@@ -65,9 +85,11 @@ def unsupported(ctx: JobContext) -> list[Problem]:
 
 
 def _unsupported(ctx: JobContext) -> Iterator[Problem]:
-    if ctx.definition.logistics is not None:
+    if ctx.definition.logistics is not None and ctx.spec.run is None:
         yield Problem(
-            "logistics", f"confidential jobs are {_LATER}", "post the definition itself, without logistics"
+            "logistics",
+            "a private job has no poster who could be asked, or given the result",
+            "take logistics out, and put the ops in",
         )
     for index, op in enumerate(ctx.definition.ops):
         place: Place = ("ops", index)
@@ -84,11 +106,11 @@ def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[
             "nothing can be fetched here: the operator has no image for it",
             "set fetch.image in the operator's settings",
         )
-    if args.trusted_execution_env:
+    if args.trusted_execution_env and ctx.trusted_runtime_class is None:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
-            f"trusted execution is {_LATER}",
-            "take it out when the op may run without",
+            "no trusted execution environment is offered here",
+            "set isolation.trustedRuntimeClass in the operator's settings, or take it out when the op may run without",
         )
     if args.private and args.expose not in (None, []) and ctx.spec.run is not None:
         yield Problem(
