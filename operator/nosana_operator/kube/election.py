@@ -22,6 +22,8 @@ from nosana_operator.kube.errors import KubeNotFound, KubeRefused, LeadershipLos
 log = logging.getLogger(__name__)
 
 _KIND = "Lease"
+_SOMEBODY = "somebody (the Lease was deleted)"
+"""Who holds a Lease that a candidate put back: whoever held the deleted one, if he lives."""
 
 
 class LeaseApi(Protocol):
@@ -176,13 +178,16 @@ class Election:
         while True:
             await self._sleep(self._times.retry)
             self.check()
+            left = self._renewed_at + self._times.deadline - self._clock()
             try:
-                async with asyncio.timeout(self._patience()):
+                async with asyncio.timeout(min(self._patience(), left)):
                     await self._renew()
             except LeadershipLost:
                 raise
             except (NosanaError, TimeoutError) as error:
-                log.warning("The Lease %s was not renewed: %s", self._where, error or "no answer in time")
+                log.warning(
+                    "The Lease %s was not renewed: %s", self._where, str(error) or "no answer in time"
+                )
             self.check()
 
     async def release(self) -> None:
@@ -198,7 +203,7 @@ class Election:
             async with asyncio.timeout(self._patience()):
                 await self._patch({**spec, "leaseTransitions": epoch})
         except (NosanaError, TimeoutError) as error:
-            log.warning("The Lease %s was not given back: %s", self._where, error or "no answer in time")
+            log.warning("The Lease %s was not given back: %s", self._where, str(error) or "no answer in time")
         else:
             log.info("The Lease %s was given back", self._where)
 
@@ -217,7 +222,7 @@ class Election:
             ) from error
         except (NosanaError, TimeoutError) as error:
             self._tell(
-                f"The Lease {self._where} cannot be asked for: {error or 'no answer in time'}",
+                f"The Lease {self._where} cannot be asked for: {str(error) or 'no answer in time'}",
                 logging.WARNING,
             )
             return False
@@ -227,11 +232,13 @@ class Election:
         try:
             lease = await self._api.get(_KIND, self._namespace, self._name)
         except NotFound:
-            if not self._absent_for_long():
-                return False
-            epoch = max(self._latest, self._floor()) + 1
+            known = max(self._latest, self._floor())
             self._acquired_at = self._timestamp()
-            self._lead(await self._make(epoch), epoch, begun)
+            if known:
+                # Somebody deleted it. Its holder may lead for a while yet: it is waited for as for any other.
+                self._observe(await self._make({**self._spec(known), "holderIdentity": _SOMEBODY}))
+                return False
+            self._lead(await self._make(self._spec(1)), 1, begun)
             return True
         self._observe(lease)
         if not self._is_free(lease):
@@ -259,15 +266,6 @@ class Election:
         self._tell(f"Standing by: {holder} leads, in epoch {_epoch(lease)}")
         return self._since is not None and self._clock() - self._since >= duration
 
-    def _absent_for_long(self) -> bool:
-        """Whether there is no leader for certain: a Lease that is deleted leaves its holder leading for a while."""
-        if self._lease is not None or self._since is None:
-            self._lease, self._since = None, self._clock()
-        if max(self._latest, self._floor()) == 0:
-            return True  # Nobody ever led here.
-        self._tell(f"The Lease {self._where} was deleted; waiting for its holder to end")
-        return self._clock() - self._since >= self._times.duration
-
     def _tell(self, text: str, level: int = logging.INFO) -> None:
         """Once: it is true for as long as another leads."""
         if text != self._told:
@@ -286,17 +284,15 @@ class Election:
         try:
             lease = await self._patch(self._spec(epoch))
         except NotFound:
-            # Candidates leave us the time to put it back.
-            lease = await self._make(epoch)
+            lease = await self._make(self._spec(epoch))
         except Conflict:
             lease = await self._api.get(_KIND, self._namespace, self._name)
-            spec = lease.get("spec") or {}
-            if (spec.get("holderIdentity"), _epoch(lease)) != (self._identity, epoch):
-                self._lost = (
-                    f"{spec.get('holderIdentity') or 'nobody'} holds the Lease, in epoch {_epoch(lease)}"
-                )
+            holder = (lease.get("spec") or {}).get("holderIdentity")
+            if holder != _SOMEBODY and (holder, _epoch(lease)) != (self._identity, epoch):
+                self._lost = f"{holder or 'nobody'} holds the Lease, in epoch {_epoch(lease)}"
                 self.check()
-            # Somebody else wrote into it, or our own renewal came through although no answer did.
+            # A candidate put a deleted one back, a person wrote into it, or our own renewal came through
+            # although no answer did.
             self._lease = lease
             lease = await self._patch(self._spec(epoch))
         self._lead(lease, epoch, begun)
@@ -324,13 +320,13 @@ class Election:
             "leaseTransitions": epoch,
         }
 
-    async def _make(self, epoch: int) -> dict[str, Any]:
+    async def _make(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         return await self._api.create(
             {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": _KIND,
                 "metadata": {"name": self._name, "namespace": self._namespace},
-                "spec": self._spec(epoch),
+                "spec": dict(spec),
             }
         )
 
