@@ -35,6 +35,10 @@ requirements: ## Pin the dependencies again (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	uv pip compile --generate-hashes --no-emit-index-url --python-version 3.11 requirements/moto.in -o requirements/moto.txt
 
+.PHONY: manifests
+manifests: setup ## Make again what is made from the chart: CRDs, schema, README, manifests/operator.yaml
+	$(BIN)/python -m nosana_sandbox.chart
+
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox and leave it up (GPUS=4 NODES=2)
 	$(BIN)/nosana-sandbox up --gpus $(or $(GPUS),4) --nodes $(or $(NODES),2)

@@ -57,7 +57,8 @@ def render(helm: Path, values: dict[str, Any], *options: str, kubernetes: str = 
             "--values=-",
             *options,
         ],
-        input=yaml.safe_dump(values),
+        # JSON is YAML in which nothing can be mistaken for something else.
+        input=json.dumps(values),
         capture_output=True,
         text=True,
         check=False,

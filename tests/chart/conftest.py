@@ -1,0 +1,55 @@
+"""The chart, rendered by a real Helm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nosana_sandbox.chart.generate import render
+from nosana_sandbox.cluster.build import HELM_VERSION, cache_folder, ensure_helm
+
+Body = dict[str, Any]
+Rendered = Callable[..., list[Body]]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """Helm's program, built from source where it is not yet; only a machine without Go goes without it."""
+    built = any(cache_folder().glob(f"helm-{HELM_VERSION}-*/bin/helm"))
+    if os.environ.get("CI") != "true" and not built and shutil.which("go") is None:
+        pytest.skip("Helm is not built yet and there is no Go; `make test` brings both")
+    return ensure_helm(print)
+
+
+class UniqueKeys(yaml.CSafeLoader):
+    """Refuses a key that is given twice: Helm 4 and server-side apply do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is given twice: {node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
+def objects_in(text: str) -> list[Body]:
+    return [body for body in yaml.load_all(text, UniqueKeys) if body is not None]
+
+
+@pytest.fixture(scope="session")
+def rendered(helm: Path) -> Rendered:
+    """The chart's objects with these values and options; rendered once, so nobody may change them."""
+    known: dict[str, list[Body]] = {}
+
+    def objects(values: dict[str, Any] | None = None, *options: str, **more: Any) -> list[Body]:
+        key = json.dumps([values or {}, options, more], sort_keys=True)
+        if key not in known:
+            known[key] = objects_in(render(helm, values or {}, *options, **more))
+        return known[key]
+
+    return objects
