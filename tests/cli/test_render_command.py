@@ -80,10 +80,7 @@ def test_standard_input() -> None:
         ([], "a definition must be an object"),
         ({"version": "0.1"}, "type"),
         (with_args(image=7), "ops[0].args.image"),
-        (
-            with_args(trusted_execution_env=True),
-            "ops[0].args.trusted_execution_env: trusted execution is not",
-        ),
+        (with_args(volumes=[{"name": "v", "dest": "/v"}]), "ops[0].args.volumes[0].name"),
         (with_args(cmd=["%%global.variables.A%%"]), "args.cmd[0]"),
         (DEFINITION | {"ops": [DEFINITION["ops"][0] | {"execution": {"depends_on": ["y"]}}]}, 'no op "y"'),
         (
