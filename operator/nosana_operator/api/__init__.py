@@ -53,6 +53,7 @@ from nosana_operator.api.market import (
 from nosana_operator.api.names import (
     ANNOTATION_ABANDON,
     ANNOTATION_ATTEMPT,
+    ANNOTATION_KEY_USE,
     ANNOTATION_LEAVE_UNTIL,
     ANNOTATION_OP_ID,
     ANNOTATION_TRIES,
@@ -65,6 +66,7 @@ from nosana_operator.api.names import (
     LABEL_CHAIN_JOB,
     LABEL_JOB,
     LABEL_JOB_UID,
+    LABEL_MAINTENANCE,
     LABEL_MARKET,
     LABEL_OP,
     LABEL_RUN,
@@ -104,6 +106,7 @@ def read(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | Non
 __all__ = [
     "ANNOTATION_ABANDON",
     "ANNOTATION_ATTEMPT",
+    "ANNOTATION_KEY_USE",
     "ANNOTATION_LEAVE_UNTIL",
     "ANNOTATION_OP_ID",
     "ANNOTATION_TRIES",
@@ -116,6 +119,7 @@ __all__ = [
     "LABEL_CHAIN_JOB",
     "LABEL_JOB",
     "LABEL_JOB_UID",
+    "LABEL_MAINTENANCE",
     "LABEL_MARKET",
     "LABEL_OP",
     "LABEL_RUN",

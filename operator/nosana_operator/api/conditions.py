@@ -90,6 +90,10 @@ class MarketReason(StrEnum):
     STANDING = "Standing"
     NO_FREE_SLOT = "NoFreeSlot"
     PAUSED = "Paused"
+    DRAINING = "Draining"
+    PRICE_TOO_LOW = "PriceTooLow"
+    QUEUE_TOO_DEEP = "QueueTooDeep"
+    STANDING_LOST = "StandingLost"
     LEAVING = "Leaving"
     NETWORK_UNKNOWN = "NetworkUnknown"
     MARKET_NOT_FOUND = "MarketNotFound"
@@ -98,6 +102,8 @@ class MarketReason(StrEnum):
     CHAIN_UNAVAILABLE = "ChainUnavailable"
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105
+    SECRET_ROTATED = "SecretRotated"  # noqa: S105
+    KEY_IN_USE_ELSEWHERE = "KeyInUseElsewhere"
     SOL_TOO_LOW = "SolTooLow"
     STAKE_MISSING = "StakeMissing"
     STAKE_TOO_LOW = "StakeTooLow"

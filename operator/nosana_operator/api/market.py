@@ -17,6 +17,7 @@ from nosana_operator.api.common import (
     ObjectName,
     Resources,
     StatusModel,
+    Time,
 )
 from nosana_operator.api.job import Transaction
 
@@ -42,6 +43,17 @@ class Slots(ApiModel):
     resources: Resources = Resources()
 
 
+class Drain(ApiModel):
+    """Leaving for good: out of the queue at once, and what becomes of the jobs that run."""
+
+    policy: Literal["Wait", "Finish"] = Field(
+        default="Wait",
+        description="Wait: each job goes on to its own end. Finish: at the deadline those that still run are "
+        "stopped and paid for the seconds so far.",
+    )
+    deadline: Time | None = Field(default=None, description="For Finish; unset: at once.")
+
+
 class NosanaMarketSpec(ApiModel):
     """Which market, with which keys, on which GPUs."""
 
@@ -55,6 +67,12 @@ class NosanaMarketSpec(ApiModel):
     exposure: Exposure = Exposure()
     runtime_class_name: str | None = Field(default=None, max_length=253)
     paused: bool = Field(default=False, description="True leaves the queue; running jobs go on.")
+    drain: Drain | None = Field(default=None, description="Set: leaves the queue; running jobs as it says.")
+    min_price: int = Field(
+        default=0,
+        ge=0,
+        description="NOS base units per second; below it the keys leave the queue, and take no job.",
+    )
     payout_address: Address | None = Field(
         default=None,
         description="The wallet on whose NOS account `finish` pays; unset: the key's own. What an owner's `end` "
@@ -97,6 +115,12 @@ class WalletStatus(StatusModel):
     nos: int | None = Field(default=None, description="NOS base units.")
     xnos: str | None = Field(default=None, description="Weighted stake, base units; a u128, hence text.")
     state: Literal["Ready", "Standing", "Blocked", "Unknown"] = "Unknown"
+    standing: bool = Field(default=False, description="It is in the market's queue on chain.")
+    foreign: str | None = Field(
+        default=None,
+        max_length=96,
+        description="Signature of a transaction of this key which this operator did not make.",
+    )
     reason: str | None = None
     message: str | None = None
 

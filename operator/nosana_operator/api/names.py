@@ -22,6 +22,8 @@ LABEL_OP: Final = f"{GROUP}/op-index"
 LABEL_RUN: Final = f"{GROUP}/run"
 LABEL_CHAIN_JOB: Final = f"{GROUP}/job"
 LABEL_MARKET: Final = f"{GROUP}/market"
+LABEL_MAINTENANCE: Final = f"{GROUP}/maintenance"
+"""On a node, with any value but `false`: none of its slots is offered."""
 
 ANNOTATION_OP_ID: Final = f"{GROUP}/op"
 ANNOTATION_ATTEMPT: Final = f"{GROUP}/attempt"
@@ -32,6 +34,10 @@ ANNOTATION_ABANDON: Final = f"{GROUP}/abandon-settlement"
 """Its value has to be the run's address; an admin gives up the pay of that run."""
 ANNOTATION_LEAVE_UNTIL: Final = f"{GROUP}/leave-until"
 """On a NosanaMarket: the time (RFC 3339) until which its keys keep out of the queue; `nosana-operator leave`."""
+
+ANNOTATION_KEY_USE: Final = f"{GROUP}/key-use-acknowledged"
+"""On a NosanaMarket: the signature of the transaction by which a key was found to be in use elsewhere. An admin
+says with it that this is over."""
 
 FINALIZER_JOB: Final = f"{GROUP}/pods"
 """The job controller's on a NosanaJob: until its pods have ended and were read."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nosana_operator.api import LABEL_JOB_UID, LABEL_MARKET, Gpu, Resources, Toleration
+from nosana_operator.api import LABEL_JOB_UID, LABEL_MAINTENANCE, LABEL_MARKET, Gpu, Resources, Toleration
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_tolerations
 from nosana_operator.api.quantity import UNIT, parse_quantity
 from nosana_operator.inventory.requests import PODS, Amounts, amounts, holds_node, requests
@@ -60,7 +60,7 @@ def slots(
     otherwise those jobs would be taken from the free slots of other nodes. A pod that no node has been found
     for takes nothing: where it would go is not known.
     """
-    need = _need(gpu, resources)
+    need = need_of(gpu, resources)
     own_jobs: dict[str, set[str]] = defaultdict(set)
     taken: dict[str, Amounts] = defaultdict(dict)
     for pod in pods:
@@ -98,6 +98,8 @@ def exclusion(node: Mapping[str, Any], gpu: Gpu) -> str | None:
         return "is being deleted"
     if spec.get("unschedulable"):
         return "is cordoned"
+    if (metadata.get("labels") or {}).get(LABEL_MAINTENANCE, "false") != "false":
+        return f"is in maintenance (label {LABEL_MAINTENANCE})"
     conditions = (node.get("status") or {}).get("conditions") or ()
     if not any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
         return "is not ready"
@@ -134,8 +136,8 @@ def _tolerates(tolerations: Sequence[Toleration], taint: Mapping[str, Any]) -> b
     )
 
 
-def _need(gpu: Gpu, resources: Resources) -> Amounts:
-    """What one slot takes; one pod at least."""
+def need_of(gpu: Gpu, resources: Resources) -> Amounts:
+    """What one slot takes, its GPUs first; one pod at least."""
     need = {gpu.resource_name: gpu.count * UNIT, PODS: UNIT}
     for name, quantity in (
         ("cpu", resources.cpu),
@@ -148,18 +150,19 @@ def _need(gpu: Gpu, resources: Resources) -> Amounts:
     return need
 
 
-def _fit(room: Amounts, taken: Amounts, need: Amounts) -> int:
+def fitting(room: Amounts, taken: Amounts, need: Amounts) -> int:
+    """How many times `need` fits into what `taken` leaves of the room."""
     return min(max(0, (room.get(name, 0) - taken.get(name, 0)) // one) for name, one in need.items())
 
 
 def _node_slots(node: Mapping[str, Any], need: Amounts, taken: Amounts, held: int, gpu: Gpu) -> NodeSlots:
     excluded = exclusion(node, gpu)
     room = amounts((node.get("status") or {}).get("allocatable"))
-    left = 0 if excluded else _fit(room, taken, need)
+    left = 0 if excluded else fitting(room, taken, need)
     return NodeSlots(
         node=_name(node),
         slots=max(left, held),
         held=held,
-        used_by_others=0 if excluded else _fit(room, {}, need) - left,
+        used_by_others=0 if excluded else fitting(room, {}, need) - left,
         excluded=excluded,
     )
