@@ -266,6 +266,8 @@ class ClusterView:
                 registry=registry,
                 settings=_kopf_settings(),
                 standalone=True,
+                # Peers are not used; kopf would look for a user of our uid, and a pod's has no name.
+                identity="nosana-operator",  # type: ignore[arg-type]
                 clusterwide=not scope.namespaces,
                 namespaces=scope.namespaces,
                 stop_flag=stop,
