@@ -57,6 +57,7 @@ from nosana_operator.runtime.routing import (
     market_key,
 )
 from nosana_operator.runtime.settings import Settings
+from nosana_operator.runtime.support import require_supported
 from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
 from nosana_operator.runtime.web import WebServer
 
@@ -278,6 +279,7 @@ class Operator:
                 log.warning("The cluster does not serve %s yet; apply the CRDs (nosana-operator crds)", text)
             self._missing = text
 
+        await require_supported(kube.read_path)
         await wait_for_kinds(kube.read_path, tuple(DOMAIN_KINDS.values()), on_missing=missing)
         self._missing = None
         await view.sync()
