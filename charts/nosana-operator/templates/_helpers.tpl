@@ -123,6 +123,9 @@ app.kubernetes.io/component: operator
 
 {{/* Mistakes that no schema sees. */}}
 {{- define "nosana-operator.check" -}}
+{{- if and (gt (int .Values.replicas) 1) (not (include "nosana-operator.lease" . | fromYaml).enabled) }}
+{{- fail "replicas: without settings.election all of them would work at once, with the same wallets; enable it, or set 1." }}
+{{- end }}
 {{- if has (include "nosana-operator.namespace" .) .Values.jobNamespaces.names }}
 {{- fail (printf "jobNamespaces.names: %s is the operator's namespace; jobs run strangers' programs and have to be in another one." (include "nosana-operator.namespace" .)) }}
 {{- end }}

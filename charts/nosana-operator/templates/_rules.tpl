@@ -49,6 +49,10 @@
   verbs: [create, patch]
 {{- end }}
 
+{{/* The Lease by which one of several processes is chosen, as the settings have it. */}}
 {{- define "nosana-operator.lease" -}}
-nosana-operator
+{{- $election := .Values.settings.election | default dict }}
+enabled: {{ dig "enabled" true $election }}
+name: {{ $election.name | default "nosana-operator" }}
+namespace: {{ $election.namespace | default (include "nosana-operator.namespace" .) }}
 {{- end }}

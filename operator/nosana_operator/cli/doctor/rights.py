@@ -61,8 +61,8 @@ _NEEDED: Final[tuple[tuple[Reach, str, str, str], ...]] = (
     (Reach.SERVED, "", "configmaps", "get"),
     (Reach.SERVED, "", "persistentvolumeclaims", "get create delete"),
     (Reach.SERVED, "networking.k8s.io", "ingresses", "get create"),
-    (Reach.SERVED, "networking.k8s.io", "networkpolicies", "create patch"),
-    (Reach.SERVED, "policy", "poddisruptionbudgets", "get create"),
+    (Reach.SERVED, "networking.k8s.io", "networkpolicies", "get create patch"),
+    (Reach.SERVED, "policy", "poddisruptionbudgets", "create patch"),
     (Reach.SERVED, "events.k8s.io", "events", "create patch"),
 )
 
