@@ -118,6 +118,16 @@ class Layout:
         return self.folder / "logs"
 
     @property
+    def audit_policy(self) -> Path:
+        """Tells the API server which requests it writes down."""
+        return self.folder / "audit-policy.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """The requests of service accounts, one JSON object a line."""
+        return self.logs / "audit.log"
+
+    @property
     def pki(self) -> Path:
         """Keys and certificates."""
         return self.folder / "pki"

@@ -83,6 +83,7 @@ class Start:
         serving = authority.issue("apiserver", "kube-apiserver", alternatives=names)
         to_kubelets = authority.issue("apiserver-kubelet", "kube-apiserver", "system:masters")
         accounts = authority.key_pair("service-accounts")
+        _write(layout.audit_policy, config.audit_policy())
         self._spawn("etcd", config.etcd(layout))
         self._spawn(
             "kube-apiserver", config.apiserver(layout, ca.certificate, serving, to_kubelets, accounts)
