@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,7 +16,7 @@ from typing import Any
 from solana.rpc.commitment import Confirmed, Finalized
 from solders.pubkey import Pubkey
 
-from fakes.chain import Beginning, FakeRpc, Ledger, beginning, keypair
+from fakes.chain import Beginning, FakeRpc, Landed, Ledger, beginning, keypair
 from fakes.kube import FakeKube
 from fakes.world import FakeClock, RecordedEvents
 from nosana_operator.api import (
@@ -36,10 +36,11 @@ from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher,
 from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
-from nosana_operator.market import Edges, MarketHost, RunKeeper, Wallets
+from nosana_operator.market import Edges, Leadership, MarketHost, RunKeeper, Wallets
 from nosana_operator.market.facts import Funds
 from nosana_operator.runtime.networks import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
+from nosana_sandbox.program import PROGRAM_ID
 from nosana_sandbox.program.addresses import associated_token_account
 from nosana_sandbox.program.instructions import BY_DISCRIMINATOR
 from nosana_sandbox.program.layout import QUEUE_NODE, STATE_DONE, Job, Market, Run
@@ -50,6 +51,8 @@ MARKET = "gpus"
 Body = dict[str, Any]
 Key = tuple[str, str]
 _KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
+_CLOSERS = {"Finish": 1, "Quit": 1, "End": 2}
+"""Instruction → which of its accounts is the run."""
 _PURPOSES = {"Finish": 1, "Quit": 1, "Complete": 0, "Work": None, "Stop": None}
 """Instruction → the account that says what it is for; None: its signer."""
 
@@ -214,7 +217,7 @@ class StandInJobs:
 class Process:
     """One run of the operator: empty memory at first, caches filled by listing."""
 
-    def __init__(self, lab: MarketLab) -> None:
+    def __init__(self, lab: MarketLab, leadership: Leadership | None = None) -> None:
         self.lab = lab
         self.cache = ObjectCache(_KINDS)
         for kind in _KINDS:
@@ -237,18 +240,46 @@ class Process:
         self.solana.watch = self._watch  # type: ignore[method-assign]
         self._watched: tuple[set[str], set[str]] = (set(), set())
         edges = Edges(
-            kube=lab.kube,
+            kube=GuardedKube(lab.kube, self.leadership),
             cache=self.cache,
             networks=OneNetwork(self.solana, lab.pins),
             read_wallet=Wallet.parse,
             events=lab.events,
             metrics=lab.metrics,
             clock=lab.clock,
-            leadership=AlwaysLeading(),
+class GuardedKube:
+    """One process' client: as `kube.KubeClient`, it writes only while the process leads."""
+
+    def __init__(self, kube: FakeKube, leadership: Leadership) -> None:
+        self._kube = kube
+        self._leadership = leadership
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        return await self._kube.get(kind, namespace, name)
+
+    async def create(self, body: Body) -> Body:
+        self._leadership.check()
+        return await self._kube.create(body)
+
+    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
+        self._leadership.check()
+        return await self._kube.apply(body, manager=manager, subresource=subresource)
+
+    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
+        self._leadership.check()
+        return await self._kube.patch(kind, namespace, name, patch)
+
+    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
+        self._leadership.check()
+        await self._kube.delete(kind, namespace, name, uid=uid)
+
+
+            leadership=self.leadership,
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
         self.host = MarketHost(edges, wallets)
         self.keeper = RunKeeper(edges, wallets)
+        self.leadership = leadership or AlwaysLeading()
         self.due: dict[tuple[str, Key], datetime] = {}
         self.dirty: set[tuple[str, Key]] = set()
         self.wake_all()
@@ -367,8 +398,9 @@ class MarketLab:
         self._purposes: dict[tuple[str, str], list[WireTransaction]] = {}
         self._add_world(gpus, market or {})
         self.kube.watch(self._changed)
-        self.process = self.boot()
+        self.process = self.twin(leadership)
 
+        leadership: Leadership | None = None,
     def _add_world(self, gpus: int, market: Body) -> None:
         self.kube.add(
             {
@@ -398,7 +430,11 @@ class MarketLab:
             }
         )
 
+        self._durable: set[str] = set()
+        """Signed bytes that were ever in a status."""
     def add_wallet(self, name: str, key: bytes) -> None:
+        self._durable: set[str] = set()
+        """Signed bytes that ever stood in a status."""
         """A Secret with a key as Solana's tools write it."""
         data = base64.b64encode(json.dumps(list(key)).encode()).decode()
         self.kube.add(
@@ -420,9 +456,9 @@ class MarketLab:
         self.processes.append(self.process)
         return self.process
 
-    def twin(self) -> None:
+    def twin(self, leadership: Leadership | None = None) -> Process:
         """Start a process beside the one at work, which does not know that it was replaced."""
-        self.process = Process(self)
+        self.process = Process(self, leadership)
         self.processes.append(self.process)
 
     def _changed(self, kind: str, body: Body, deleted: bool) -> None:
@@ -458,13 +494,20 @@ class MarketLab:
         """Let slots pass until the condition holds."""
         end = self.clock.now() + timedelta(seconds=seconds)
         while not reached():
+        return self.process
             if self.clock.now() > end:
                 raise AssertionError(f"not reached in {seconds} s of virtual time: {self.story()}")
             await self.slot()
+        self._durable |= {one["raw"] for one in status.get("transactions") or ()}
+        intent = (status.get("settlement") or {}).get("transaction")
+        if intent:
+            self._durable.add(intent["raw"])
 
     async def pass_time(self, seconds: float) -> None:
         """Let slots pass."""
         end = self.clock.now() + timedelta(seconds=seconds)
+        intents = [*status.get("transactions", ()), (status.get("settlement") or {}).get("transaction")]
+        self._durable |= {intent["raw"] for intent in intents if intent}
         await self.until(lambda: self.clock.now() >= end, seconds + 1)
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
@@ -475,7 +518,7 @@ class MarketLab:
 
     def _intent_first(self, raw: bytes) -> None:
         """Nothing is sent whose signed bytes are not in a status already, nor beside another transaction for
-        the same end that may still land.
+        the same end that may still land. What was in one and is over may arrive late: the chain takes it no more.
         """
         text = base64.b64encode(raw).decode()
         kept = [
@@ -486,8 +529,6 @@ class MarketLab:
         for job in self.kube.objects(JOB_KIND):
             intent = ((job.get("status") or {}).get("settlement") or {}).get("transaction")
             kept += [intent["raw"]] if intent else []
-        if text not in kept:
-            raise AssertionError("sent before its intent was durable")
         wire = WireTransaction.decode(raw)
         before = self._purposes.setdefault(_purpose(wire), [])
         if all(one.signature != wire.signature for one in before):
@@ -523,6 +564,8 @@ class MarketLab:
         return self.posted[-1]
 
     def end(self, posted: Posted) -> Any:
+        if text not in kept and not (text in self._durable and self._is_over(wire)):
+            raise AssertionError("sent before its intent was durable")
         """The owner ends his job, if it runs."""
         found = self.run_of(posted)
         if found is None:
@@ -680,4 +723,14 @@ def _purpose(wire: WireTransaction) -> tuple[str, str]:
     return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
 
 
-__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence"]
+__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence", "closed_runs"]
+def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
+    """The run of each successful transaction that closed one."""
+    for landed in history:
+        if landed.error is None:
+            for instruction in landed.wire.instructions():
+                index = _CLOSERS.get(landed.names[-1]) if landed.names else None
+                if index is not None and instruction.program_id == PROGRAM_ID:
+                    yield str(instruction.accounts[index].pubkey)
+
+

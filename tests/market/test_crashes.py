@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -19,11 +18,10 @@ import pytest
 
 from fakes.chain import Landed
 from fakes.kube import Request
-from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
+from fakes.market import JOBS, Crash, MarketLab, Posted, Silence, closed_runs
 from nosana_operator.api import JOB_KIND, is_true, timestamp
 from nosana_operator.api.result import read_result
 from nosana_operator.content import cid_of, digest_of
-from nosana_sandbox.program import PROGRAM_ID
 from nosana_sandbox.program.addresses import associated_token_account
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED, STATE_STOPPED, Market, Run
 
@@ -33,8 +31,6 @@ _BATCH = 25
 _STORM = 35.0
 """Seconds of trouble; then all of it ends, and everything has to come right."""
 _CALM_LIMIT = 240.0
-_CLOSERS = {"Finish": 1, "Quit": 1, "End": 2}
-"""Instruction → which of its accounts is the run."""
 
 
 @dataclass(frozen=True)
@@ -288,16 +284,6 @@ class Storm:
                 (name,) = body["status"]["resultSecrets"]
                 secret = self.lab.kube.find("Secret", JOBS, name) or {}
                 assert cid_of(read_result([secret])) == cid
-
-
-def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
-    """The run of each successful transaction that closed one."""
-    for landed in history:
-        if landed.error is None:
-            for instruction in landed.wire.instructions():
-                index = _CLOSERS.get(landed.names[-1]) if landed.names else None
-                if index is not None and instruction.program_id == PROGRAM_ID:
-                    yield str(instruction.accounts[index].pubkey)
 
 
 async def weather(seeds: range) -> None:

@@ -1,0 +1,156 @@
+"""A leader stopped at each of its requests while another takes over, and then let go on.
+
+As SIGSTOP and SIGCONT do: what was on its way arrives late, and what was decided is stale. Whether or not the
+stopped one notices that it leads no more: one transaction for each end, every payment once, nothing served twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from fakes.market import ADMIN, MARKET, MarketLab, closed_runs
+from nosana_operator.api import JOB_KIND, MARKET_KIND
+from nosana_operator.kube import LeadershipLost
+
+
+class Term:
+    """Leadership that a test ends."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.over = False
+
+    def check(self, seen: int = 0) -> int:
+        if self.over:
+            raise LeadershipLost("This process does not lead.")
+        return self.epoch
+
+
+class Stopped:
+    """A lab whose first process stops at its `at`-th request, before or after that takes effect."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.term = Term(1)
+        self.lab = MarketLab(seconds=lambda: 3.0, leadership=self.term)
+        self.old = self.lab.process
+        self.steps = 0
+        self.where = ""
+        self.stopped = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._slot = self.old.slot
+        self.old.slot = self._one_slot  # type: ignore[method-assign]
+        self.lab.kube.interrupt = lambda request, when: self._gate(f"{when} {request.verb} {request.kind}")
+        self.lab.rpc.gate = lambda method, when: self._gate(f"{when} {method}")
+
+    async def _gate(self, where: str) -> None:
+        if self._task is None or asyncio.current_task() is not self._task:
+            return
+        self.steps += 1
+        if self.steps == self.at:
+            self.where = where
+            self.stopped.set()
+            await self.go_on.wait()
+
+    async def _one_slot(self) -> None:
+        """The lab's slot goes on when this process has done its part or is stopped in the middle of it."""
+        self._task = asyncio.create_task(self._slot())
+        stop = asyncio.create_task(self.stopped.wait())
+        await asyncio.wait({self._task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if self._task.done():
+            await self._task
+        else:
+            self.lab.processes.remove(self.old)
+
+    async def resume(self) -> None:
+        """What it was at comes to its end."""
+        assert self._task is not None
+        self.go_on.set()
+        await self._task
+
+    def watch_again(self) -> None:
+        """Its watches bring all that happened; it works on, as one that has not noticed anything."""
+        kube, cache = self.lab.kube, self.old.cache
+        for kind in (JOB_KIND, MARKET_KIND):
+            bodies = kube.objects(kind)
+            cache.retain(kind, [body["metadata"]["uid"] for body in bodies], as_of=str(10**9))
+            for body in bodies:
+                cache.put(body)
+        self.old.slot = self._slot  # type: ignore[method-assign]
+        self.old.wake_all()
+        self.lab.processes.append(self.old)
+
+
+async def live(at: int, *, slots: int | None, notices: bool) -> str | None:
+    """One job's life; where the first process was stopped, None when the life has no such point.
+
+    `slots`: for how long; None: until the other one has settled the job. `notices`: it knows of its
+    deposition when it goes on.
+    """
+    scene = Stopped(at)
+    lab = scene.lab
+    await lab.until(lambda: scene.stopped.is_set() or lab.standing())
+    posted = lab.post()
+    settled = lab.settled(posted)
+    await lab.until(lambda: scene.stopped.is_set() or _rests(lab, settled()))
+    if not scene.stopped.is_set():
+        return None
+    lab.twin(Term(2))
+    if slots is None:
+        await lab.until(settled)
+    else:
+        for _ in range(slots):
+            await lab.slot()
+    scene.term.over = notices
+    await scene.resume()
+    if not notices:
+        scene.watch_again()
+    await lab.until(lambda: _rests(lab, settled()))
+    lab.check_books()
+    assert set(Counter(closed_runs(lab.ledger.history)).values()) == {1}
+    assert set(lab.jobs.starts.values()) == {1}
+    assert len(lab.seen_jobs) == 1
+    assert lab.count("Work") == len({t.wire.signature for t in lab.ledger.history if "Work" in t.names})
+    (job,) = lab.nosana_jobs()
+    assert job["status"]["settlement"]["transaction"]["epoch"] in (1, 2)
+    return scene.where
+
+
+def _rests(lab: MarketLab, settled: bool) -> bool:
+    """The job is settled and the key stands again, once."""
+    body = lab.kube.find(MARKET_KIND, ADMIN, MARKET) or {}
+    status: dict[str, Any] = body.get("status") or {}
+    return settled and lab.standing() and not status.get("transactions")
+
+
+async def stop_at_all(*, slots: tuple[int | None, ...], notices: bool) -> None:
+    """A life for each point, with pauses of these lengths in turn."""
+    for at in itertools.count(1):
+        try:
+            where = await live(at, slots=slots[at % len(slots)], notices=notices)
+        except Exception as problem:
+            raise AssertionError(
+                f"stopped at request {at} for {slots[at % len(slots)]} slots: {problem}"
+            ) from problem
+        if where is None:
+            break
+    assert at > 100, "a life has many requests"
+
+
+@pytest.mark.parametrize("notices", [True, False], ids=["noticed", "unnoticed"])
+async def test_a_leader_stopped_at_any_request(notices: bool) -> None:
+    await stop_at_all(slots=(None, 1, 6), notices=notices)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("notices", [True, False], ids=["noticed", "unnoticed"])
+@pytest.mark.parametrize("slots", [None, 0, 1, 2, 6, 20, 60, 200])
+async def test_a_leader_stopped_at_any_request_for_any_time(slots: int | None, notices: bool) -> None:
+    await stop_at_all(slots=(slots,), notices=notices)
