@@ -39,6 +39,10 @@ requirements: ## Pin the dependencies again (needs uv)
 manifests: setup ## Make again what is made from the chart: CRDs, schema, README, manifests/operator.yaml
 	$(BIN)/python -m nosana_sandbox.chart
 
+.PHONY: docs
+docs: setup ## Make docs/reference and docs/metrics.md again from the code
+	$(BIN)/python -m nosana_sandbox.reference
+
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox and leave it up (GPUS=4 NODES=2)
 	$(BIN)/nosana-sandbox up --gpus $(or $(GPUS),4) --nodes $(or $(NODES),2)
