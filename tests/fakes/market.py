@@ -214,11 +214,39 @@ class StandInJobs:
         return True
 
 
+class GuardedKube:
+    """One process' client: as `kube.KubeClient`, it writes only while the process leads."""
+
+    def __init__(self, kube: FakeKube, leadership: Leadership) -> None:
+        self._kube = kube
+        self._leadership = leadership
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        return await self._kube.get(kind, namespace, name)
+
+    async def create(self, body: Body) -> Body:
+        self._leadership.check()
+        return await self._kube.create(body)
+
+    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
+        self._leadership.check()
+        return await self._kube.apply(body, manager=manager, subresource=subresource)
+
+    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
+        self._leadership.check()
+        return await self._kube.patch(kind, namespace, name, patch)
+
+    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
+        self._leadership.check()
+        await self._kube.delete(kind, namespace, name, uid=uid)
+
+
 class Process:
     """One run of the operator: empty memory at first, caches filled by listing."""
 
     def __init__(self, lab: MarketLab, leadership: Leadership | None = None) -> None:
         self.lab = lab
+        self.leadership = leadership or AlwaysLeading()
         self.cache = ObjectCache(_KINDS)
         for kind in _KINDS:
             for body in lab.kube.objects(kind):
@@ -247,39 +275,11 @@ class Process:
             events=lab.events,
             metrics=lab.metrics,
             clock=lab.clock,
-class GuardedKube:
-    """One process' client: as `kube.KubeClient`, it writes only while the process leads."""
-
-    def __init__(self, kube: FakeKube, leadership: Leadership) -> None:
-        self._kube = kube
-        self._leadership = leadership
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        return await self._kube.get(kind, namespace, name)
-
-    async def create(self, body: Body) -> Body:
-        self._leadership.check()
-        return await self._kube.create(body)
-
-    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
-        self._leadership.check()
-        return await self._kube.apply(body, manager=manager, subresource=subresource)
-
-    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
-        self._leadership.check()
-        return await self._kube.patch(kind, namespace, name, patch)
-
-    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        self._leadership.check()
-        await self._kube.delete(kind, namespace, name, uid=uid)
-
-
             leadership=self.leadership,
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
         self.host = MarketHost(edges, wallets)
         self.keeper = RunKeeper(edges, wallets)
-        self.leadership = leadership or AlwaysLeading()
         self.due: dict[tuple[str, Key], datetime] = {}
         self.dirty: set[tuple[str, Key]] = set()
         self.wake_all()
@@ -367,6 +367,7 @@ class MarketLab:
         kube: FakeKube | None = None,
         clock: FakeClock | None = None,
         account_rent: int = 20,
+        leadership: Leadership | None = None,
     ) -> None:
         self.account_rent = account_rent
         """NOS base units that making a NOS account is worth."""
@@ -395,12 +396,15 @@ class MarketLab:
         self.seen_jobs: dict[str, Body] = {}
         """By uid, as last seen, those that are gone included."""
         self.processes: list[Process] = []
+        self._durable: set[str] = set()
+        """Signed bytes that were ever in a status."""
         self._purposes: dict[tuple[str, str], list[WireTransaction]] = {}
+        self._durable: set[str] = set()
+        """Signed bytes that ever stood in a status."""
         self._add_world(gpus, market or {})
         self.kube.watch(self._changed)
         self.process = self.twin(leadership)
 
-        leadership: Leadership | None = None,
     def _add_world(self, gpus: int, market: Body) -> None:
         self.kube.add(
             {
@@ -430,11 +434,7 @@ class MarketLab:
             }
         )
 
-        self._durable: set[str] = set()
-        """Signed bytes that were ever in a status."""
     def add_wallet(self, name: str, key: bytes) -> None:
-        self._durable: set[str] = set()
-        """Signed bytes that ever stood in a status."""
         """A Secret with a key as Solana's tools write it."""
         data = base64.b64encode(json.dumps(list(key)).encode()).decode()
         self.kube.add(
@@ -460,13 +460,20 @@ class MarketLab:
         """Start a process beside the one at work, which does not know that it was replaced."""
         self.process = Process(self, leadership)
         self.processes.append(self.process)
+        return self.process
 
     def _changed(self, kind: str, body: Body, deleted: bool) -> None:
         status = body.get("status") or {}
+        self._durable |= {one["raw"] for one in status.get("transactions") or ()}
+        intent = (status.get("settlement") or {}).get("transaction")
+        if intent:
+            self._durable.add(intent["raw"])
         if kind == JOB_KIND:
             self.seen_jobs[body["metadata"]["uid"]] = body
         if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
             self.told[body["metadata"]["uid"]] = (status.get("settlement") or {}).get("earned", 0)
+        intents = [*status.get("transactions", ()), (status.get("settlement") or {}).get("transaction")]
+        self._durable |= {intent["raw"] for intent in intents if intent}
         for process in self.processes:
             process.changed(kind, body, deleted)
 
@@ -494,20 +501,13 @@ class MarketLab:
         """Let slots pass until the condition holds."""
         end = self.clock.now() + timedelta(seconds=seconds)
         while not reached():
-        return self.process
             if self.clock.now() > end:
                 raise AssertionError(f"not reached in {seconds} s of virtual time: {self.story()}")
             await self.slot()
-        self._durable |= {one["raw"] for one in status.get("transactions") or ()}
-        intent = (status.get("settlement") or {}).get("transaction")
-        if intent:
-            self._durable.add(intent["raw"])
 
     async def pass_time(self, seconds: float) -> None:
         """Let slots pass."""
         end = self.clock.now() + timedelta(seconds=seconds)
-        intents = [*status.get("transactions", ()), (status.get("settlement") or {}).get("transaction")]
-        self._durable |= {intent["raw"] for intent in intents if intent}
         await self.until(lambda: self.clock.now() >= end, seconds + 1)
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
@@ -530,6 +530,8 @@ class MarketLab:
             intent = ((job.get("status") or {}).get("settlement") or {}).get("transaction")
             kept += [intent["raw"]] if intent else []
         wire = WireTransaction.decode(raw)
+        if text not in kept and not (text in self._durable and self._is_over(wire)):
+            raise AssertionError("sent before its intent was durable")
         before = self._purposes.setdefault(_purpose(wire), [])
         if all(one.signature != wire.signature for one in before):
             for one in before:
@@ -564,8 +566,6 @@ class MarketLab:
         return self.posted[-1]
 
     def end(self, posted: Posted) -> Any:
-        if text not in kept and not (text in self._durable and self._is_over(wire)):
-            raise AssertionError("sent before its intent was durable")
         """The owner ends his job, if it runs."""
         found = self.run_of(posted)
         if found is None:
@@ -715,15 +715,6 @@ class MarketLab:
         return account.price * max(0, min(account.time_end - account.time_start, account.timeout))
 
 
-def _purpose(wire: WireTransaction) -> tuple[str, str]:
-    """What a transaction of the host is to bring about: instruction and run, job or key."""
-    instruction = wire.instructions()[-1]
-    name = next(s.title for s in BY_DISCRIMINATOR.values() if s.discriminator == instruction.data[:8])
-    index = _PURPOSES[name]
-    return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
-
-
-__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence", "closed_runs"]
 def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
     """The run of each successful transaction that closed one."""
     for landed in history:
@@ -734,3 +725,12 @@ def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
                     yield str(instruction.accounts[index].pubkey)
 
 
+def _purpose(wire: WireTransaction) -> tuple[str, str]:
+    """What a transaction of the host is to bring about: instruction and run, job or key."""
+    instruction = wire.instructions()[-1]
+    name = next(s.title for s in BY_DISCRIMINATOR.values() if s.discriminator == instruction.data[:8])
+    index = _PURPOSES[name]
+    return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
+
+
+__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence", "closed_runs"]
