@@ -96,6 +96,8 @@ class FakePins:
 
     pinned: dict[str, bytes] = field(default_factory=dict)
     down: Callable[[], bool] = lambda: False
+    gone: Callable[[], bool] = lambda: False
+    """Whether the gateways do not give what is pinned."""
 
     def cid_of(self, data: bytes) -> str:
         return _cid_of(data)
@@ -111,6 +113,33 @@ class FakePins:
             raise Silence("the pin service is away")
         self.pinned[_cid_of(data)] = data
 
+    async def gives(self, cid: str) -> bool:
+        return not self.gone() and cid in self.pinned
+
+
+@dataclass
+class FakePosters:
+    """A poster's endpoint: what it gives, what it was given; `answers` are raised one by one before that."""
+
+    gives: bytes = b"{}"
+    given: list[bytes] = field(default_factory=list)
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    """(verb, URL, Authorization)."""
+    get_answers: list[Exception] = field(default_factory=list)
+    post_answers: list[Exception] = field(default_factory=list)
+
+    async def get(self, url: str, *, authorization: str) -> bytes:
+        self.asked.append(("GET", url, authorization))
+        if self.get_answers:
+            raise self.get_answers.pop(0)
+        return self.gives
+
+    async def post(self, url: str, body: bytes, *, authorization: str) -> None:
+        self.asked.append(("POST", url, authorization))
+        if self.post_answers:
+            raise self.post_answers.pop(0)
+        self.given.append(body)
+
 
 # Thousands of lives ask for the same few.
 _cid_of = lru_cache(4096)(cid_of)
@@ -124,6 +153,7 @@ class OneNetwork:
 
     solana: SolanaNetwork
     pins: FakePins
+    poster: FakePosters
 
     def names(self) -> list[str]:
         return ["localnet"]
@@ -133,6 +163,9 @@ class OneNetwork:
 
     def pinner(self, network: str) -> FakePins | None:
         return self.pins if network == "localnet" else None
+
+    def posters(self, network: str) -> FakePosters | None:
+        return self.poster if network == "localnet" else None
 
 
 @dataclass(slots=True)
@@ -270,7 +303,7 @@ class Process:
         edges = Edges(
             kube=GuardedKube(lab.kube, self.leadership),
             cache=self.cache,
-            networks=OneNetwork(self.solana, lab.pins),
+            networks=OneNetwork(self.solana, lab.pins, lab.poster),
             read_wallet=Wallet.parse,
             events=lab.events,
             metrics=lab.metrics,
@@ -379,6 +412,7 @@ class MarketLab:
         self.events = RecordedEvents()
         self.metrics = RecordedSettlements()
         self.pins = FakePins()
+        self.poster = FakePosters()
         self.rpc = FakeRpc(self.ledger)
         self.rpc.before_send = self._intent_first
         self.jobs = StandInJobs(self.kube, self.clock, seconds)

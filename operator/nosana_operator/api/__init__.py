@@ -21,6 +21,7 @@ from nosana_operator.api.conditions import (
     parse_timestamp,
     timestamp,
 )
+from nosana_operator.api.confidential import DEFINITION_KEY, definition_secret, definition_secret_name
 from nosana_operator.api.crd import crds, crds_yaml
 from nosana_operator.api.job import (
     DefinitionFrom,
@@ -111,6 +112,7 @@ __all__ = [
     "ANNOTATION_OP_ID",
     "ANNOTATION_TRIES",
     "API_VERSION",
+    "DEFINITION_KEY",
     "FINALIZER_JOB",
     "FINALIZER_OP",
     "FINALIZER_SETTLEMENT",
@@ -167,6 +169,8 @@ __all__ = [
     "condition",
     "crds",
     "crds_yaml",
+    "definition_secret",
+    "definition_secret_name",
     "find",
     "is_true",
     "leaves_until",

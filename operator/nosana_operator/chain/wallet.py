@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Final
 
 from solders.keypair import Keypair
@@ -48,6 +49,15 @@ class Wallet:
     def generate(cls) -> Wallet:
         """A fresh key: for an account that signs its own creation, and for tests."""
         return cls(Keypair())
+
+    def authorization(self, message: str, moment: datetime) -> str:
+        """The `Authorization` header of Nosana's clients: message, signature over it, unix milliseconds.
+
+        The time is not part of what is signed; who reads it refuses one that is minutes old
+        (node-behaviour.md §12.1). `message` holds no colon.
+        """
+        signature = self._keypair.sign_message(message.encode())
+        return f"{message}:{signature}:{int(moment.timestamp() * 1000)}"
 
     @property
     def keypair(self) -> Keypair:

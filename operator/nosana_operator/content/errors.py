@@ -11,7 +11,7 @@
     ├── PinRefused           the pinning service refused us: credentials, quota, request (Refused)
     ├── PinMismatch          the pinning service named another CID than the bytes have (Refused)
     ├── EndpointForbidden    an endpoint that is never asked: not https, not on the internet (Refused)
-    ├── EndpointFailed       a poster's endpoint answered no (Refused)
+    ├── EndpointFailed       a poster's endpoint answered no; it may say yes later (NotFound)
     └── EndpointUnreachable  a poster's endpoint gave no answer: unknown, try again (Unavailable)
 
 `retryable` says whether the same call can succeed later without anybody changing our settings.
@@ -83,7 +83,7 @@ class EndpointForbidden(ContentError, Refused):
     """An endpoint that a poster named and that is never asked."""
 
 
-class EndpointFailed(ContentError, Refused):
+class EndpointFailed(ContentError, NotFound):
     """A poster's endpoint answered with a status that is no success; it may have another one later."""
 
     retryable: ClassVar[bool] = True

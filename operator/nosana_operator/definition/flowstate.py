@@ -108,10 +108,10 @@ class FlowState:
     def unusable(cls, problems: Sequence[Problem], *, status: FlowStatus, start: int, end: int) -> FlowState:
         """The result of a job whose definition cannot be run: every reason, no ops.
 
-        `status` is `VALIDATION_ERROR` when the language refuses it, `INIT_ERROR` when it cannot be had or can
-        never run.
+        `status` is `VALIDATION_ERROR` when the language refuses it, `LOGISTICS_ERROR` when its poster did not
+        give it, `INIT_ERROR` when it cannot be had otherwise or can never run.
         """
-        event = "validation-error" if status is FlowStatus.VALIDATION_ERROR else "init-error"
+        event = "init-error" if status is FlowStatus.INIT_ERROR else status.value
         return cls(status, start, end, errors=tuple(FlowError(event, str(problem)) for problem in problems))
 
     def blank(self) -> FlowState:

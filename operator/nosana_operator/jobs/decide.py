@@ -63,7 +63,7 @@ from nosana_operator.jobs.ops import (
 )
 from nosana_operator.jobs.schedule import end_all, schedule, suspend, time_limits
 from nosana_operator.jobs.status import Say, all_over, kept, own_part, render
-from nosana_operator.jobs.view import JobView, Loaded, Loading, PodView, Unusable
+from nosana_operator.jobs.view import JobView, Loaded, Loading, PodView, Unusable, UnusableFlow
 
 TELL_FETCHING: Final = timedelta(seconds=2)
 """A definition is here sooner as a rule, and one write then tells all."""
@@ -182,13 +182,11 @@ def _given_up(view: JobView) -> JobView:
     ):
         return view
     message = f"given up after {GIVE_UP_DEFINITION.seconds} s: {loading.problem}"
-    reason = (
-        loading.reason
-        if loading.reason is not JobReason.FETCHING_DEFINITION
-        else JobReason.DEFINITION_UNREACHABLE
-    )
-    problem = Problem("$", message)
-    return altered(view, definition=Unusable(reason, message, (problem,), FlowStatus.INIT_ERROR))
+    asked = loading.reason in (JobReason.FETCHING_DEFINITION, JobReason.WAITING_FOR_POSTER)
+    reason = JobReason.DEFINITION_UNREACHABLE if asked else loading.reason
+    poster = loading.reason is JobReason.WAITING_FOR_POSTER
+    flow: UnusableFlow = FlowStatus.LOGISTICS_ERROR if poster else FlowStatus.INIT_ERROR
+    return altered(view, definition=Unusable(reason, message, (Problem("$", message),), flow))
 
 
 def _known(view: JobView) -> Ops:

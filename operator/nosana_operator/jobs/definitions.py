@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from nosana_operator.api import JobReason, KeyRef, NosanaJobSpec
+from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run
 from nosana_operator.definition import (
     Definition,
     DefinitionError,
@@ -29,6 +29,7 @@ from nosana_operator.definition import (
 )
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
+from nosana_operator.jobs.confidential import progress, stub_in, stub_of
 from nosana_operator.jobs.ports import Body, Definitions, JobSettings, Key, Kube
 from nosana_operator.jobs.view import DefinitionState, Loaded, Loading, Unusable
 from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_args, unsupported
@@ -48,6 +49,8 @@ class _Entry:
     """What is known for one job. Its spec may change, so what depends on it is worked out per generation."""
 
     task: asyncio.Task[None] | None = None
+    stub: Logistics | None = None
+    """Of a confidential job."""
     document: Definition | Unusable | Loading = field(default_factory=Loading)
     state: Loaded | Unusable | None = None
     generation: int = -1
@@ -77,17 +80,19 @@ class DefinitionLoader:
         """The job's definition as far as it is here; the first call starts the fetch."""
         meta = body["metadata"]
         entry = self._entries.setdefault(meta["uid"], _Entry())
-        if isinstance(entry.document, Definition) and entry.document.logistics and spec.run and not entry.stub:
-            entry.stub, entry.task = entry.document, None
-            entry.document = Loading()
+        if spec.run is not None:
+            self._confidential(entry, body, spec.run)
         if isinstance(entry.document, Loading):
-            source = spec.definition_from
             if spec.definition is not None:
                 entry.document = _parsed(lambda: parse(spec.definition))
-            elif spec.run is not None and (found := logistics(body, spec.run, entry.stub)) is not None:
-                entry.document, source = self._from_poster(body, found)
-            if entry.task is None and isinstance(entry.document, Loading) and source is not None:
-                self._begin(entry, (meta["namespace"], meta["name"]), source)
+            elif entry.stub is not None:
+                told = progress(body, entry.stub)
+                if not isinstance(told, DefinitionFrom):
+                    entry.document = told
+                elif entry.task is None:
+                    self._begin(entry, (meta["namespace"], meta["name"]), told)
+            elif entry.task is None:
+                self._begin(entry, (meta["namespace"], meta["name"]), spec.definition_from)
         if not isinstance(entry.document, Definition):
             if entry.task is not None and entry.task.done() and isinstance(entry.document, Loading):
                 # A fetch that died of a defect of ours: the work queue shows it and calls again.
@@ -158,12 +163,32 @@ class DefinitionLoader:
 
     # -- fetching ----------------------------------------------------------------------------------------
 
-    async def _fetch(self, entry: _Entry, key: Key, spec: NosanaJobSpec) -> None:
+    def _confidential(self, entry: _Entry, body: Body, run: Run) -> None:
+        """A market's job whose definition on IPFS is only a stub waits for what its poster gives."""
+        if entry.stub is None:
+            entry.stub = stub_in(body)
+        if isinstance(entry.document, Definition) and entry.document.logistics is not None:
+            found = stub_of(entry.document, run)
+            entry.task = None
+            if isinstance(found, Logistics):
+                entry.stub, entry.document = found, Loading()
+            else:
+                entry.document = found
+
+    def _begin(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
+        entry.task = asyncio.create_task(self._fetch(entry, key, source), name=f"definition of {key}")
+        entry.task.add_done_callback(lambda task: None if task.cancelled() else self._wake(key))
+
+    async def _fetch(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
         """Try until there is an answer; tell each failure."""
         wait = _FIRST_WAIT
         while True:
             async with self._turn:
-                entry.document = await self._attempt(key[0], spec)
+                document = await self._attempt(key[0], source)
+            if entry.stub is not None and isinstance(document, Definition):
+                # Where it came from and where its result goes is said by the stub.
+                document = document.model_copy(update={"logistics": None})
+            entry.document = document
             self._wake(key)
             if not isinstance(entry.document, Loading):
                 return
@@ -171,8 +196,9 @@ class DefinitionLoader:
             await self._sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _attempt(self, namespace: str, spec: NosanaJobSpec) -> Definition | Unusable | Loading:
-        source = spec.definition_from
+    async def _attempt(
+        self, namespace: str, source: DefinitionFrom | None
+    ) -> Definition | Unusable | Loading:
         if source is None:
             message = "the NosanaJob has no definition; set spec.definition or spec.definitionFrom"
             return Unusable(

@@ -18,7 +18,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.jobs.health import endpoint_state
 from nosana_operator.jobs.ops import OVER, OpReason, told
-from nosana_operator.jobs.view import JobView, Loaded
+from nosana_operator.jobs.view import JobView, Loaded, Loading
 
 OWN_CONDITIONS: Final = (
     JobCondition.ACCEPTED,
@@ -77,6 +77,11 @@ def render(
         "resultSecrets": list(result or view.status.result_secrets),
         "timing": _timing(view, ops, moments or {}),
     }
+    logistics = view.status.logistics
+    if isinstance(view.definition, Loading) and view.definition.logistics is not None:
+        logistics = view.definition.logistics
+    if logistics is not None:
+        status["logistics"] = logistics.model_dump(by_alias=True)
     return {name: value for name, value in status.items() if value not in ([], {})}
 
 

@@ -13,6 +13,7 @@ from nosana_operator.api import (
     Endpoint,
     JobCondition,
     JobReason,
+    Logistics,
     NosanaJobSpec,
     NosanaJobStatus,
     is_true,
@@ -31,6 +32,8 @@ class Loading:
 
     problem: str | None = None
     reason: JobReason = JobReason.FETCHING_DEFINITION
+    logistics: Logistics | None = None
+    """What is on IPFS is a stub: the market host asks the poster for the definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class Loaded:
     """The ports that have health checks, by op index; literals replaced."""
 
 
+UnusableFlow = Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR, FlowStatus.LOGISTICS_ERROR]
+
+
 @dataclass(frozen=True, slots=True)
 class Unusable:
     """The definition can never be run."""
@@ -52,9 +58,9 @@ class Unusable:
     reason: JobReason
     message: str
     problems: tuple[Problem, ...]
-    flow_status: Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR]
-    """VALIDATION_ERROR: it was read and breaks the language's rules; INIT_ERROR: it could not be had, or can
-    never run here (node-behaviour.md §11.2)."""
+    flow_status: UnusableFlow
+    """VALIDATION_ERROR: it was read and breaks the language's rules; LOGISTICS_ERROR: its poster did not give
+    it; INIT_ERROR: it could not be had otherwise, or can never run here (node-behaviour.md §11.2)."""
 
 
 EndpointState = Literal["Online", "Offline", "Unknown"]

@@ -60,6 +60,13 @@ class Memory:
     obstacle: Obstacle | None = None
     """Why it could not be paid when that was last looked at."""
     look_again_at: datetime | None = None
+    asked_at: datetime | None = None
+    """When the poster of a confidential job was last asked for something."""
+    posts: int = 0
+    """How often he was given the result."""
+    publish_at: datetime | None = None
+    """When the gateways are next asked for the result."""
+    publish_tries: int = 0
     blocked: int = 0
     """Looks in a row that found it so."""
 

@@ -60,6 +60,9 @@ class Wallet(Protocol):
     def address(self) -> str:
         """The public key."""
 
+    def authorization(self, message: str, moment: datetime) -> str:
+        """A header that proves to its reader that this key said `message` (node-behaviour.md §12.1)."""
+
 
 class Chain(Protocol):
     """One network's Solana.
@@ -161,6 +164,9 @@ class Networks(Protocol):
     def pinner(self, network: str) -> Pinner | None:
         """None: no such network."""
 
+    def posters(self, network: str) -> Posters | None:
+        """None: no such network."""
+
 
 class Pinner(Protocol):
     """Puts results on IPFS."""
@@ -176,6 +182,21 @@ class Pinner(Protocol):
 
     async def pin(self, data: bytes, *, name: str) -> None:
         """Pin these exact bytes under their own CID. Raises Unavailable or Refused."""
+
+    async def gives(self, cid: str) -> bool:
+        """Whether a gateway gives the bytes of that CID; True where there is no gateway to ask."""
+
+
+class Posters(Protocol):
+    """Asks endpoints that posters named. Both raise Refused for one that is never asked, NotFound when it
+    answers no, Unavailable when nobody knows whether it was reached.
+    """
+
+    async def get(self, url: str, *, authorization: str) -> bytes:
+        """What it gives. Refused also for more than a definition may have."""
+
+    async def post(self, url: str, body: bytes, *, authorization: str) -> None:
+        """Give it a JSON document."""
 
 
 class WalletReader(Protocol):

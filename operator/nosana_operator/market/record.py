@@ -14,6 +14,7 @@ from nosana_operator.api import (
     API_VERSION,
     JOB_KIND,
     Condition,
+    Delivery,
     JobCondition,
     NosanaJobStatus,
     RunStatus,
@@ -33,6 +34,7 @@ class JobRecord:
 
     conditions: tuple[Condition, ...] = ()
     run: RunStatus | None = None
+    delivery: Delivery | None = None
     settlement: Settlement | None = None
     result_cid: str | None = None
     matched: str | None = None
@@ -50,6 +52,7 @@ class JobRecord:
         return cls(
             conditions=own,
             run=status.run,
+            delivery=status.delivery,
             settlement=status.settlement,
             result_cid=status.result_cid,
             matched=timing.matched if timing else None,
@@ -87,6 +90,8 @@ class JobRecord:
         status: dict[str, Any] = {"conditions": [dict(c) for c in self.conditions]}
         if self.run is not None:
             status["run"] = _wire(self.run)
+        if self.delivery is not None:
+            status["delivery"] = _wire(self.delivery)
         if self.settlement is not None:
             status["settlement"] = _wire(self.settlement)
         if self.result_cid is not None:
@@ -107,5 +112,5 @@ class JobRecord:
         }
 
 
-def _wire(model: RunStatus | Settlement) -> dict[str, Any]:
+def _wire(model: RunStatus | Delivery | Settlement) -> dict[str, Any]:
     return model.model_dump(by_alias=True, exclude_none=True)

@@ -23,9 +23,15 @@ class KeptResult:
     """Cache of one run's result; losing it costs a request."""
 
     data: bytes | None = None
+    blank: bytes | None = None
+    """What is published of a confidential job's."""
     lost: str | None = None
     """Why the stored result cannot be had any more."""
     pinned: bool = False
+
+    def forget(self) -> None:
+        """Nothing more is to be done with it."""
+        self.data = self.blank = None
 
 
 def ended_at(body: Mapping[str, Any]) -> datetime:

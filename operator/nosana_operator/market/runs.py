@@ -23,6 +23,7 @@ from nosana_operator.api import (
     read,
 )
 from nosana_operator.errors import Conflict, Unavailable
+from nosana_operator.market.confidential import ask_for_definition
 from nosana_operator.market.facts import (
     GONE,
     UNKNOWN,
@@ -105,7 +106,10 @@ class _Way:
         if not is_true(self.here.record.conditions, JobCondition.RUN_VERIFIED):
             return await self._verify(chain, pinner, market)
         if not self.here.ended():
-            return await self._follow(chain, market)
+            pause = await self._follow(chain, market)
+            posters = self.here.edges.networks.posters(market.network)
+            again = await ask_for_definition(self.here, market, posters) if posters is not None else None
+            return pause if again is None else min(pause, again)
         return await self.settler.settle(chain, pinner, market)
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:

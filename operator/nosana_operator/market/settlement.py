@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from nosana_operator.api import (
-    ANNOTATION_ABANDON,
     JOB_KIND,
     JobCondition,
     JobReason,
-    NosanaJobStatus,
     NosanaMarketSpec,
     Settlement,
     Transaction,
     find,
     parse_timestamp,
-    read,
     timestamp,
 )
 from nosana_operator.errors import NosanaError, Refused, Unavailable
@@ -36,8 +33,9 @@ from nosana_operator.market.facts import (
 )
 from nosana_operator.market.one_run import OneRun
 from nosana_operator.market.ports import Chain, Pinner
+from nosana_operator.market.publishing import Publisher
 from nosana_operator.market.report import newest_epoch
-from nosana_operator.market.results import ended_at, pin, result_bytes
+from nosana_operator.market.results import ended_at
 from nosana_operator.market.settle import (
     Accounts,
     Kind,
@@ -63,10 +61,6 @@ FINALITY_POLL = 2.0
 """Seconds between looks once a transaction is confirmed: finality takes some 13 s."""
 SOON = 1.0
 SLOW_POLL = 15.0
-PIN_GRACE = timedelta(seconds=30)
-"""A pin outage delays the settlement at most so long; the pin then goes on afterwards."""
-LATER_PIN = 60.0
-"""Seconds that one attempt at such a later pin may take."""
 KEEP_SETTLED = timedelta(hours=24)
 """A settled job's object stays this long (DESIGN 5)."""
 _MAX_PAUSE = 300.0
@@ -81,16 +75,17 @@ class Settler:
 
     def __init__(self, here: OneRun) -> None:
         self.here = here
+        self.publisher = Publisher(here)
 
     async def settle(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
         """Take the settlement of a job that has ended a step on; the seconds until the next look."""
         unpaid = self._give_up_unpaid(market)
         digest: bytes | None = None
         if not unpaid:
-            cid = await self._announced(pinner)
+            cid = await self.publisher.announced(pinner, market)
             if cid is None:
                 return SOON
-            digest = self._digest(pinner, cid)
+            digest = self.publisher.digest(pinner, cid)
         settlement = self.here.record.settlement
         intent = settlement.transaction if settlement else None
         outcome = Outcome(Fate.PENDING)
@@ -137,47 +132,6 @@ class Settler:
         return (refused and market.on_bad_definition == "Quit") or (
             unplaced and market.on_no_capacity == "Quit"
         )
-
-    async def _announced(self, pinner: Pinner) -> str | None:
-        """The CID to go on chain, its content pinned or the grace for that over; None: not yet."""
-        if self.here.record.settlement is not None and self.here.record.result_cid is not None:
-            return self.here.record.result_cid
-        try:
-            data = await self._result()
-        except Refused as exc:
-            message = f"the result cannot be read: {exc}; give the operator `get` on Secrets"
-            self.here.say(JobCondition.SETTLED, False, JobReason.RESULT_LOST, message)
-            await self.here.write()
-            return None
-        cid = pinner.cid_of(data)
-        grace = (ended_at(self.here.body) + PIN_GRACE - self.here.now).total_seconds()
-        if not await self._pin(pinner, data, cid, max(grace, SOON)) and grace > 0:
-            return None
-        self.here.record = replace(self.here.record, result_cid=cid)
-        return cid
-
-    def _digest(self, pinner: Pinner, cid: str) -> bytes:
-        """Kept, because the looks while a transaction is under way are many and reading a CID is slow."""
-        if self.here.memory.digest is None or self.here.memory.digest[0] != cid:
-            self.here.memory.digest = (cid, pinner.digest_of(cid))
-        return self.here.memory.digest[1]
-
-    async def _result(self) -> bytes:
-        status = read(NosanaJobStatus, JOB_KIND, "status", self.here.body.get("status"))
-        started = datetime.fromtimestamp(self.here.run_time, UTC)
-        known = self.here.memory.result.lost
-        data = await result_bytes(
-            self.here.edges.kube, self.here.body, status, started, self.here.memory.result
-        )
-        if self.here.memory.result.lost != known:
-            self.here.event(
-                "Warning", JobReason.RESULT_LOST, f"published without it: {self.here.memory.result.lost}"
-            )
-        return data
-
-    async def _pin(self, pinner: Pinner, data: bytes, cid: str, seconds: float) -> bool:
-        name = f"{self.here.meta['namespace']}-{self.here.meta['name']}"
-        return await pin(pinner, data, cid, name=name, seconds=seconds, kept=self.here.memory.result)
 
     async def _sign(
         self, chain: Chain, market: NosanaMarketSpec, kind: Kind, situation: Situation, outcome: Outcome
@@ -227,7 +181,7 @@ class Settler:
             settlement=Settlement(
                 kind=kind,
                 result_cid=self.here.record.result_cid if kind != "quit" else None,
-                pinned=None if kind == "quit" else self._is_pinned(),
+                pinned=None if kind == "quit" else self.publisher.is_pinned(),
                 transaction=transaction,
                 failures=failures or None,
             ),
@@ -311,10 +265,6 @@ class Settler:
             return None
         return None
 
-    def _is_pinned(self) -> bool:
-        before = self.here.record.settlement
-        return self.here.memory.result.pinned or bool(before and before.pinned)
-
     async def _failed(self, kind: str, words: str) -> None:
         message = f"{kind} failed: {words}; tried again"
         self.here.say(JobCondition.SETTLED, False, JobReason.TRANSACTION_FAILED, message)
@@ -353,7 +303,11 @@ class Settler:
                     "refunded": paid.price * max(paid.timeout, 0) - earned,
                 }
             )
-        self.here.record = replace(self.here.record, settlement=settlement).settled_at(self.here.now)
+        self.here.record = replace(self.here.record, settlement=settlement)
+        if await self.publisher.is_published() and settlement is not None:
+            settlement = settlement.model_copy(update={"published": True})
+            self.here.record = replace(self.here.record, settlement=settlement)
+        self.here.record = self.here.record.settled_at(self.here.now)
         self.here.say(JobCondition.SETTLED, True, settled.reason, settled.message)
         await self.here.write()
         if paid is not None and settlement is not None:
@@ -373,10 +327,10 @@ class Settler:
         """Pin what is not pinned yet, then let the object go: when it is deleted, or after a day."""
         settled_at = parse_timestamp(self.here.record.settled) if self.here.record.settled else self.here.now
         remaining = (settled_at + KEEP_SETTLED - self.here.now).total_seconds()
-        if remaining > 0 and not await self._pinned_since():
-            # The result goes with the object, and its CID stands on chain.
-            return SLOW_POLL
-        self.here.memory.result.data = None
+        again = await self.publisher.go_on() if remaining > 0 else None
+        if again is not None:
+            return min(again, remaining)
+        self.here.memory.result.forget()
         if self.here.deleting():
             if await self._still_shown():
                 return SOON
@@ -388,24 +342,6 @@ class Settler:
             JOB_KIND, self.here.meta["namespace"], self.here.meta["name"], uid=self.here.meta["uid"]
         )
         return None
-
-    async def _pinned_since(self) -> bool:
-        """Pin what could not be pinned before the settlement; True when nothing is left to pin."""
-        settlement, cid = self.here.record.settlement, self.here.record.result_cid
-        if settlement is None or settlement.pinned is not False or cid is None:
-            return True
-        abandoned = (self.here.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.here.run.run
-        market = self.here.market()
-        pinner = self.here.edges.networks.pinner(market.network) if market else None
-        if pinner is None or abandoned:
-            return abandoned
-        if not await self._pin(pinner, await self._result(), cid, LATER_PIN):
-            return self.here.memory.result.lost is not None
-        self.here.record = replace(
-            self.here.record, settlement=settlement.model_copy(update={"pinned": True})
-        )
-        await self.here.write()
-        return True
 
     async def _still_shown(self) -> bool:
         """Whether the watcher shows the closed run yet: without its NosanaJob it would be taken for new."""

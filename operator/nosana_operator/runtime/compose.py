@@ -15,7 +15,7 @@ from nosana_operator.runtime.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.settings import Settings
-from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage, Walls
+from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage, Walls, node_ranges
 
 
 class WallClock:
@@ -35,6 +35,7 @@ def build_loops(edges: Edges) -> Loops:
         observer=edges.metrics.rpc_request,
         on_change=lambda network, kind, address: edges.chain_changed(kind, address),
         on_transaction=edges.metrics.transaction,
+        own_ranges=lambda: (*settings.isolation.blocked, *node_ranges(edges.cache.list("Node"))),
     )
     for name in settings.networks:
         edges.metrics.begin_network(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from nosana_operator.api.result import MAX_RAW
 from nosana_operator.chain import (
     AccessKeyMissing,
     AccountMalformed,
@@ -35,10 +36,12 @@ from nosana_operator.chain import (
 )
 from nosana_operator.chain import Outcome as ChainOutcome
 from nosana_operator.content import (
+    FetchTimeouts,
     IpfsGateways,
     KuboPinner,
     PinataPinner,
     PinUnavailable,
+    PosterClient,
     cid_from_digest,
     cid_of,
     digest_of,
@@ -244,10 +247,14 @@ class SolanaNetwork:
 
 
 class ResultPinner:
-    """`market.ports.Pinner` over the network's pin services: the first that takes the bytes is enough."""
+    """`market.ports.Pinner` over the network's pin services: the first that takes the bytes is enough.
 
-    def __init__(self, services: Collection[ContentPinner]) -> None:
+    `gateways`: asked whether they give what was pinned; None where there are none.
+    """
+
+    def __init__(self, services: Collection[ContentPinner], gateways: IpfsGateways | None) -> None:
         self._services = tuple(services)
+        self._gateways = gateways
 
     def cid_of(self, data: bytes) -> str:
         """See `Pinner.cid_of`."""
@@ -275,11 +282,23 @@ class ResultPinner:
             return
         raise problem
 
+    async def gives(self, cid: str) -> bool:
+        """See `Pinner.gives`. What a gateway gives is verified against the CID."""
+        if self._gateways is None:
+            return True
+        try:
+            await self._gateways.fetch(cid)
+        except NosanaError as error:
+            log.info("not given by the gateways yet: %s", error, extra={"cid": cid})
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     solana: SolanaNetwork
     pinner: ResultPinner
+    posters: PosterClient
 
 
 class ConfiguredNetworks:
@@ -293,14 +312,17 @@ class ConfiguredNetworks:
         observer: Callable[[str, str, float], None],
         on_change: OnChange,
         on_transaction: OnTransaction = lambda network, kind, outcome, fee: None,
+        own_ranges: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        """`own_ranges`: addresses that no poster's endpoint may have, the cluster's own."""
         self._entries = {
             name: _Entry(
                 SolanaNetwork(
                     _client(network, http, observer, partial(on_transaction, name)),
                     account_rent=network.account_rent,
                 ),
-                ResultPinner(_pinners(name, network.ipfs, http)),
+                ResultPinner(_pinners(name, network.ipfs, http), _result_gateways(network.ipfs, http)),
+                PosterClient(own_ranges, allow_insecure=network.allow_insecure_logistics),
             )
             for name, network in settings.items()
         }
@@ -330,6 +352,18 @@ class ConfiguredNetworks:
         """See `Networks.pinner`."""
         entry = self._entries.get(network)
         return entry.pinner if entry else None
+
+    def posters(self, network: str) -> PosterClient | None:
+        """See `Networks.posters`."""
+        entry = self._entries.get(network)
+        return entry.posters if entry else None
+
+
+def _result_gateways(ipfs: IpfsSettings, http: aiohttp.ClientSession) -> IpfsGateways | None:
+    """Where results are looked for once they are pinned."""
+    if not ipfs.gateways:
+        return None
+    return IpfsGateways(ipfs.gateways, http, FetchTimeouts(request=30.0, gateway=60.0), size_limit=MAX_RAW)
 
 
 def definition_gateways(settings: Mapping[str, NetworkSettings], http: aiohttp.ClientSession) -> IpfsGateways:

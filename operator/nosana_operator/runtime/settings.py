@@ -167,6 +167,8 @@ class NetworkSettings:
     requests_per_second: int = 0
     """What each RPC endpoint allows; 0: no limit is known."""
     fees: FeeSettings = FeeSettings()
+    allow_insecure_logistics: bool = False
+    """For sandboxes: posters of confidential jobs may also be asked by http and at addresses that are not public."""
     account_rent: int = 500_000
     """NOS base units that the rent of a token account (0.00204 SOL) is worth: a poster who has closed his NOS
     account gets it again, at our cost, only with a run that pays at least so much."""

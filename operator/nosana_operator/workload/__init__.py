@@ -16,7 +16,7 @@ from nosana_operator.workload.network import (
 from nosana_operator.workload.objects import literal_context, objects, op_objects, run_args
 from nosana_operator.workload.pod import CONTAINER, GRACE_SECONDS, build_pod
 from nosana_operator.workload.resources import FETCHER
-from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported
+from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported, unsupported_logistics
 from nosana_operator.workload.walls import DEFAULT_BLOCKED, Walls, namespace_walls, node_ranges
 
 __all__ = [
@@ -50,4 +50,5 @@ __all__ = [
     "run_args",
     "service_name",
     "unsupported",
+    "unsupported_logistics",
 ]
