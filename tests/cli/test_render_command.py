@@ -133,3 +133,15 @@ def test_a_file_that_is_not_there() -> None:
 )
 def test_names_of_files_as_names_of_jobs(path: str, name: str) -> None:
     assert job_name(path) == name
+
+
+def test_an_op_that_takes_results_is_shown_once_the_status_has_them() -> None:
+    asking = DEFINITION["ops"][0] | {"id": "b", "args": {"image": "i", "cmd": ["%%ops.x.results.k%%"]}}
+    first = DEFINITION["ops"][0] | {"id": "x", "results": {"k": "v"}}
+    body = job(definition=DEFINITION | {"ops": [first, asking]})
+    answer = run("-", stdin=json.dumps(body))
+    assert [each["metadata"]["name"] for each in rendered(answer) if each["kind"] == "Pod"] == ["mine-0"]
+    assert answer.output.endswith('# ops[1] "b" waits for "%%ops.x.results.k%%"\n')
+    shown = {"id": "x", "index": 0, "stage": "x", "state": "Succeeded", "results": {"k": '["v"]'}}
+    answer = run("-", stdin=json.dumps(body | {"status": {"ops": [shown]}}))
+    assert rendered(answer)[-1]["spec"]["containers"][0]["args"] == ["v"]

@@ -91,10 +91,14 @@ def test_text(given_args: dict[str, Any], expected: Any) -> None:
         ("%%ops.p.results.ports%%", [80, 81]),
         ("%%ops.p.results.no%%", []),
         ([1, "%%ops.p.results.ports%%"], [1, 80, 81]),
+        ({"__spread__": "%%ops.p.results.ports%%"}, [80, 81]),
+        ({"__spread__": "%%ops.p.results.json%%"}, [80, 81]),
+        ([{"__spread__": "%%ops.p.results.json%%"}, 1], [80, 81, 1]),
     ],
 )
 def test_captured_ports_are_numbers(expose: Any, expected: Any) -> None:
-    context = Context("J", "H", "P", "F", ops={"p": OpFacts("h", results={"ports": ["80", "81"], "no": []})})
+    results: dict[str, Any] = {"ports": ["80", "81"], "no": [], "json": ["[80, 81]"]}
+    context = Context("J", "H", "P", "F", ops={"p": OpFacts("h", results=results)})
 
     assert _run(context, expose=expose).expose == expected
 

@@ -12,9 +12,9 @@ from nosana_operator.cli.documents import read_job
 from nosana_operator.cli.render import render_job
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parent.parent / "examples"
+EXAMPLES = HERE.parents[1] / "examples"
 GOLDEN = HERE / "golden"
-CASES = sorted((HERE / "cases").glob("*.yaml"))
+CASES = sorted((HERE.parent / "data" / "definitions").glob("*.yaml"))
 SHOWN = [
     EXAMPLES / name
     for name in (
@@ -42,7 +42,7 @@ def test_objects_are_as_recorded(source: Path, request: pytest.FixtureRequest) -
     )
 
 
-@pytest.mark.parametrize("version", ["1.31", "1.35", "1.37"])
+@pytest.mark.parametrize("version", [f"1.{minor}" for minor in range(31, 38)])
 @pytest.mark.parametrize("source", CASES + SHOWN, ids=lambda path: path.stem)
 def test_recorded_objects_are_valid_kubernetes(source: Path, version: str) -> None:
     bodies = list(yaml.safe_load_all(golden_of(source).read_text(encoding="utf-8")))

@@ -10,9 +10,19 @@ from typing import Any, Final
 
 import click
 
-from nosana_operator.api import API_VERSION, GROUP, JOB_KIND, MAX_JOB_NAME, NosanaJobSpec, read
+from nosana_operator.api import (
+    API_VERSION,
+    GROUP,
+    JOB_KIND,
+    MAX_JOB_NAME,
+    NosanaJobSpec,
+    NosanaJobStatus,
+    read,
+)
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
+from nosana_operator.definition.literals import ResultValue
 from nosana_operator.errors import NosanaError
+from nosana_operator.jobs.captures import known
 from nosana_operator.workload import Fetching, JobContext, gpu_demand, unsupported
 
 STDIN: Final = "-"
@@ -95,6 +105,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
         cluster=UNNAMED_CLUSTER,
         fetching=Fetching(UNNAMED_FETCH_IMAGE),
         trusted_runtime_class=UNNAMED_TRUSTED_CLASS,
+        results=_shown(job.body),
     )
     plan(ctx.definition)
     problems = unsupported(ctx)
@@ -104,6 +115,13 @@ def checked_context(job: JobDocument) -> JobContext | None:
     if demand is not None and demand.exceeds:
         raise DocumentError(demand.message)
     return ctx
+
+
+def _shown(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, ResultValue]]:
+    """What a NosanaJob that has run so far tells of its ops' `results`."""
+    status = read(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
+    ids = {op.index: op.id for op in status.ops}
+    return {ids[index]: values for index, values in known(status.ops, {}).items()}
 
 
 def job_name(path: str) -> str:

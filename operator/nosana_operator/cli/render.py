@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 import yaml
 
@@ -12,8 +15,11 @@ from nosana_operator.cli.documents import (
     problems_of,
     read_job,
 )
+from nosana_operator.definition import Operation
+from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
-from nosana_operator.workload import objects
+from nosana_operator.workload import JobContext, op_objects
+from nosana_operator.workload.literals import literals
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -34,7 +40,8 @@ def render(file: str, name: str | None, namespace: str | None) -> None:
 
     FILE holds a NosanaJob or a Nosana job definition, JSON or YAML; `-` is standard input. What only the
     cluster knows (the job's uid, its own name) is filled with zeros and words; everything else is what the
-    operator would create.
+    operator would create. An op that takes the results of others is a comment until the NosanaJob's status
+    has them.
     """
     try:
         text = render_job(read_job(file, name=name, namespace=namespace))
@@ -55,6 +62,34 @@ def render_job(job: JobDocument) -> str:
         raise DocumentError(
             "spec.definitionFrom points to a definition that is not at hand; render the definition's own file"
         )
-    return yaml.dump_all(
-        objects(ctx), Dumper=_PlainDumper, sort_keys=False, width=110, explicit_start=True, allow_unicode=True
+    made: set[tuple[str, str]] = set()
+    text = ""
+    for index, op in enumerate(ctx.definition.ops):
+        if open_ := sorted(_open(ctx, op)):
+            text += f"# ops[{index}] {quoted(op.id)} waits for {', '.join(map(quoted, open_))}\n"
+            continue
+        for body in op_objects(ctx, index):
+            named = body["kind"], body["metadata"]["name"]
+            text += "" if named in made else _dumped(body)
+            made.add(named)
+    return text
+
+
+def _open(ctx: JobContext, op: Operation) -> set[str]:
+    """The literals of an op that have a value only once other ops have run."""
+    ids = {each.id for each in ctx.definition.ops}
+    asked = [found for _, found in literals(op) if found.scope == "ops" and found.variable is None]
+    return {
+        found.text
+        for found in asked
+        if found.name in ids
+        if found.path == "container_ip"
+        or (found.path.startswith("results.") and found.path[8:] not in ctx.results.get(found.name, {}))
+    }
+
+
+def _dumped(body: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(
+        body, Dumper=_PlainDumper, sort_keys=False, width=110, explicit_start=True, allow_unicode=True
     )
+    return text

@@ -84,8 +84,9 @@ class _Fill:
         return filled
 
     def _expose(self, value: Any) -> Any:
-        """Captured ports are text, but a port is a number; one literal may give several."""
-        items = self._value([value] if isinstance(value, str) else value)
+        """Captured ports are text, but a port is a number; one literal or marker may give several."""
+        alone = isinstance(value, str) or markers.is_splice(value)
+        items = self._value([value] if alone else value)
         if not isinstance(items, list):
             return items
         ports = [int(item) if isinstance(item, str) and _is_port_text(item) else item for item in items]
