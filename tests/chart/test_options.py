@@ -47,7 +47,7 @@ SETTINGS = {
     "networks": {
         "mainnet": {
             "rpc": ["https://rpc.example.com"],
-            "fees": {"cap": 100000},
+            "fees": {"cap": 100_000, "maximum": 15_000_000},
             "ipfs": {"pin": [{"type": "pinata", "url": "https://pin.example.com", "tokenFile": "/etc/x"}]},
         },
         "localnet": {"rpc": ["http://rpc"], "program": "1" * 32, "nosMint": "1" * 32},
@@ -197,6 +197,8 @@ def test_the_operator_takes_the_settings(rendered: Any, name: str) -> None:
     if name == "settings":
         assert (settings.cluster_name, settings.metrics.port) == ("lab", 9090)
         assert settings.networks["mainnet"].program.startswith("nosJ")
+        # Helm's numbers are floating ones; 1.5e+07 would be refused.
+        assert settings.networks["mainnet"].fees.maximum == 15_000_000
 
 
 @pytest.mark.parametrize(

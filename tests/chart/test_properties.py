@@ -269,7 +269,7 @@ def test_helm_test_runs_the_doctor(rendered: Any) -> None:
 
 def test_kinds_that_are_not_served_are_left_out_unless_wanted(rendered: Any) -> None:
     asked = {"metrics": MONITORS | {"renderMode": "skipIfMissing"}}
-    wanted = {"ServiceMonitor", "PodMonitor"}
+    wanted = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
     assert not wanted & {b["kind"] for b in rendered(asked)}
     assert wanted <= {b["kind"] for b in rendered(asked, "--api-versions=monitoring.coreos.com/v1")}
     assert wanted <= {b["kind"] for b in rendered({"metrics": MONITORS})}

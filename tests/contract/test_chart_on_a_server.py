@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND
+from nosana_operator.runtime.settings import parse_settings
 from nosana_sandbox.chart import CHART, MANIFESTS
 from nosana_sandbox.cluster.apiserver import BareApiServer
 from nosana_sandbox.cluster.build import ensure_helm
@@ -250,10 +251,17 @@ def test_a_first_release_says_that_its_markets_are_still_to_be_made(
 ) -> None:
     with BareApiServer(tmp_path / "server", kubernetes_programs) as fresh:
         helm, kubectl = Helm(fresh.kubeconfig), Kubectl(kubernetes_programs / "kubectl", fresh.kubeconfig)
-        values = {"markets": [MARKET]}
+        network = {"rpc": ["https://rpc.example.com"], "fees": {"maximum": 15_000_000}}
+        values = {"markets": [MARKET], "settings": {"networks": {"mainnet": network}}}
         said = helm("install", "nosana-operator", str(CHART), "--create-namespace", values=values)
         assert "Not done yet: 1 of `markets`" in said
         kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         said = helm("upgrade", "nosana-operator", str(CHART), values=values)
         assert "Not done yet" not in said
         assert kubectl.get("nosanamarket", "lab", "--namespace=nosana-system")["spec"]["network"] == "mainnet"
+        # Values that Helm kept have lost the difference between whole numbers and others.
+        helm("upgrade", "nosana-operator", str(CHART), "--reuse-values", values={"replicas": 2})
+        kept = kubectl.get("configmap", "nosana-operator", "--namespace=nosana-system")["data"][
+            "settings.yaml"
+        ]
+        assert parse_settings(kept).networks["mainnet"].fees.maximum == 15_000_000

@@ -43,8 +43,8 @@ taken out of the list stays, as it holds money; `kubectl delete` makes it leave 
 old one hands over, and the new one goes on with what stands in the cluster and on chain.
 
 ## Uninstall
-`helm uninstall` first leaves all queues (`leave`), and fails when that cannot be done; `--no-hooks` goes on all
-the same. Then the operator goes. What stays:
+`helm uninstall` first leaves all queues (`leave`), and fails when that cannot be done: `kubectl logs` of the Job
+`nosana-operator-leave` says why, and `--no-hooks` goes on all the same. Then the operator goes. What stays:
 
 - the CRDs (`crds.keep`), all NosanaJobs and all NosanaMarkets, those of `markets` too;
 - the job namespaces;
