@@ -256,6 +256,8 @@ def test_a_first_release_says_that_its_markets_are_still_to_be_made(
         said = helm("install", "nosana-operator", str(CHART), "--create-namespace", values=values)
         assert "Not done yet: 1 of `markets`" in said
         kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        shown = said.split("<<END\n")[1].split("END\n")[0]
+        kubectl.run("create", "--validate=strict", "-f", "-", stdin=shown)
         said = helm("upgrade", "nosana-operator", str(CHART), values=values)
         assert "Not done yet" not in said
         assert kubectl.get("nosanamarket", "lab", "--namespace=nosana-system")["spec"]["network"] == "mainnet"

@@ -2,6 +2,7 @@
 {{- define "nosana-operator.notes" -}}
 {{- $name := include "nosana-operator.fullname" . }}
 {{- $namespace := include "nosana-operator.namespace" . }}
+{{- $place := first (without .Values.watchNamespaces $namespace) | default "default" }}
 {{- $networks := keys (.Values.settings.networks | default dict) | sortAlpha }}
 The operator is {{ $name }} in namespace {{ $namespace }}; it serves {{ if .Values.watchNamespaces }}namespaces {{ join ", " .Values.watchNamespaces }}{{ else }}all namespaces{{ end }}.
 
@@ -11,15 +12,15 @@ Look whether all is well, and what to do where it is not:
 
 Run a private job, on no chain:
 
-  kubectl apply -f - <<END
-  apiVersion: nosana.io/v1alpha1
-  kind: NosanaJob
-  metadata: {name: hello, namespace: {{ first .Values.watchNamespaces | default "default" }}}
-  spec:
-    definition:
-      {version: "0.1", type: container, ops: [{type: container/run, id: hello, args: {image: ubuntu, cmd: [echo, hello]}}]}
-  END
-  kubectl wait nosanajob/hello --namespace {{ first .Values.watchNamespaces | default "default" }} --for=condition=Complete
+kubectl apply -f - <<END
+apiVersion: nosana.io/v1alpha1
+kind: NosanaJob
+metadata: {name: hello, namespace: {{ $place }}}
+spec:
+  definition:
+    {version: "0.1", type: container, ops: [{type: container/run, id: hello, args: {image: ubuntu, cmd: [echo, hello]}}]}
+END
+kubectl wait nosanajob/hello --namespace {{ $place }} --for=condition=Complete
 
 {{- if and .Values.markets (include "nosana-operator.makesMarkets" . | not) }}
 
@@ -36,11 +37,9 @@ The markets, and what their wallets lack:
 {{- else }}
 
 Offer GPUs in a market:
-{{- if not (or $networks .Values.settingsSecret.name) }}
-
+{{ if not (or $networks .Values.settingsSecret.name) }}
   - name its network in `settings.networks`: an RPC endpoint, IPFS gateways, and where results are pinned
 {{- end }}
-
   - put the key that stands in it, as Solana tools write it, into a Secret:
       kubectl create secret generic host-key --namespace {{ $namespace }} --from-file=id.json=KEYPAIR_FILE
   - add to the values, and upgrade:
