@@ -141,7 +141,10 @@ def corpus() -> list[Path]:
 @pytest.mark.skipif(
     not corpus(), reason="no corpus: set NOSANA_CORPUS to a folder with templates/ and examples/"
 )
-@pytest.mark.parametrize("version", ["1.31", "1.35", "1.37"])
+@pytest.mark.parametrize(
+    "version",
+    ["1.31", "1.35", "1.37", *(pytest.param(f"1.{n}", marks=pytest.mark.soak) for n in (32, 33, 34, 36))],
+)
 def test_the_corpus_is_refused_or_built(version: str) -> None:
     built = 0
     for path in corpus():
