@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import yaml
 
 from chart.test_options import MARKET, MONITORS, OPTIONS
+from nosana_sandbox.chart import CHART
 
 Body = dict[str, Any]
 READ = {"get", "list", "watch"}
@@ -273,6 +276,14 @@ def test_kinds_that_are_not_served_are_left_out_unless_wanted(rendered: Any) -> 
     assert not wanted & {b["kind"] for b in rendered(asked)}
     assert wanted <= {b["kind"] for b in rendered(asked, "--api-versions=monitoring.coreos.com/v1")}
     assert wanted <= {b["kind"] for b in rendered({"metrics": MONITORS})}
+
+
+def test_alerts_and_dashboard_are_the_files(rendered: Any) -> None:
+    bodies = rendered({"metrics": MONITORS})
+    files = CHART / "files"
+    assert one(bodies, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text())
+    (text,) = one(bodies, "ConfigMap", "-dashboard")["data"].values()
+    assert json.loads(text) == json.loads((files / "dashboard.json").read_text())
 
 
 def notes(rendered: Any, values: dict[str, Any]) -> str:
