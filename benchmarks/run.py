@@ -22,7 +22,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
-NO_BENCHMARKS = ("run", "skip")
+NO_BENCHMARKS = ("run", "skip", "spans")
 
 
 def benchmarks() -> dict[str, ModuleType]:
