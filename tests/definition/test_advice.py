@@ -53,11 +53,12 @@ LISTEN = {"type": "api-listen", "args": {}}
          "ops[0].execution.stop_if_dependent_stops", "no effect without depends_on"),
         (_whole(_op(image="")), "ops[0].args.image", "will fail"),
         (_whole(_op(cmd=["echo hi"])), "ops[0].args.cmd", "name of one program"),
-        (_whole(_op(trusted_execution_env=True)), "ops[0].args.trusted_execution_env", "no effect here"),
+        (_whole(_op(trusted_execution_env=True)), "ops[0].args.trusted_execution_env", "refuse the job"),
         (_whole(_op(expose=_checked(restart_on_failure=True))),
          "ops[0].args.expose[0].health_checks[0].restart_on_failure", "published validator refuses"),
         (_whole(_op(expose=_checked(max_restarts=2))),
          "ops[0].args.expose[0].health_checks[0].max_restarts", "published validator refuses"),
+        (_whole(_op("db"), _op("b", env={"U": "redis://db:6379/0"})), "ops[1].args.env.U", "no host name"),
         (_whole(_op(expose={"port": 80})), "ops[0].args.expose", "a single object"),
         (_whole(_op(expose=[80, 70000])), "ops[0].args.expose[1]", "70000 is no TCP port"),
         (_whole(_op(expose=80.5)), "ops[0].args.expose", "80.5 is no TCP port"),
@@ -116,6 +117,7 @@ def test_warning(definition: dict[str, Any], path: str, words: str) -> None:
             _op("v", type_="container/create-volume", name="v"), _op(volumes=[{"name": "v", "dest": "/d"}])
         ),
         _whole(_op(), _op("b", execution={"depends_on": ["a"]})),
+        _whole(_op("db", aliases="DB"), _op("b", cmd="curl http://b:1 http://db http://dbx %%ops.db.host%%")),
         _whole(
             _op("s", execution={"group": "g", "depends_on": ["c"], "stop_if_dependent_stops": True}),
             _op("c", execution={"group": "g"}, cmd="curl %%ops.s.host%% %%ops.s.container_ip%%"),

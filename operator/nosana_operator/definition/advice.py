@@ -32,6 +32,7 @@ Place = tuple[str | int, ...]
 _GLOBALS = frozenset({"job", "host", "project", "frps_address", "version"})
 _NEWER_NODES = "only newer nodes know it"
 # What looks as if a literal was meant: the delimiters around a known scope, in one piece.
+_HOST = re.compile(r"://([^/:?#\s\"'@]+)")
 _MEANT = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
 
 
@@ -123,7 +124,7 @@ def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> 
     if args.trusted_execution_env is not None:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
-            "it has no effect here, and Nosana's published validator refuses the definition",
+            "hosts that have no such environment refuse the job, and Nosana's published validator the definition",
             _NEWER_NODES,
         )
     for position, resource in enumerate(args.resources or ()):
@@ -204,6 +205,7 @@ class _Known:
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._ops = {op.id: op for op in definition.ops}
+        self._callable = frozenset(chain.from_iterable(_aliases(op) for op in definition.ops))
         self._variables = (definition.global_.variables if definition.global_ else None) or {}
         self._stage: dict[str, int] = {}
         for op in definition.ops:
@@ -213,6 +215,13 @@ class _Known:
         """Literals in the op's arguments that will have no value when the op starts."""
         dumped = op.args.model_dump(by_alias=True, exclude_unset=True)
         for where, text in _texts(dumped):
+            for host in _HOST.findall(text) if "://" in text else ():
+                if host in self._ops and host != op.id and host.lower() not in self._callable:
+                    yield Problem(
+                        json_path((*place, *where)),
+                        f"the id of op {quoted(host)} is no host name",
+                        f"write %%ops.{host}.host%%, or give that op an alias",
+                    )
             if "%%" not in text:
                 continue
             for reference in references(text):
@@ -275,6 +284,12 @@ class _Known:
             f"{quoted(reference.path)} is nothing of an op",
             "there are: host, endpoint.PORT, deployment_endpoint, container_ip, results.NAME",
         )
+
+
+def _aliases(op: Operation) -> Iterator[str]:
+    """The names of an op's own choice, in lower case."""
+    given = (op.args.aliases if isinstance(op.args, RunArgs) else None) or ()
+    yield from (word.strip().lower() for word in (given.split(",") if isinstance(given, str) else given))
 
 
 def _order(definition: Definition) -> Iterator[Problem]:
