@@ -50,10 +50,12 @@ old one hands over, and the new one goes on with what stands in the cluster and 
 - the job namespaces;
 - the pods of jobs that run. They run on, but nobody ends them at their time, and nobody is paid.
 
-Install it again and it goes on with all of them. To remove everything, do it while the operator is there: delete
-the NosanaMarkets and NosanaJobs, wait until they are gone (runs are settled first), uninstall, then delete the job
-namespaces and the CRDs. NosanaJobs, NosanaMarkets and pods of jobs have finalizers that only an operator takes
-away; a CRD that is deleted without one waits for ever.
+Install it again and it goes on with all of them; it stands in the queues again when the time for which it was told
+to leave is over, some minutes later.
+
+To remove everything, begin while the operator is there: delete the NosanaMarkets and NosanaJobs, wait until they are
+gone (runs are settled first), uninstall, then delete the job namespaces and the CRDs. NosanaJobs, NosanaMarkets and
+pods of jobs have finalizers that only an operator takes away; a CRD that is deleted without one waits for ever.
 
 ## Values
 """
