@@ -102,18 +102,23 @@ class HostSetup:
 
 
 class SandboxHost(HostSetup):
-    """The operator of one sandbox that is up, as a process beside the cluster."""
+    """The operator of one sandbox that is up, as a process beside the cluster.
 
-    def __init__(self, sandbox: Sandbox, running: Running) -> None:
+    Several, of different `replica`, are as the replicas of a Deployment: one works, the others stand by.
+    """
+
+    def __init__(self, sandbox: Sandbox, running: Running, *, replica: int = 0) -> None:
         """Raises ClusterError when the sandbox's cluster is not one of this machine's own."""
         super().__init__(running)
         self._cluster: LocalCluster = sandbox.local_cluster()
-        self._settings = self._cluster.layout.folder / "operator.yaml"
+        self._program = f"{_PROGRAM}-{replica}" if replica else _PROGRAM
+        self._port = METRICS_PORT + 100 * replica
+        self._settings = self._cluster.layout.folder / f"{self._program}.yaml"
 
     @property
     def log(self) -> Path:
         """What the operator says."""
-        return self._cluster.layout.logs / f"{_PROGRAM}.log"
+        return self._cluster.layout.logs / f"{self._program}.log"
 
     def install(self, **settings: Any) -> None:
         """CRDs, the wallet's Secret and the settings file; safe to repeat. `settings` overrides parts of it."""
@@ -126,7 +131,7 @@ class SandboxHost(HostSetup):
             *(c["metadata"]["name"] for c in crds()),
         )
         self.kubectl.apply([self.wallet_secret()])
-        own = {"metrics": {"address": "127.0.0.1", "port": METRICS_PORT}}
+        own = {"metrics": {"address": "127.0.0.1", "port": self._port}}
         chosen = self.settings(self._running.world.inside) | own | settings
         self._settings.write_text(yaml.safe_dump(chosen, sort_keys=False))
 
@@ -152,8 +157,14 @@ class SandboxHost(HostSetup):
         """Start the operator and wait until it is ready. Raises StartError with its last words."""
         command = [sys.executable, "-m", "nosana_operator", "run", "--settings", str(self._settings)]
         # Under one name: started again, it need not wait for the Lease that a killed one left.
-        command += ["--kubeconfig", str(self._cluster.inside_kubeconfig), "--identity", "sandbox-host"]
-        self._cluster.spawn(_PROGRAM, command, {"PYTHONUNBUFFERED": "1", "HOME": os.environ.get("HOME", "/")})
+        command += [
+            "--kubeconfig",
+            str(self._cluster.inside_kubeconfig),
+            "--identity",
+            f"sandbox-{self._program}",
+        ]
+        environment = {"PYTHONUNBUFFERED": "1", "HOME": os.environ.get("HOME", "/")}
+        self._cluster.spawn(self._program, command, environment)
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:
             if self.pid() is None:
@@ -165,11 +176,11 @@ class SandboxHost(HostSetup):
 
     def pid(self) -> int | None:
         """Its process number while it runs."""
-        return self._cluster.pid(_PROGRAM)
+        return self._cluster.pid(self._program)
 
     def stop(self) -> None:
         """SIGTERM, as an upgrade does; chain and pods stay as they are."""
-        self._cluster.stop(_PROGRAM)
+        self._cluster.stop(self._program)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -187,16 +198,23 @@ class SandboxHost(HostSetup):
         except OSError:
             return False
 
+    def leads(self) -> bool:
+        """Whether it is the one that works."""
+        try:
+            return "nosana_operator_leader 1.0" in self.metrics()
+        except OSError:
+            return False
+
     def metrics(self) -> str:
         """What Prometheus would scrape."""
         return self._get("/metrics")[1]
 
     def _get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         connection.sock = socket_in_namespace(self._cluster.namespace)
         try:
             connection.sock.settimeout(5)
-            connection.sock.connect(("127.0.0.1", METRICS_PORT))
+            connection.sock.connect(("127.0.0.1", self._port))
             connection.request("GET", path)
             response = connection.getresponse()
             return response.status, response.read().decode()
