@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 from solders.keypair import Keypair
@@ -29,6 +30,16 @@ RAW = bytes(KEYPAIR)
 )
 def test_both_forms_are_read(secret: bytes) -> None:
     assert Wallet.parse(secret).address == str(KEYPAIR.pubkey())
+
+
+def test_a_request_is_signed_as_nosanas_clients_do_it() -> None:
+    """The vector of node-behaviour.md §12.1."""
+    job = "3EwUexRdXedDk2EL72py5FQd9fG2aVR9trD3EqEbGCDu"
+    wallet = Wallet(Keypair.from_seed(b"\x01" * 32))
+    assert wallet.address == "AKnL4NNf3DGWZJS6cPknBuEGnVsV4A4m5tgebLHaRSZ9"
+    signature = "2BwFQ4EcMzqbCgqz3SRJDGbhtDVfHmJgyUcBELcGK9UR5ZfMVWNmwRYSyhvcQqmFtYnicxD9haFQVdjxBEvMVLBK"
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+    assert wallet.authorization(job, moment) == f"{job}:{signature}:1767323045678"
 
 
 BROKEN = {

@@ -4,42 +4,16 @@ requests that a job may cost (at most 14 over its life, both controllers togethe
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 from collections import Counter
 
-from fakes.jobs import Lab, definition, op
+from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import MarketLab
+from fakes.rooms import BothRooms
 from nosana_operator.api import parse_timestamp
-from nosana_operator.content import cid_from_digest
 
 HELLO = json.dumps(definition(op("hello", cmd="echo hi"))).encode()
-
-
-class BothRooms:
-    """Both controllers, and a kubelet."""
-
-    def __init__(self) -> None:
-        self.jobs = Lab(settles=False)
-        self.jobs.exits[0] = 0
-        self.jobs.ipfs.content[cid_from_digest(hashlib.sha256(HELLO).digest())] = HELLO
-        self.market = MarketLab(kube=self.jobs.kube, clock=self.jobs.clock)
-        self.slots = 0
-
-    async def slot(self) -> None:
-        await self.market.slot()
-        self.slots += 1
-        now = self.jobs.clock.now()
-        for key in [key for key, at in self.jobs.due.items() if at <= now]:
-            del self.jobs.due[key]
-            self.jobs.wake(key)
-        for _ in range(3):
-            await self.jobs.work()
-            await asyncio.sleep(0)
-        if self.slots % 3 == 0:
-            self.jobs.kubelet.step()
 
 
 def counted(requests: list[Request]) -> Counter[str]:
@@ -51,13 +25,8 @@ def counted(requests: list[Request]) -> Counter[str]:
 async def test_a_job_goes_through_both_rooms_and_is_paid() -> None:
     both = BothRooms()
     lab = both.market
-    while not lab.standing():
-        await both.slot()
-    posted = lab.post(content=HELLO)
-    for _ in range(400):
-        await both.slot()
-        if lab.settled()():
-            break
+    posted = await both.post(HELLO)
+    await both.until(lab.settled())
     assert lab.says("Complete", posted) == ("True", "Succeeded")
     assert lab.says("Settled", posted) == ("True", "Finished")
     assert json.loads(lab.result(posted))["status"] == "success"
@@ -67,7 +36,7 @@ async def test_a_job_goes_through_both_rooms_and_is_paid() -> None:
     assert timing["matched"] <= timing["started"] <= timing["ended"] <= timing["settled"]
     assert both.jobs.metrics.run_to_pod_seconds[0] <= 1.5
     lab.check_books()
-    await both.jobs.controller.close()
+    await both.close()
 
 
 async def test_the_market_hosts_share_of_a_jobs_requests() -> None:

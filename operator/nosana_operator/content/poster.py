@@ -9,6 +9,7 @@ bounded.
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import socket
 import ssl
@@ -143,7 +144,13 @@ class PosterClient:
                         auto_decompress=False,
                         cookie_jar=aiohttp.DummyCookieJar(),
                     ) as session,
-                    session.request(verb, url, headers=headers, data=body, allow_redirects=False) as answer,
+                    session.request(
+                        verb,
+                        url,
+                        headers=headers,
+                        data=io.BytesIO(body) if body is not None else None,
+                        allow_redirects=False,
+                    ) as answer,
                 ):
                     _check(name, answer.status)
                     return await read_body(answer, limit)

@@ -1,0 +1,260 @@
+"""Confidential jobs through both rooms: a stub on chain, the definition and the result only for the poster."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fakes.jobs import definition, op
+from fakes.market import JOBS, MarketLab, Posted, Silence
+from fakes.rooms import BothRooms
+from nosana_operator.api import Delivery
+from nosana_operator.content import digest_of
+from nosana_operator.errors import NotFound, Refused
+from nosana_operator.market.confidential import blank_result
+from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED
+
+SECRET = "the poster's secret"
+REAL = json.dumps(definition(op("work", cmd="echo hi", env={"TOKEN": SECRET}))).encode()
+ENDPOINT = "https://poster.example/jobs/%%global.job%%"
+
+
+def stub(send: Any = None, receive: Any = None) -> bytes:
+    api = {"type": "api", "args": {"endpoint": f"{ENDPOINT}/job-definition"}}
+    back = {"type": "api", "args": {"endpoint": f"{ENDPOINT}/results"}}
+    return json.dumps(
+        {**definition(), "logistics": {"send": send or api, "receive": receive or back}}
+    ).encode()
+
+
+async def posted_stub(content: bytes = b"", **options: Any) -> tuple[BothRooms, Posted]:
+    both = BothRooms(**options)
+    both.market.poster.gives = REAL
+    return both, await both.post(content or stub())
+
+
+def status(both: BothRooms, posted: Posted) -> dict[str, Any]:
+    return dict((both.market.job_of(posted) or {}).get("status") or {})
+
+
+def published(lab: MarketLab, posted: Posted) -> dict[str, Any]:
+    body = lab.job_of(posted) or {}
+    return dict(json.loads(lab.pins.pinned[body["status"]["resultCID"]]))
+
+
+async def test_definition_and_result_pass_between_key_and_poster_alone() -> None:
+    both, posted = await posted_stub()
+    lab, poster = both.market, both.market.poster
+    await both.until(lab.settled())
+    assert lab.says("Complete", posted) == ("True", "Succeeded")
+    assert lab.says("Settled", posted) == ("True", "Finished")
+
+    where = f"https://poster.example/jobs/{posted.job}"
+    assert [(verb, url) for verb, url, _ in poster.asked] == [
+        ("GET", f"{where}/job-definition"),
+        ("POST", f"{where}/results"),
+    ]
+    (full,) = [json.loads(one) for one in poster.given]
+    assert full["status"] == "success"
+    assert [one["operationId"] for one in full["opStates"]] == ["work"]
+
+    blank = published(lab, posted)
+    assert blank == {
+        "status": "success",
+        "startTime": full["startTime"],
+        "endTime": full["endTime"],
+        "secrets": {},
+        "opStates": [],
+    }
+    assert lab.job_account(posted).ipfs_result == digest_of(status(both, posted)["resultCID"])
+    assert status(both, posted)["delivery"] == {"definition": "Stored", "result": "Delivered"}
+    assert [why for _, why, _ in lab.events.seen if why.startswith(("Definition", "Result"))] == [
+        "DefinitionReceived",
+        "ResultDelivered",
+    ]
+    lab.check_books()
+    await both.close()
+
+
+async def test_requests_are_signed_with_the_runs_key() -> None:
+    both, posted = await posted_stub()
+    lab = both.market
+    await both.until(lab.settled())
+    node = lab.begin.hosts[0]
+    for _, _, header in lab.poster.asked:
+        message, signature, moment = header.split(":")
+        assert message == str(posted.job)
+        assert signature == str(node.sign_message(str(posted.job).encode()))
+        assert abs(int(moment) / 1000 - lab.clock.now().timestamp()) < 300
+    await both.close()
+
+
+async def test_the_definition_is_in_a_secret_of_the_job_and_nowhere_else() -> None:
+    both, posted = await posted_stub()
+    lab = both.market
+    await both.until(lambda: bool(lab.kube.objects("Pod")))
+    body = lab.job_of(posted)
+    assert body is not None
+    name = f"{body['metadata']['name']}-definition"
+    secret = lab.kube.find("Secret", JOBS, name)
+    assert secret is not None
+    assert [one["uid"] for one in secret["metadata"]["ownerReferences"]] == [body["metadata"]["uid"]]
+    assert secret["type"] == "nosana.io/definition"
+    await both.until(lab.settled())
+    for shown in (lab.nosana_jobs(), lab.market(), lab.events.seen, list(lab.pins.pinned.values())):
+        assert SECRET not in str(shown)
+    await both.close()
+
+
+async def test_a_poster_who_does_not_answer_at_once_is_asked_again() -> None:
+    both = BothRooms()
+    lab = both.market
+    lab.poster.gives = REAL
+    lab.poster.get_answers = [Silence("no answer"), NotFound("poster.example answered HTTP 400.")]
+    posted = await both.post(stub())
+    await both.until(lambda: lab.says("Accepted", posted) == ("Unknown", "WaitingForPoster"))
+    await both.until(lab.settled())
+    assert [verb for verb, _, _ in lab.poster.asked] == ["GET", "GET", "GET", "POST"]
+    assert lab.says("Complete", posted) == ("True", "Succeeded")
+    await both.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"), [("Finish", STATE_DONE), ("Quit", STATE_STOPPED)], ids=["finish", "quit"]
+)
+async def test_a_poster_who_never_answers_is_given_up_after_two_minutes(policy: str, state: int) -> None:
+    both = BothRooms(market={"onBadDefinition": policy})
+    lab = both.market
+    lab.poster.get_answers = [Silence("poster.example did not answer in 10 s")] * 100
+    lab.poster.post_answers = [Silence("poster.example did not answer in 30 s")] * 100
+    posted = await both.post(stub(), timeout=600)
+    began = lab.clock.now()
+    await both.until(lab.settled(), 800)
+    assert lab.says("Accepted", posted) == ("False", "DefinitionUnreachable")
+    assert lab.job_account(posted).state == state
+    assert 110 <= (lab.clock.now() - began).total_seconds() <= 240
+    if policy == "Finish":
+        blank = published(lab, posted)
+        assert blank["status"] == "logistics-error"
+        told = [error["message"] for error in blank["errors"]]
+        assert "did not answer in 10 s" in told[0]
+        assert "could not be delivered" in told[1]
+    await both.close()
+
+
+async def test_an_endpoint_that_is_never_asked_ends_the_job_at_once() -> None:
+    both = BothRooms()
+    lab = both.market
+    said = "db.internal is not asked: it has an address that is not on the public internet; use one that is."
+    lab.poster.get_answers = [Refused(said)]
+    lab.poster.post_answers = [Refused(said)]
+    posted = await both.post(stub())
+    await both.until(lab.settled())
+    assert lab.says("Accepted", posted) == ("False", "DefinitionUnreachable")
+    assert len(lab.poster.asked) == 2
+    assert all(said in error["message"] for error in published(lab, posted)["errors"])
+    assert not lab.kube.objects("Pod")
+    await both.close()
+
+
+@pytest.mark.parametrize("side", ["send", "receive"])
+async def test_what_needs_the_nodes_own_api_is_refused_with_its_path(side: str) -> None:
+    both, posted = await posted_stub(stub(**{side: {"type": "api-listen", "args": {}}}))
+    lab = both.market
+    await both.until(lab.settled())
+    assert lab.says("Accepted", posted) == ("False", "DefinitionInvalid")
+    assert lab.poster.asked == []
+    errors = json.loads(lab.result(posted))["errors"]
+    assert f"logistics.{side}.type" in errors[0]["message"]
+    assert "api-listen is not served" in errors[0]["message"]
+    await both.close()
+
+
+async def test_a_definition_that_is_invalid_is_told_to_the_poster_alone() -> None:
+    both = BothRooms()
+    lab = both.market
+    lab.poster.gives = json.dumps({**definition(), SECRET: 1}).encode()
+    posted = await both.post(stub())
+    await both.until(lab.settled())
+    (full,) = [json.loads(one) for one in lab.poster.given]
+    assert full["status"] == "validation-error"
+    assert any(SECRET in error["message"] for error in full["errors"])
+    blank = published(lab, posted)
+    assert blank["status"] == "validation-error"
+    assert SECRET not in json.dumps(blank)
+    await both.close()
+
+
+async def test_a_poster_who_does_not_take_the_result_delays_the_pay_by_half_a_minute() -> None:
+    both = BothRooms()
+    lab = both.market
+    lab.poster.gives = REAL
+    lab.poster.post_answers = [Silence("poster.example answered HTTP 502")] * 100
+    posted = await both.post(stub())
+    await both.until(lambda: lab.says("Complete", posted) is not None)
+    ended = lab.clock.now()
+    await both.until(lambda: lab.run_of(posted) is None)
+    assert 25 <= (lab.clock.now() - ended).total_seconds() <= 45
+    await both.until(lab.settled())
+    assert [verb for verb, _, _ in lab.poster.asked].count("POST") == 4
+    assert "HTTP 502" in published(lab, posted)["errors"][0]["message"]
+    assert status(both, posted)["delivery"]["result"] == "Undelivered"
+    assert ("Warning", "ResultUndelivered") in [event[:2] for event in lab.events.seen]
+    lab.check_books()
+    await both.close()
+
+
+async def test_a_restart_publishes_what_was_decided_before_it() -> None:
+    """Whether the poster got the result stands in the status before its blank has a CID."""
+    both, posted = await posted_stub()
+    lab = both.market
+    lab.pins.down = lambda: True
+    await both.until(lambda: status(both, posted).get("delivery", {}).get("result") == "Delivered")
+    lab.boot()
+    lab.pins.down = lambda: False
+    await both.until(lab.settled())
+    assert [verb for verb, _, _ in lab.poster.asked].count("POST") == 1
+    assert published(lab, posted)["opStates"] == []
+    await both.close()
+
+
+async def test_a_job_restarted_with_its_definition_stored_asks_nobody_again() -> None:
+    both, posted = await posted_stub()
+    lab = both.market
+    await both.until(lambda: status(both, posted).get("delivery", {}).get("definition") == "Stored")
+    await both.reboot()
+    await both.until(lab.settled())
+    assert [verb for verb, _, _ in lab.poster.asked].count("GET") == 1
+    assert lab.says("Complete", posted) == ("True", "Succeeded")
+    await both.close()
+
+
+def test_the_blank_is_the_same_bytes_for_the_same_delivery() -> None:
+    full = json.dumps(
+        {
+            "status": "failed",
+            "startTime": 1,
+            "endTime": 2,
+            "errors": [
+                {"event": "init-error", "message": SECRET},
+                {"event": "result-lost", "message": "gone"},
+            ],
+            "opStates": [{"operationId": "a"}],
+        }
+    ).encode()
+    undelivered = Delivery(definition="Stored", result="Undelivered", result_problem="HTTP 500")
+    assert blank_result(full, undelivered) == blank_result(full, undelivered)
+    assert json.loads(blank_result(full, undelivered)) == {
+        "status": "failed",
+        "startTime": 1,
+        "endTime": 2,
+        "secrets": {},
+        "errors": [
+            {"event": "init-error", "message": "told to the poster alone"},
+            {"event": "result-lost", "message": "gone"},
+            {"event": "logistics-error", "message": "the result could not be delivered: HTTP 500"},
+        ],
+        "opStates": [],
+    }
