@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nosana_operator.chain import SIGNATURE_FEE, ChainUnavailable, FeePolicy, Rpc
-from nosana_operator.chain.fees import FeeMarket, capped_price, percentile_price
+from nosana_operator.chain.fees import FeeMarket, capped_price, fee_of, percentile_price
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,9 @@ async def test_without_a_market_nothing_is_asked(policy: FeePolicy, price: int) 
     node = Node([])
     assert await FeeMarket(cast(Rpc, node), policy).price(["A"]) == price
     assert node.asked == []
+
+
+def test_what_a_transaction_costs_is_rounded_up_as_on_chain() -> None:
+    assert fee_of(0, limit=200_000, signatures=2) == 10_000
+    assert fee_of(10_000, limit=100_000, signatures=1) == 6_000
+    assert fee_of(1, limit=1, signatures=1) == 5_001

@@ -183,6 +183,8 @@ async def test_metrics_and_health(apiserver: BareApiServer, installed: KubeClien
     async with running(apiserver, loops) as operator, aiohttp.ClientSession() as http:
         base = f"http://127.0.0.1:{operator.web_port}"
         await eventually(lambda: watches(operator))
+        begun = b'nosana_operator_watch_age_seconds{kind="NosanaJob"}'
+        await eventually(lambda: begun in generate_latest(operator.metrics.registry))
         async with http.get(f"{base}/readyz") as response:
             assert (response.status, await response.text()) == (
                 200,
@@ -198,7 +200,7 @@ async def test_metrics_and_health(apiserver: BareApiServer, installed: KubeClien
             'nosana_operator_kubernetes_requests_total{code="200",kind="Pod",verb="list"}',
             'nosana_operator_watch_events_total{kind="NosanaJob",type="LISTED"}',
             'nosana_operator_jobs{market="",phase="Pending"}',
-            "nosana_operator_event_loop_lag_seconds",
+            "nosana_operator_event_loop_lag_seconds_count",
             "nosana_operator_build_info{",
             "nosana_operator_run_to_pod_seconds_bucket",
         ):

@@ -106,6 +106,8 @@ def test_counters_of_money_begin_at_zero() -> None:
     exposition(metrics)
     for name in ("runs_matched", "earned_nos", "refunded_nos", "paid_seconds"):
         assert value(metrics, f"{name}_total", market="M") == 0
+    assert value(metrics, "settled_runs_total", market="M", kind="finish") == 0
+    assert value(metrics, "settlement_duration_seconds_count", market="M") == 0
     assert value(metrics, "solana_fees_lamports_total", network="devnet", kind="quit") == 0
 
 

@@ -41,6 +41,7 @@ _SETTLE = (1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 900, 3600)
 
 _KINDS = ("work", "stop", "finish", "complete", "quit")
 """Of transactions."""
+_PAID = ("finish", "complete")
 
 WATCH_AGE = Family(
     "watch_age_seconds",
@@ -267,6 +268,10 @@ class OperatorMetrics:
         """As `begin_network`: no pay is missed because it is the first."""
         for counter in (self._matched, self._earned, self._refunded, self._paid_seconds):
             counter.labels(address)
+        for kind in _PAID:
+            self._settled.labels(address, kind)
+        for histogram in (self._end_to_finish, self._settlement_seconds):
+            histogram.labels(address)
 
     def expose_watches(self, ages: Callable[[], Mapping[str, float]]) -> None:
         """Have the silence of the watches read at each scrape: by kind, in seconds."""
