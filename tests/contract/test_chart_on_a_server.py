@@ -5,14 +5,17 @@ Nothing acts on the objects here; what the operator does in the cluster is in te
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND
 from nosana_operator.runtime.settings import parse_settings
@@ -226,6 +229,46 @@ def test_a_release_over_known_kinds_brings_its_markets(installed: str, kubectl: 
     market = kubectl.get("nosanamarket", "lab", "--namespace=nosana-system")
     assert market["kind"] == MARKET_KIND
     assert market["metadata"]["annotations"]["meta.helm.sh/release-name"] == "nosana-operator"
+
+
+@contextlib.contextmanager
+def operator(server: BareApiServer, kubectl: Kubectl, folder: Path) -> Iterator[Path]:
+    """The operator as the chart sets it up: its service account, its settings. Gives its log."""
+    release = ("--namespace=nosana-system", "nosana-operator")
+    settings = yaml.safe_load(kubectl.get("configmap", *release)["data"]["settings.yaml"])
+    settings["metrics"] = {"address": "127.0.0.1", "port": 0}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
+    kubeconfig["users"][0]["user"] = {"token": kubectl.run("create", "token", *release).strip()}
+    kubeconfig["contexts"][0]["context"]["namespace"] = "nosana-system"
+    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    options = [f"--settings={folder / 'settings.yaml'}", f"--kubeconfig={folder / 'kubeconfig'}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "nosana_operator", "run", *options], stderr=log)
+        try:
+            yield folder / "log"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.mark.parametrize("namespaces", [[], ["nosana-system", "nosana-jobs"]], ids=["everywhere", "some"])
+def test_the_operator_works_with_its_rights(
+    installed: str, server: BareApiServer, kubectl: Kubectl, helm: Helm, tmp_path: Path, namespaces: list[str]
+) -> None:
+    helm("upgrade", "nosana-operator", str(CHART), "--reuse-values", values={"watchNamespaces": namespaces})
+    name = "some" if namespaces else "all"
+    ops = [{"type": "container/run", "id": "x", "args": {"image": "ubuntu", "expose": 80}}]
+    body = job(name, "nosana-jobs", definition=DEFINITION | {"ops": ops})
+    kubectl.run("create", "-f", "-", stdin=json.dumps(body))
+    # Its own mark on the market shows that it works on those too.
+    marked = r"--for=jsonpath={.metadata.finalizers}"
+    with operator(server, kubectl, tmp_path) as log:
+        kubectl.run("wait", "--namespace=nosana-jobs", "--for=create", f"pod/{name}-0", "--timeout=30s")
+        kubectl.run("wait", "--namespace=nosana-system", marked, "nosanamarket/lab", "--timeout=30s")
+    assert "orbidden" not in log.read_text()
+    assert kubectl.get("lease", "nosana-operator", "--namespace=nosana-system")
+    assert kubectl.get("networkpolicy", "--namespace=nosana-jobs")["items"]
 
 
 def test_after_the_release_jobs_markets_and_kinds_are_still_there(

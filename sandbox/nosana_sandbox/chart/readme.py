@@ -26,7 +26,8 @@ It says what to do next. Without Helm: `kubectl apply --server-side -f manifests
 The operator (Deployment, service account, roles, settings, disruption budget, network policy), the two CRDs, the
 namespace `nosana-jobs` for markets' jobs, and two admission policies: only the operator says that a NosanaJob
 is a market's, and only the operator makes pods where markets' jobs run. Wallets and other credentials are
-Secrets that exist; the chart makes none.
+Secrets that exist; the chart makes none. Every pod of the chart passes Pod Security `restricted`, so that its
+namespace may enforce it; namespaces of jobs enforce `baseline`.
 
 ## Rights
 The operator reads nodes, pods and storage classes of the whole cluster: what a slot is, follows from what is left
