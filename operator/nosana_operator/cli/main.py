@@ -28,7 +28,6 @@ def main() -> None:
 main.add_command(crds)
 main.add_command(earnings)
 main.add_command(doctor)
-main.add_command(logs)
 main.add_command(leave)
 main.add_command(logs)
 main.add_command(metrics)
