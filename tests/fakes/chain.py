@@ -23,7 +23,16 @@ from solders.transaction import VersionedTransaction
 from nosana_operator.chain import BlockhashNotFound, TransactionFailed
 from nosana_operator.chain.accounts import RUN_DISCRIMINATOR, RUN_DISCRIMINATOR_BASE58
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
-from nosana_operator.chain.wire import AccountInfo, Blockhash, EpochInfo, Memcmp, SignatureStatus, Slotted
+from nosana_operator.chain.wire import (
+    AccountInfo,
+    Blockhash,
+    EpochInfo,
+    HistoryEntry,
+    LandedTransaction,
+    Memcmp,
+    SignatureStatus,
+    Slotted,
+)
 from nosana_sandbox.chain.budget import COMPUTE_BUDGET_PROGRAM
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import Account, Custom, execute
@@ -335,6 +344,32 @@ class FakeRpc:
     async def transaction_logs(self, signature: str, commitment: Commitment) -> tuple[str, ...]:
         await self.gate("getTransaction", "before")
         return ()
+
+    async def signatures_of(
+        self,
+        address: str,
+        commitment: Commitment,
+        *,
+        until: str | None = None,
+        before: str | None = None,
+        limit: int = 1000,
+    ) -> list[HistoryEntry]:
+        await self.gate("getSignaturesForAddress", "before")
+        slot, key = self._at(commitment), Pubkey.from_string(address)
+        found = [one for one in self.ledger.history if key in one.wire.keys and one.slot <= slot]
+        found.sort(key=lambda one: one.slot, reverse=True)
+        entries = [HistoryEntry(str(one.wire.signature), one.slot, one.error) for one in found]
+        names = [entry.signature for entry in entries]
+        start = names.index(before) + 1 if before in names else 0
+        end = names.index(until) if until in names else len(names)
+        return entries[start:end][:limit]
+
+    async def landed(self, signature: str, commitment: Commitment) -> LandedTransaction | None:
+        await self.gate("getTransaction", "before")
+        found = self.ledger.landed(signature)
+        if found is None or found.slot > self._at(commitment):
+            return None
+        return LandedTransaction(found.wire.raw, found.slot, None, FEE, found.error, (), {})
 
     async def epoch_info(self, commitment: Commitment) -> EpochInfo:
         await self.gate("getEpochInfo", "before")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.api import MarketReason, MarketRef, NosanaMarketSpec, Transaction
-from nosana_operator.market.decide import decide
-from nosana_operator.market.effects import CreateJob, ReplaceJob, Resend, Stop, Work
+from nosana_operator.api import MarketReason, MarketRef, NosanaMarketSpec, SlotStatus, Transaction
+from nosana_operator.inventory import Share
+from nosana_operator.market.decide import decide, wants
+from nosana_operator.market.effects import CreateJob, ReplaceJob, Resend, Stop, StopJob, Work
 from nosana_operator.market.facts import (
     GONE,
     NO_RESULT,
@@ -23,7 +24,8 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.keys import SOL_RESERVE
+from nosana_operator.market.keys import reserve
+from nosana_operator.market.slots import holder, taken
 from nosana_operator.market.verify import run_spec
 from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
 
@@ -32,6 +34,9 @@ KEY, KEY2 = "4" * 32, "5" * 32
 MARKET = MarketFacts(
     address=ADDRESS, price=10, node_access_key=None, xnos_minimum=0, queue_type="Empty", queue=()
 )
+CAP = 200_000
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOTHING = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
 RICH = Funds(lamports=10**9, nos=0, nos_account=True, xnos=0)
 
 
@@ -47,9 +52,9 @@ REF = MarketRef(namespace="system", name="m")
 LOST = ("SecretMissing", "create it")
 
 
-def wallet(address: str | None = KEY, *, runs: Any = (), funds: Any = RICH, problem: Any = None, unread: bool = False) -> WalletView:  # fmt: skip
+def wallet(address: str | None = KEY, *, runs: Any = (), funds: Any = RICH, problem: Any = None, unread: bool = False, foreign: str | None = None) -> WalletView:  # fmt: skip
     name = address[0] if address else "none"
-    return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread)
+    return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread, foreign)
 
 
 def known(**changes: Any) -> dict[str, KnownJob]:
@@ -88,6 +93,8 @@ def view(**changes: Any) -> MarketView:
             "wallets": [{"secretRef": {"name": "w"}}],
             "slots": changes.pop("slots", {}),
             "paused": changes.pop("paused", False),
+            "minPrice": changes.pop("min_price", 0),
+            "drain": changes.pop("drain", None),
         }
     )
     base = MarketView(
@@ -106,9 +113,25 @@ def view(**changes: Any) -> MarketView:
         served=frozenset({ADDRESS}),
         refusal=None,
         pending=(),
-        total=2,
+        job_uids=frozenset(),
+        leaving=None,
+        missing=frozenset(),
+        held_back=frozenset(),
+        ours=frozenset(),
+        fee_cap=CAP,
+        now=NOW,
+        share=NOTHING,
     )
-    return replace(base, **changes)
+    total = changes.pop("total", 2)
+    made = replace(base, **changes)
+    if "share" in changes:
+        return made
+    held, kept = taken(made), made.spec.slots.reserve
+    placed = min(held, total)
+    reserved = min(kept, total - placed)
+    return replace(
+        made, share=replace(NOTHING, placed=placed, reserved=reserved, room=total - placed - reserved)
+    )
 
 
 def standing(*keys: str) -> MarketFacts:
@@ -116,6 +139,13 @@ def standing(*keys: str) -> MarketFacts:
 
 
 LEFT_UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def deep(length: int) -> MarketFacts:
+    return replace(MARKET, queue_type="Job", queue=tuple("j" * 32 for _ in range(length)))
+
+
+STRANGE = ("KeyInUseElsewhere", "end the other one")
 RUNNING = {"wallets": (wallet(runs=(run(),)),), "jobs": {"7" * 32: job()}}
 
 EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
@@ -166,7 +196,33 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("asked to leave: runs still get their job", {**RUNNING, "leaving": LEFT_UNTIL}, [CreateJob(run(), job())]),
     ("deleting: leave", {"market": standing(KEY), "deleting": True}, [Stop(KEY)]),
     ("deleting: stop under way", {"market": standing(KEY), "deleting": True, "pending": (work(kind="stop"),)}, [Resend(work(kind="stop").transaction)]),
-    ("no money", {"wallets": (wallet(funds=replace(RICH, lamports=SOL_RESERVE - 1)),)}, []),
+    ("no money", {"wallets": (wallet(funds=replace(RICH, lamports=reserve(0, CAP, nos_account=True) - 1)),)}, []),
+    ("not enough money for another run beside the open one", {**RUNNING, "wallets": (wallet(runs=(run(),), funds=replace(RICH, lamports=reserve(1, CAP, nos_account=True) - 1)),), "known": known()}, []),
+    ("the NOS account has to be paid for as well", {"wallets": (wallet(funds=replace(RICH, nos_account=False, lamports=reserve(0, CAP, nos_account=True))),)}, []),
+    ("the price is what we want", {"min_price": 10}, [Work(KEY)]),
+    ("the price is too low: do not stand", {"min_price": 11}, []),
+    ("the price is too low: leave", {"market": standing(KEY), "min_price": 11}, [Stop(KEY)]),
+    ("the queue is deep", {"market": deep(250)}, [Work(KEY)]),
+    ("the queue is too deep: do not stand", {"market": deep(251)}, []),
+    ("the queue is too deep: who stands, stays", {"market": standing(KEY, *("8" * 32 for _ in range(250)))}, []),
+    ("another market has a hold on the nodes", {"share": replace(NOTHING, room=0)}, []),
+    ("a job that waits elsewhere goes before standing", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "share": replace(NOTHING, placed=2, gives_way=True)}, [Stop(KEY)]),
+    ("one gives way at a time", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "pending": (work(kind="stop"),), "share": replace(NOTHING, placed=2, gives_way=True)}, [Resend(work(kind="stop").transaction)]),
+    ("a stop under way is one too many less", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "pending": (work(kind="stop"),), "total": 1}, [Resend(work(kind="stop").transaction)]),
+    ("where a key has gone is not known: it counts", {"missing": frozenset({KEY2}), "total": 1}, []),
+    ("a key that was put out waits", {"held_back": frozenset({KEY})}, []),
+    ("a key that is used elsewhere takes nothing", {"wallets": (wallet(problem=STRANGE, foreign="sig"),)}, []),
+    ("what it stands for by our work, it leaves", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "ours": frozenset({KEY})}, [Stop(KEY)]),
+    ("what somebody else put there stays", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY)}, []),
+    ("its runs are served", {"wallets": (wallet(runs=(run(),), problem=STRANGE, foreign="sig"),), "jobs": {"7" * 32: job()}}, [CreateJob(run(), job())]),
+    ("drain: leave, runs go on", {**RUNNING, "known": known(), "market": standing(KEY), "drain": {}}, [Stop(KEY)]),
+    ("drain: do not stand", {"drain": {"policy": "Wait"}}, []),
+    ("drain: before the deadline", {**RUNNING, "known": known(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:01Z"}}, []),
+    ("drain: at the deadline jobs are stopped", {**RUNNING, "known": known(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:00Z"}}, [StopJob(known()["6" * 32])]),
+    ("drain: at once", {**RUNNING, "known": known(), "drain": {"policy": "Finish"}}, [StopJob(known()["6" * 32])]),
+    ("drain: asked already, or ended", {**RUNNING, "known": known(stopping=True), "drain": {"policy": "Finish"}}, []),
+    ("drain: nobody vouches for that one", {**RUNNING, "known": known(verified=False), "drain": {"policy": "Finish"}}, []),
+    ("drain of a market that is deleted", {**RUNNING, "known": known(), "deleting": True, "drain": {"policy": "Finish"}}, [StopJob(known()["6" * 32])]),
     ("no stake", {"wallets": (wallet(funds=replace(RICH, xnos=None)),)}, []),
     ("chain silent", {"market": UNKNOWN}, []),
     ("runs unknown", {"wallets": (wallet(runs=UNKNOWN),)}, []),
@@ -192,6 +248,10 @@ READY_ROWS = [
     ("secrets beside jobs", {"ref": MarketRef(namespace="jobs", name="m")}, False, MarketReason.SPEC_INVALID),
     ("no Secret", {"wallets": (wallet(None, problem=LOST),)}, False, MarketReason.SECRET_MISSING),
     ("no SOL", {"wallets": (wallet(funds=replace(RICH, lamports=0)),)}, False, MarketReason.SOL_TOO_LOW),
+    ("used elsewhere", {"wallets": (wallet(problem=STRANGE, foreign="sig"),)}, False, MarketReason.KEY_IN_USE_ELSEWHERE),
+    ("price too low", {"min_price": 11}, False, MarketReason.PRICE_TOO_LOW),
+    ("queue too deep", {"market": deep(251)}, False, MarketReason.QUEUE_TOO_DEEP),
+    ("draining", {"drain": {"policy": "Wait"}}, True, MarketReason.DRAINING),
     ("no stake account", {"wallets": (wallet(funds=replace(RICH, xnos=None)),)}, False, MarketReason.STAKE_MISSING),
     ("stake too low", {"market": replace(MARKET, xnos_minimum=5)}, False, MarketReason.STAKE_TOO_LOW),
     ("access keys unread", {"market": CLOSED}, None, MarketReason.CHAIN_UNAVAILABLE),
@@ -224,6 +284,78 @@ def test_ready_says_what_to_do(changes: dict[str, Any], status: bool | None, rea
     ready = decide(view(**changes)).ready
     assert (ready.status, ready.reason) == (status, reason)
     assert ready.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"network_known": False, "market": UNKNOWN}, MarketReason.NETWORK_UNKNOWN),
+        ({"address_problem": "too short", "market": UNKNOWN}, MarketReason.MARKET_ADDRESS_INVALID),
+        ({"market": GONE}, MarketReason.MARKET_NOT_FOUND),
+        ({"market": UNKNOWN}, MarketReason.CHAIN_UNAVAILABLE),
+    ],
+)
+def test_the_wallets_blame_what_is_wrong(changes: dict[str, Any], reason: str) -> None:
+    """Not the chain, when it was never asked."""
+    said = decide(view(**changes)).wallets_ready
+    assert (said.status, said.reason) == (None, reason)
+
+
+def test_too_little_sol_names_what_is_needed() -> None:
+    poor = wallet(runs=(run(),), funds=replace(RICH, lamports=1_000_000, nos_account=False))
+    said = decide(view(wallets=(poor,), jobs={"7" * 32: job()}, known=known())).wallets[0]
+    assert (said.state, said.reason) == ("Blocked", MarketReason.SOL_TOO_LOW)
+    # Twice a fee of 0.0002, a run of 0.00172608 and a NOS account of 0.00203928; and the key's own NOS account.
+    assert "needs 0.009970" in (said.message or "")
+    assert "at least 0.008970 SOL" in (said.message or "")
+
+
+def test_no_free_slot_names_what_is_short() -> None:
+    full = decide(view(share=replace(NOTHING, short="short of memory (has 1Gi of 4Gi) on n"))).ready
+    assert (full.status, full.reason) == (False, MarketReason.NO_FREE_SLOT)
+    assert "memory" in full.message
+    taken_all = {**RUNNING, "known": known(), "share": replace(NOTHING, placed=1, short="short of cpu on n")}
+    full = decide(view(**taken_all)).ready
+    assert (full.status, full.reason) == (True, MarketReason.NO_FREE_SLOT)
+    assert "cpu" in full.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken_", "wanted_"),
+    [
+        ({"market": deep(3)}, 0, 3),
+        ({"market": deep(3), "slots": {"max": 2, "reserve": 1}}, 0, 1),
+        ({"market": deep(3), "paused": True}, 0, 0),
+        ({"market": deep(3), "deleting": True}, 0, 0),
+        ({"market": deep(3), "refusal": "no"}, 0, 0),
+        ({"market": deep(3), "wallets": (wallet(problem=LOST),)}, 0, 0),
+        ({"market": standing(KEY)}, 1, 0),
+        ({"market": standing(KEY, KEY2)}, 1, 0),
+        ({**RUNNING, "known": known()}, 1, 0),
+        ({"pending": (work(),), "missing": frozenset({KEY2})}, 2, 0),
+        ({"pending": (work(),), "missing": frozenset({KEY})}, 1, 0),
+        ({"occupied": frozenset({"6" * 32})}, 1, 0),
+    ],
+)
+def test_what_a_market_holds_and_wants_of_the_nodes(
+    changes: dict[str, Any], taken_: int, wanted_: int
+) -> None:
+    made = view(**changes)
+    found = holder(made, told=SlotStatus(standing=5), wanted=wants(made))
+    assert (found.taken, found.wanted) == (taken_, wanted_)
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [
+        {"market": UNKNOWN},
+        {"wallets": (wallet(runs=UNKNOWN),)},
+        {"wallets": (wallet(None, unread=True),)},
+    ],
+)
+def test_a_market_of_which_nothing_is_known_holds_what_it_held(silence: dict[str, Any]) -> None:
+    made = view(**silence, pending=(work(),))
+    assert holder(made, told=SlotStatus(standing=1, running=2), wanted=0).taken == 4
 
 
 RELEASE_ROWS = [

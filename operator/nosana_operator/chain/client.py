@@ -22,9 +22,10 @@ from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
+from nosana_operator.chain.ledger import signed_by
 from nosana_operator.chain.payment import PaymentState, read_payment
 from nosana_operator.chain.program import JobsProgram
-from nosana_operator.chain.rpc import Observer, Retry, Rpc
+from nosana_operator.chain.rpc import MAX_HISTORY, Observer, Retry, Rpc
 from nosana_operator.chain.sender import (
     Outcome,
     OutcomeState,
@@ -34,9 +35,12 @@ from nosana_operator.chain.sender import (
 )
 from nosana_operator.chain.wallet import Wallet
 from nosana_operator.chain.watch import ChainWatcher, WatchSettings
+from nosana_operator.chain.wire import HistoryEntry
 
 log = logging.getLogger(__name__)
 
+_NEWEST = 50
+"""So many transactions are asked for where it is not known from which one on."""
 OnTransaction = Callable[[str, str, int], None]
 """Called with a transaction's kind, what became of it (`landed`, `failed`, `expired`) and its fee, lamports."""
 
@@ -198,6 +202,18 @@ class ChainClient:
             raise AccountMissing("Clock sysvar", CLOCK_SYSVAR)
         self.clock.observe(decode_clock(found.value.data)[1])
         return self.clock.now()
+
+    async def fetch_history(self, key: str, *, until: str | None) -> list[HistoryEntry]:
+        """Transactions that name the key, at finalized, the newest first: those after `until`.
+
+        Without `until`, or where the node that answers does not know it, they begin anywhere.
+        """
+        limit = _NEWEST if until is None else MAX_HISTORY
+        return await self.rpc.signatures_of(key, Finalized, until=until, limit=limit)
+
+    async def signed_by(self, signature: str, key: str) -> str | None:
+        """What the key signed with that transaction: see `ledger.signed_by`."""
+        return await signed_by(self.rpc, self.program.programs, signature, key)
 
     async def finalized_time(self) -> int:
         """The chain's time in the newest finalized slot, unix seconds."""

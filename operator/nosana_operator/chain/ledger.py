@@ -120,6 +120,24 @@ async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEnt
         before = page[-1].signature
 
 
+async def signed_by(rpc: Rpc, programs: Programs, signature: str, key: str) -> str | None:
+    """The instruction of the Jobs program that the key signed with that transaction; None: there is none in it.
+
+    So money that arrives, a poster's `end` and an admin's own payments say nothing.
+
+    Raises:
+        ChainUnavailable: the node names the transaction and does not give it (yet).
+    """
+    landed = await rpc.landed(signature, Finalized)
+    if landed is None:
+        raise ChainUnavailable(f"The RPC node does not give the transaction {signature}; asked again.")
+    for call in _taken_apart(landed)[1]:
+        known = read_instruction(call.data, call.accounts) if call.program == programs.jobs else None
+        if known is not None and known[0] in _OWN and known[1]["authority"] == key:
+            return known[0]
+    return None
+
+
 class _Call(NamedTuple):
     """An instruction of a message."""
 

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from nosana_operator.api import (
-    ANNOTATION_LEAVE_UNTIL,
-    MarketReason,
-    SlotStatus,
-    Transaction,
-    WalletStatus,
-    timestamp,
-)
+from nosana_operator.api import MarketReason, SlotStatus, Transaction, WalletStatus
 from nosana_operator.market.effects import Effect, MarketDecision, Resend, Stop, Verdict
 from nosana_operator.market.facts import GONE, UNKNOWN, Fate, MarketFacts
 from nosana_operator.market.holdings import jobs, open_runs, unserved
 from nosana_operator.market.keys import wallet_status, wallets_ready
-from nosana_operator.market.queueing import stops, works
+from nosana_operator.market.queueing import drained, reluctance, stops, wanted, works
 from nosana_operator.market.slots import count_slots
 from nosana_operator.market.view import MarketView
 
 
 def decide(view: MarketView) -> MarketDecision:
     """The one decision of a NosanaMarket."""
-    found = _found(view)
+    found = judge(view)
     kept, failed, resends = _transactions(view)
     market = view.market if isinstance(view.market, MarketFacts) else None
-    wallets = tuple(wallet_status(view, wallet, market) for wallet in view.wallets)
-    slots = count_slots(view, market, kept)
+    wallets = statuses(view)
+    slots = count_slots(view)
     effects: list[Effect] = [*resends]
     if market is not None and found.status:
         # A key whose last transaction is not accounted for yet gets no other.
         seen = {p.transaction.signature for p in view.pending if p.seen}
         busy = {t.key for t in kept if t.signature not in seen}
-        effects = [*jobs(view), *resends, *stops(view, slots, market, busy)]
+        effects = [*jobs(view), *drained(view), *resends, *stops(view, slots, market, busy)]
         if not any(isinstance(effect, Stop) for effect in effects):
-            effects += works(view, slots, wallets, busy)
+            effects += works(view, slots, market, wallets, busy)
     return MarketDecision(
         ready=_ready(view, found, wallets, slots, market),
         found=found,
@@ -48,7 +41,21 @@ def decide(view: MarketView) -> MarketDecision:
     )
 
 
-def _found(view: MarketView) -> Verdict:
+def wants(view: MarketView) -> int:
+    """Slots that the market could use at once, because jobs wait for it."""
+    if not judge(view).status:
+        return 0
+    return wanted(view, view.market if isinstance(view.market, MarketFacts) else None, statuses(view))
+
+
+def statuses(view: MarketView) -> tuple[WalletStatus, ...]:
+    """The keys as they stand."""
+    found, market = judge(view), view.market if isinstance(view.market, MarketFacts) else None
+    return tuple(wallet_status(view, wallet, market, found) for wallet in view.wallets)
+
+
+def judge(view: MarketView) -> Verdict:
+    """Whether there is a market at all."""
     if not view.network_known:
         have = ", ".join(view.networks) or "none"
         return Verdict(
@@ -120,26 +127,22 @@ def _ready(
     if not usable:
         blocked = wallets_ready(wallets)
         return Verdict(blocked.status, blocked.reason, blocked.message)
-    if view.leaving:
-        return Verdict(
-            True,
-            MarketReason.LEAVING,
-            f"out of the queue until {timestamp(view.leaving)}, as the annotation {ANNOTATION_LEAVE_UNTIL} "
-            "says; running jobs go on; remove it to stand again",
-        )
-    if view.spec.paused:
-        return Verdict(True, MarketReason.PAUSED, "paused: out of the queue; running jobs go on")
+    why = reluctance(view, market) if market is not None else None
+    if why is not None:
+        return why
     if slots.total == 0:
         return Verdict(
             False,
             MarketReason.NO_FREE_SLOT,
             f"no node has room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name} with the "
-            "other resources that it needs; check spec.gpu, spec.slots (max, resources) and the nodes",
+            f"other resources that it needs: {view.share.short or 'spec.slots.max is 0'}; check spec.gpu, "
+            "spec.slots (max, resources) and the nodes",
         )
     if slots.standing:
         return Verdict(True, MarketReason.STANDING, f"{slots.standing} of {slots.total} slots offered")
     if slots.free == 0:
-        return Verdict(True, MarketReason.NO_FREE_SLOT, f"all {slots.total} slots are taken")
+        short = f"; for another one {view.share.short}" if view.share.short else ""
+        return Verdict(True, MarketReason.NO_FREE_SLOT, f"all {slots.total} slots are taken{short}")
     return Verdict(True, MarketReason.READY, f"{slots.free} of {slots.total} slots free")
 
 

@@ -50,7 +50,14 @@ class Resend:
     transaction: Transaction
 
 
-Effect = CreateJob | ReplaceJob | Work | Stop | Resend
+@dataclass(frozen=True, slots=True)
+class StopJob:
+    """The deadline of a drain has come: the job is stopped, and settled as it then is."""
+
+    job: KnownJob
+
+
+Effect = CreateJob | ReplaceJob | StopJob | Work | Stop | Resend
 
 
 @dataclass(frozen=True, slots=True)

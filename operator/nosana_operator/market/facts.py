@@ -156,6 +156,15 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """A transaction of a key's history on chain, at finalized."""
+
+    signature: str
+    slot: int
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentFacts:
     """What a `finish` wants besides run and job, as it is at confirmed (onchain.md §3, "finish")."""
 

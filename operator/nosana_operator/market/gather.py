@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from nosana_operator.api import (
+    ANNOTATION_KEY_USE,
     JOB_KIND,
     MARKET_KIND,
     ApiError,
     JobCondition,
     JobReason,
+    MarketReason,
     MarketRef,
     NosanaJobSpec,
     NosanaMarketSpec,
     NosanaMarketStatus,
     Transaction,
+    WalletStatus,
     find,
     is_true,
     leaves_until,
@@ -24,7 +29,8 @@ from nosana_operator.api import (
     run_job_name,
 )
 from nosana_operator.errors import NosanaError
-from nosana_operator.inventory import slots
+from nosana_operator.inventory import Share, divide
+from nosana_operator.market.decide import wants
 from nosana_operator.market.facts import (
     GONE,
     UNKNOWN,
@@ -37,7 +43,10 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
+from nosana_operator.market.key_use import KeyUse, acknowledged
 from nosana_operator.market.ports import Body, Chain, Edges
+from nosana_operator.market.slots import holder
+from nosana_operator.market.standings import Standing, Standings
 from nosana_operator.market.verify import is_run
 from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
 from nosana_operator.market.wallets import LoadedWallet, Wallets
@@ -45,6 +54,7 @@ from nosana_operator.market.wallets import LoadedWallet, Wallets
 log = logging.getLogger(__name__)
 
 FUNDS_FRESH = 30.0
+_NONE = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
 
 
 class Gatherer:
@@ -56,6 +66,10 @@ class Gatherer:
         self._funds: dict[tuple[str, str], tuple[datetime, Funds]] = {}
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
+        self._standings = Standings(edges.clock)
+        self._use = KeyUse(edges.clock)
+        self._refusals: dict[MarketRef, str | None] = {}
+        """Why the API server does not take a NosanaMarket's jobs."""
         self._settled: dict[MarketRef, dict[str, KnownJob]] = {}
         """By run: settled NosanaJobs whose run the watcher still shows. When one is deleted, its run must not
         be taken for a new one."""
@@ -76,8 +90,42 @@ class Gatherer:
         our last transaction or later, and the runs at the market's slot or later, so that whatever left the
         queue is found among the runs.
         """
-        meta = body["metadata"]
-        ref = MarketRef(namespace=meta["namespace"], name=meta["name"])
+        self._use.note(self._edges.cache.list(MARKET_KIND), self._edges.cache.list(JOB_KIND))
+        ref = _ref(body)
+        self._refusals[ref] = refusal
+        view = await self._look(body, spec, status, asked=True, fresh=fresh)
+        holders = [holder(view, told=None, wanted=wants(view))]
+        for other, theirs, told in self._others(body):
+            seen = await self._look(other, theirs, told, asked=False, fresh=False)
+            holders.append(holder(seen, told=told.slots, wanted=wants(seen)))
+        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
+        return replace(view, share=shares[holders[0].name])
+
+    def put_out(self, body: Body) -> Collection[str]:
+        """Keys of the NosanaMarket that were put out of the queue since this was last asked for."""
+        return self._standings.put_out(_ref(body))
+
+    def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
+        """The other NosanaMarkets that can be read: they may have a hold on the same nodes."""
+        for other in self._edges.cache.list(MARKET_KIND):
+            if _ref(other) == _ref(body):
+                continue
+            try:
+                spec = read(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
+                status = read(NosanaMarketStatus, MARKET_KIND, "status", other.get("status"))
+            except ApiError:
+                continue  # It says so itself; pods of its jobs count as they are.
+            yield dict(other), spec, status
+
+    async def _look(
+        self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus, *, asked: bool, fresh: bool
+    ) -> MarketView:
+        """The view without its share of the nodes.
+
+        `asked=False`: of another one's NosanaMarket, for what it holds. Its own look asks the chain about its
+        transactions; here they count as long as they stand in the status.
+        """
+        meta, ref = body["metadata"], _ref(body)
         loaded = await self._wallets.of_market(body, spec)
         self.watch_all()
         chain = self._edges.networks.chain(spec.network)
@@ -86,31 +134,32 @@ class Gatherer:
         market: Known[MarketFacts] = UNKNOWN
         wallets = [_wallet_view(one, UNKNOWN, UNKNOWN) for one in loaded]
         jobs: dict[str, Known[JobFacts]] = {}
+        standing = Standing(wallets, frozenset(), frozenset(), frozenset())
         if chain is not None and problem is None:
-            pending = await self._pending(chain, ref, spec, status.transactions, fresh=fresh)
+            pending = (
+                await self._pending(chain, ref, spec, status.transactions, fresh=fresh)
+                if asked
+                else self._unasked(ref, status.transactions)
+            )
             landed = max((one.outcome.slot or 0 for one in pending), default=0)
             market = await self._market(chain, spec.address, landed if fresh else None)
             not_before = None
             if fresh:
                 not_before = market.slot if isinstance(market, MarketFacts) else landed
             wallets = [await self._wallet(chain, spec, one, not_before) for one in loaded]
-            standing = market.standing if isinstance(market, MarketFacts) else frozenset()
+            if isinstance(market, MarketFacts):
+                standing = await self._standings.look(chain, ref, market, wallets, status.wallets, pending)
+                wallets = await self._use_of_keys(chain, spec, standing.wallets, status.wallets, market.slot)
+            in_queue = market.standing if isinstance(market, MarketFacts) else frozenset()
             wallets = [
                 wallet
                 for wallet, one in zip(wallets, loaded, strict=True)
-                if not (one.former and wallet.runs == () and wallet.address not in standing)
+                if not (one.former and wallet.runs == () and wallet.address not in in_queue)
             ]
             for run in _runs(wallets):
                 if run.job not in jobs:
                     jobs[run.job] = await self._job(chain, run.job)
-        occupied, unsettled = self._held(ref, spec, wallets)
-        held = slots(
-            self._edges.cache.list("Node"),
-            self._edges.cache.list("Pod"),
-            spec.gpu,
-            spec.slots.resources,
-            market=spec.address,
-        )
+        held = self._held(ref, spec, wallets)
         return MarketView(
             ref=ref,
             spec=spec,
@@ -122,17 +171,23 @@ class Gatherer:
             wallets=tuple(wallets),
             jobs=jobs,
             known=self._known_jobs(ref, spec.job_namespace, _runs(wallets)),
-            occupied=occupied,
-            unsettled=unsettled,
+            occupied=frozenset(held.occupied),
+            job_uids=frozenset(held.occupied.values()),
+            unsettled=held.unsettled,
             served=frozenset(
                 other["spec"].get("address", "")
                 for other in self._edges.cache.list(MARKET_KIND)
                 if other["spec"].get("network") == spec.network
             ),
-            refusal=refusal,
+            refusal=self._refusals.get(ref),
             pending=pending,
-            total=held.total,
             leaving=leaves_until(meta.get("annotations"), self._edges.clock.now()),
+            missing=standing.missing,
+            held_back=standing.held_back | self._busy_elsewhere(ref, spec.network),
+            ours=standing.ours,
+            fee_cap=chain.fee_cap() if chain else 0,
+            now=self._edges.clock.now(),
+            share=_NONE,
         )
 
     def watch_all(self) -> None:
@@ -195,6 +250,44 @@ class Gatherer:
             seen |= landed
         self._seen[ref] = seen
         return tuple(PendingTransaction(one, outcome, seen=one.signature in seen) for one, outcome in pairs)
+
+    def _unasked(self, ref: MarketRef, transactions: Sequence[Transaction]) -> tuple[PendingTransaction, ...]:
+        seen = self._seen.get(ref, frozenset())
+        return tuple(
+            PendingTransaction(one, Outcome(Fate.UNKNOWN), seen=one.signature in seen) for one in transactions
+        )
+
+    def _busy_elsewhere(self, ref: MarketRef, network: str) -> frozenset[str]:
+        """Keys with a transaction under way in another market: each has one at a time."""
+        return frozenset(
+            one["key"]
+            for other in self._edges.cache.list(MARKET_KIND)
+            if _ref(other) != ref and other["spec"].get("network") == network
+            for one in (other.get("status") or {}).get("transactions") or ()
+            if one["signature"] not in self._seen.get(_ref(other), frozenset())
+        )
+
+    async def _use_of_keys(
+        self,
+        chain: Chain,
+        spec: NosanaMarketSpec,
+        wallets: Sequence[WalletView],
+        before: Sequence[WalletStatus],
+        slot: int,
+    ) -> list[WalletView]:
+        """With what is known of other users of the keys."""
+        known = {one.address: one.foreign for one in before}
+        done = acknowledged(self._edges.cache.list(MARKET_KIND))
+        out = []
+        for wallet in wallets:
+            if wallet.address is not None:
+                address = wallet.address
+                told = known.get(address)
+                foreign = await self._use.look(chain, spec.network, address, slot=slot, known=told)
+                if foreign is not None and foreign not in done:
+                    wallet = _used_elsewhere(wallet, foreign)
+            out.append(wallet)
+        return out
 
     async def _read_again(
         self, chain: Chain, address: str, landed: Sequence[tuple[Transaction, Outcome]]
@@ -297,18 +390,20 @@ class Gatherer:
             refused=verified.get("status") == "False" and verified.get("reason") == JobReason.RUN_MISMATCH,
             settled=is_true(conditions, JobCondition.SETTLED),
             deleting=bool(meta.get("deletionTimestamp")),
+            stopping=bool(body["spec"].get("stop"))
+            or is_true(conditions, JobCondition.COMPLETE)
+            or is_true(conditions, JobCondition.FAILED),
         )
 
-    def _held(
-        self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]
-    ) -> tuple[frozenset[str], frozenset[str]]:
+    def _held(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> _Held:
         """Runs whose NosanaJob still needs its slot, and runs that are not settled.
 
         Of the NosanaJobs that stand where the market host puts this NosanaMarket's: others are somebody
         else's doing.
         """
         known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
-        occupied, unsettled = set(), set()
+        occupied: dict[str, str] = {}
+        unsettled = set()
         for body in self._edges.cache.list(JOB_KIND, spec.job_namespace):
             run = body["spec"].get("run")
             if (
@@ -324,8 +419,31 @@ class Gatherer:
             unsettled.add(run["run"])
             ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
             if verified.get("status") == "True" and not (ended and run["node"] in known):
-                occupied.add(run["run"])
-        return frozenset(occupied), frozenset(unsettled)
+                occupied[run["run"]] = body["metadata"]["uid"]
+        return _Held(occupied, frozenset(unsettled))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """NosanaJobs that still matter."""
+
+    occupied: dict[str, str]
+    """Runs whose NosanaJob still needs its slot, with its uid."""
+    unsettled: frozenset[str]
+
+
+def _ref(body: Mapping[str, Any]) -> MarketRef:
+    return MarketRef(namespace=body["metadata"]["namespace"], name=body["metadata"]["name"])
+
+
+def _used_elsewhere(wallet: WalletView, signature: str) -> WalletView:
+    said = (
+        f"signed the transaction {signature}, which this operator did not make: another host has this key; end "
+        f"that one, then annotate this NosanaMarket {ANNOTATION_KEY_USE}={signature}. Until then it takes no "
+        "job; its runs still settle"
+    )
+    problem = wallet.problem or (MarketReason.KEY_IN_USE_ELSEWHERE, said)
+    return replace(wallet, foreign=signature, problem=problem)
 
 
 def _runs(wallets: Sequence[WalletView]) -> list[RunFacts]:

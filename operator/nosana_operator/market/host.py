@@ -5,6 +5,7 @@ The intent of every transaction is in `status.transactions` before it is sent (D
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,7 +32,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
 from nosana_operator.market.decide import decide
-from nosana_operator.market.effects import CreateJob, MarketDecision, ReplaceJob, Resend, Stop, Work
+from nosana_operator.market.effects import CreateJob, MarketDecision, ReplaceJob, Resend, Stop, StopJob, Work
 from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
 from nosana_operator.market.ports import Body, Chain, Edges
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 POLL = 0.5
 """Seconds between looks while a transaction is under way."""
 SOON = 1.0
+AT_ONCE = 0.1
 RESYNC = 10.0
 """Seconds between looks when nothing happens: node capacity, funds, a dead subscription."""
 RESEND_AFTER = 2.0
@@ -84,6 +86,9 @@ class MarketHost:
         self._edges = edges
         self._wallets = wallets
         self._gatherer = Gatherer(edges, wallets)
+        self._offering = asyncio.Lock()
+        self._offers = 0
+        """Writes of any NosanaMarket that offered slots."""
         self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
@@ -105,7 +110,7 @@ class MarketHost:
             return None
         except Conflict:
             # Somebody wrote in between: nothing was signed in vain, the watch brings the newer object.
-            return 0.1
+            return AT_ONCE
 
     async def _step(
         self, body: Body, memory: _Memory, spec: NosanaMarketSpec, status: NosanaMarketStatus
@@ -116,17 +121,30 @@ class MarketHost:
             body = await self._finalizers(body, add=True)
         chain = self._edges.networks.chain(spec.network)
         refusal = self._refusal(memory)
+        offers = self._offers
         view = await self._gatherer.view(body, spec, status, refusal=refusal)
         decision = decide(view)
         await self._serve(body, memory, spec, decision)
         offered = any(isinstance(effect, Work) for effect in decision.effects)
         if offered:
             refusal = self._refusal(memory)
+            offers = self._offers
             view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
             decision = decide(view)
             await self._serve(body, memory, spec, decision)
         signed = await self._sign(chain, view, decision) if chain is not None else []
-        body = await self._write(body, memory, view, decision, signed)
+        if any(one.kind == "work" for one in signed):
+            # Of several NosanaMarkets that see the same free slot, the first to write has it; the others look
+            # again. What they signed is nowhere, and cannot be sent.
+            async with self._offering:
+                if offers != self._offers:
+                    return AT_ONCE
+                try:
+                    body = await self._write(body, memory, view, decision, signed)
+                finally:
+                    self._offers += 1
+        else:
+            body = await self._write(body, memory, view, decision, signed)
         self._tell(body, memory, decision)
         if chain is not None:
             for effect in decision.effects:
@@ -137,7 +155,8 @@ class MarketHost:
         if decision.released:
             await self._finalizers(body, add=False)
         under_way = {one.signature for one in decision.kept} | {one.signature for one in signed}
-        memory.forget_all_but(under_way, {run for run, _ in decision.unserved})
+        strange = {one.foreign for one in decision.wallets if one.foreign}
+        memory.forget_all_but(under_way, {run for run, _ in decision.unserved} | strange)
         if signed or any(not one.seen for one in view.pending):
             return POLL
         if offered:
@@ -156,6 +175,8 @@ class MarketHost:
                 await self._create(body, memory, spec, effect)
             elif isinstance(effect, ReplaceJob):
                 await self._replace(body, effect)
+            elif isinstance(effect, StopJob):
+                await self._stop_job(body, effect)
 
     async def _create(self, body: Body, memory: _Memory, spec: NosanaMarketSpec, effect: CreateJob) -> None:
         pinner = self._edges.networks.pinner(spec.network)
@@ -210,6 +231,13 @@ class MarketHost:
         )
         await self._edges.kube.delete(JOB_KIND, job.namespace, job.name, uid=job.uid)
         self._event(body, MarketReason.JOB_REFUSED, "Replace", note)
+
+    async def _stop_job(self, body: Body, effect: StopJob) -> None:
+        job = effect.job
+        stopped = await self._edges.kube.patch(JOB_KIND, job.namespace, job.name, {"spec": {"stop": True}})
+        self._edges.cache.put(stopped)
+        note = f"NosanaJob {job.namespace}/{job.name} is stopped: the deadline of spec.drain has come"
+        self._event(body, MarketReason.DRAINING, "Drain", note)
 
     def _refusal(self, memory: _Memory) -> str | None:
         if memory.refusal is None or self._edges.clock.now() - memory.refusal[0] > REFUSAL_HOLDS:
@@ -267,6 +295,17 @@ class MarketHost:
                 memory.told.add(run)
                 note = f"run {run} is of market {market}, which no NosanaMarket serves; make one for it"
                 self._event(body, MarketReason.RUN_UNSERVED, "Serve", note)
+        for key in self._gatherer.put_out(body):
+            note = (
+                f"{key} is not in the queue any more and got no job that is still open: put out by the market's "
+                "authority, or its job ended at once; it stands again after a minute if it may"
+            )
+            self._event(body, MarketReason.STANDING_LOST, "Stand", note)
+        for wallet in decision.wallets:
+            if wallet.foreign is not None and wallet.foreign not in memory.told:
+                memory.told.add(wallet.foreign)
+                note = f"{wallet.address} {wallet.message}"
+                self._event(body, MarketReason.KEY_IN_USE_ELSEWHERE, "Stand", note)
 
     def _event(self, body: Body, reason: MarketReason, action: str, note: str) -> None:
         self._edges.events.event(body, type="Warning", reason=reason, action=action, note=note)

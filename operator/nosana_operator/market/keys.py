@@ -6,14 +6,24 @@ from typing import Literal
 
 from nosana_operator.api import MarketReason, WalletStatus
 from nosana_operator.market.effects import Verdict
-from nosana_operator.market.facts import UNKNOWN, Funds, MarketFacts
+from nosana_operator.market.facts import Absent, Funds, MarketFacts
 from nosana_operator.market.view import MarketView, WalletView
 
-SOL_RESERVE = 5_000_000
-"""Lamports (0.005 SOL) below which a key does not stand: fees, rent of a run (node-behaviour.md 3.2)."""
+_SOL = 10**9
+RUN_RENT = 1_726_080
+"""Lamports of a run's account: `work` pays it when a job waits (onchain.md §2)."""
+TOKEN_ACCOUNT_RENT = 2_039_280
+"""Lamports of a NOS account: the key's own, and that of a poster who has closed his (onchain.md §3, finish)."""
 
 
-def wallet_status(view: MarketView, wallet: WalletView, market: MarketFacts | None) -> WalletStatus:
+def reserve(runs: int, fee_cap: int, *, nos_account: bool) -> int:
+    """Lamports that a key has to have before it gets another run: what it and the open ones may still cost."""
+    return (runs + 1) * (fee_cap + RUN_RENT + TOKEN_ACCOUNT_RENT) + (0 if nos_account else TOKEN_ACCOUNT_RENT)
+
+
+def wallet_status(
+    view: MarketView, wallet: WalletView, market: MarketFacts | None, found: Verdict
+) -> WalletStatus:
     """One key as it stands, with the remedy for what it lacks."""
     funds = wallet.funds if isinstance(wallet.funds, Funds) else None
     base = WalletStatus(
@@ -22,6 +32,8 @@ def wallet_status(view: MarketView, wallet: WalletView, market: MarketFacts | No
         lamports=funds.lamports if funds else None,
         nos=funds.nos if funds else None,
         xnos=str(funds.xnos) if funds and funds.xnos is not None else None,
+        standing=market is not None and wallet.address in market.standing,
+        foreign=wallet.foreign,
     )
 
     def is_(
@@ -34,7 +46,9 @@ def wallet_status(view: MarketView, wallet: WalletView, market: MarketFacts | No
         return is_("Unknown", MarketReason.SECRET_MISSING, said)
     if wallet.problem is not None:
         return is_("Blocked", *wallet.problem)
-    if market is None or wallet.runs is UNKNOWN or funds is None:
+    if found.status is False:
+        return is_("Unknown", found.reason, "not looked at: there is no market for it to stand in")
+    if market is None or isinstance(wallet.runs, Absent) or funds is None:
         return is_("Unknown", MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet")
     if wallet.address in market.standing:
         return is_("Standing", MarketReason.STANDING, "stands in the market's queue")
@@ -48,11 +62,13 @@ def wallet_status(view: MarketView, wallet: WalletView, market: MarketFacts | No
                 f"holds no token of the verified collection {market.node_access_key}, which the market wants; "
                 "have one issued to this key, or choose an open market",
             )
-    if funds.lamports < SOL_RESERVE:
+    needed = reserve(len(wallet.runs), view.fee_cap, nos_account=funds.nos_account)
+    if funds.lamports < needed:
         return is_(
             "Blocked",
             MarketReason.SOL_TOO_LOW,
-            f"has {funds.lamports / 1e9:.6f} SOL; send it at least {SOL_RESERVE / 1e9} SOL for fees and rent",
+            f"has {funds.lamports / _SOL:.6f} SOL and, with {len(wallet.runs)} open runs, needs "
+            f"{needed / _SOL:.6f} for fees and rent; send it at least {(needed - funds.lamports) / _SOL:.6f} SOL",
         )
     if funds.xnos is None:
         return is_(

@@ -13,6 +13,7 @@ from nosana_operator.market.facts import (
     Known,
     MarketFacts,
     Outcome,
+    Past,
     PaymentFacts,
     RunFacts,
     Signed,
@@ -107,6 +108,15 @@ class Chain(Protocol):
 
     async def read_funds(self, address: str, *, access_keys: bool = False) -> Funds:
         """Balances and stake of a wallet; the access keys that it holds only when asked for."""
+
+    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
+        """Finalized transactions that name the key, the newest first, after `until` where the node knows it."""
+
+    async def signed_by(self, signature: str, key: str) -> str | None:
+        """Which instruction of the Jobs program the key signed with that transaction; None: none."""
+
+    def fee_cap(self) -> int:
+        """Lamports that one transaction may cost."""
 
     async def sign_work(self, wallet: Wallet, market: MarketFacts) -> Signed:
         """A `work` transaction; makes the key's NOS account first when it is missing."""

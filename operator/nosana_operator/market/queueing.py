@@ -2,29 +2,120 @@
 
 from __future__ import annotations
 
-from nosana_operator.api import SlotStatus, WalletStatus
-from nosana_operator.market.effects import Effect, Stop, Work
+from nosana_operator.api import (
+    ANNOTATION_LEAVE_UNTIL,
+    MarketReason,
+    SlotStatus,
+    WalletStatus,
+    parse_timestamp,
+    timestamp,
+)
+from nosana_operator.market.effects import Effect, Stop, StopJob, Verdict, Work
 from nosana_operator.market.facts import UNKNOWN, MarketFacts
 from nosana_operator.market.view import MarketView
 
+DEEPEST = 250
+"""Entries of a queue up to which the program is known to work well: beyond, `finish` comes close to the end of
+its memory (onchain.md §3b)."""
+
+
+def reluctance(view: MarketView, market: MarketFacts) -> Verdict | None:
+    """Why nothing is offered though the keys could; what an admin asked for leaves `Ready` at True."""
+    drain, spec = view.spec.drain, view.spec
+    if drain is not None:
+        end = "each goes on to its own end"
+        if drain.policy == "Finish":
+            end = f"they are stopped and settled at {drain.deadline or 'once'}"
+        return Verdict(True, MarketReason.DRAINING, f"out of the queue; of the jobs that run, {end}")
+    if view.leaving:
+        return Verdict(
+            True,
+            MarketReason.LEAVING,
+            f"out of the queue until {timestamp(view.leaving)}, as the annotation {ANNOTATION_LEAVE_UNTIL} "
+            "says; running jobs go on; remove it to stand again",
+        )
+    if spec.paused:
+        return Verdict(True, MarketReason.PAUSED, "paused: out of the queue; running jobs go on")
+    if market.price < spec.min_price:
+        return Verdict(
+            False,
+            MarketReason.PRICE_TOO_LOW,
+            f"the market pays {market.price} NOS base units per second, spec.minPrice is {spec.min_price}; "
+            "lower it, or wait until the market pays that",
+        )
+    if len(market.queue) > DEEPEST:
+        return Verdict(
+            False,
+            MarketReason.QUEUE_TOO_DEEP,
+            f"the market's queue has {len(market.queue)} entries, more than {DEEPEST}; no slot is offered "
+            "until it is shorter",
+        )
+    return None
+
+
+def leaves(view: MarketView, market: MarketFacts) -> bool:
+    """Whether all keys leave the queue."""
+    why = reluctance(view, market)
+    return view.deleting or (why is not None and why.reason != MarketReason.QUEUE_TOO_DEEP)
+
 
 def stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[str]) -> list[Effect]:
-    """The keys that leave the queue: all when the market is left, those without a Secret, those too many."""
-    standing = {w.address: w for w in view.wallets if w.address in market.standing and w.address not in busy}
-    if view.deleting or view.spec.paused or view.leaving:
-        return [Stop(address) for address in standing if address]
-    lost = [address for address, wallet in standing.items() if address and wallet.problem is not None]
-    over = slots.running + slots.standing - (slots.total - view.spec.slots.reserve)
-    rest = [address for address in standing if address and address not in lost]
+    """The keys that leave the queue: all when the market is left, those that may not stand, those too many.
+
+    One that somebody else put there is left alone: it would be put back at once.
+    """
+    mine = {wallet.address: wallet for wallet in view.wallets if wallet.address in market.standing}
+    standing = [address for address in mine if address and address not in busy]
+    if leaves(view, market):
+        return [Stop(address) for address in standing]
+    barred = {address for address, wallet in mine.items() if wallet.problem is not None}
+    lost = [one for one in standing if one in barred and (mine[one].foreign is None or one in view.ours)]
+    rest = [one for one in standing if one not in barred]
+    on_their_way = sum(
+        one.transaction.kind == "stop" and not one.seen and not one.outcome.dead for one in view.pending
+    )
+    over = slots.running + slots.standing - (slots.total - view.spec.slots.reserve) - on_their_way
+    if view.share.gives_way and not on_their_way:
+        over = max(over, 1)
     return [Stop(address) for address in [*lost, *rest[: max(0, over - len(lost))]]]
 
 
 def works(
-    view: MarketView, slots: SlotStatus, wallets: tuple[WalletStatus, ...], busy: set[str]
+    view: MarketView,
+    slots: SlotStatus,
+    market: MarketFacts,
+    wallets: tuple[WalletStatus, ...],
+    busy: set[str],
 ) -> list[Effect]:
     """The keys that offer a slot; none while it is not known what the keys hold, or jobs cannot be made."""
     unsure = any(w.unread or (w.address and w.runs is UNKNOWN) for w in view.wallets)
-    if view.deleting or view.spec.paused or view.leaving or unsure or view.refusal is not None:
+    if unsure or not _offers(view, market):
         return []
-    willing = [w.address for w in wallets if w.state == "Ready" and w.address and w.address not in busy]
+    kept = busy | view.held_back | view.missing
+    willing = [w.address for w in wallets if w.state == "Ready" and w.address and w.address not in kept]
     return [Work(address) for address in willing[: slots.free]]
+
+
+def wanted(view: MarketView, market: MarketFacts | None, wallets: tuple[WalletStatus, ...]) -> int:
+    """Jobs that wait for this market and that it would take."""
+    if market is None or market.queue_type != "Job" or not _offers(view, market):
+        return 0
+    return len(market.queue) if any(wallet.state == "Ready" for wallet in wallets) else 0
+
+
+def _offers(view: MarketView, market: MarketFacts) -> bool:
+    return not view.deleting and view.refusal is None and reluctance(view, market) is None
+
+
+def drained(view: MarketView) -> list[Effect]:
+    """The jobs that are stopped because the deadline of a drain has come."""
+    drain = view.spec.drain
+    if drain is None or drain.policy != "Finish":
+        return []
+    if drain.deadline is not None and view.now < parse_timestamp(drain.deadline):
+        return []
+    return [
+        StopJob(job)
+        for _, job in sorted(view.known.items())
+        if job.verified and not (job.stopping or job.settled or job.deleting)
+    ]

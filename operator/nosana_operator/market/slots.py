@@ -8,32 +8,71 @@ A run that cannot be finished keeps its slot, so that no unpaid runs pile up.
 
 from __future__ import annotations
 
-from nosana_operator.api import SlotStatus, Transaction
-from nosana_operator.market.facts import MarketFacts
+from nosana_operator.api import SlotStatus
+from nosana_operator.inventory import Holder
+from nosana_operator.market.facts import UNKNOWN, MarketFacts
 from nosana_operator.market.holdings import open_runs, own_runs
 from nosana_operator.market.view import MarketView
 
 
-def count_slots(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> SlotStatus:
+def count_slots(view: MarketView) -> SlotStatus:
     """The slots as they are used; `free` is what may still be offered."""
     spec = view.spec.slots
-    total = view.total if spec.max is None else min(view.total, spec.max)
-    running = len({run.address for run in open_runs(view)} | view.occupied)
-    mine = {w.address for w in view.wallets}
-    standing = len(market.standing & mine) if market else 0
-    taken = running + standing + _open_works(view, market, kept)
+    total = view.share.total if spec.max is None else min(view.share.total, spec.max)
     return SlotStatus(
-        total=total, free=max(0, total - spec.reserve - taken), standing=standing, running=running
+        total=total,
+        free=max(0, total - spec.reserve - taken(view)),
+        standing=_standing(view),
+        running=_running(view),
     )
 
 
-def _open_works(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction, ...]) -> int:
+def taken(view: MarketView) -> int:
+    """Slots that jobs hold, or that the chain may give jobs for at any moment."""
+    return _running(view) + _standing(view) + len(view.missing) + _open_works(view)
+
+
+def holder(view: MarketView, *, told: SlotStatus | None, wanted: int) -> Holder:
+    """The market as the division of the nodes sees it.
+
+    `told`: its slots as last written. They count where the chain is silent: nobody but us adds to them.
+    """
+    held, spec = taken(view), view.spec.slots
+    silent = view.market is UNKNOWN or any(
+        wallet.unread or wallet.runs is UNKNOWN for wallet in view.wallets if wallet.address or wallet.unread
+    )
+    if silent and told is not None:
+        held = max(held, told.standing + told.running + _open_works(view))
+    return Holder(
+        name=f"{view.ref.namespace}/{view.ref.name}",
+        gpu=view.spec.gpu,
+        resources=spec.resources,
+        taken=held,
+        jobs=view.job_uids,
+        reserve=spec.reserve,
+        wanted=wanted if spec.max is None else max(0, min(wanted, spec.max - spec.reserve - held)),
+    )
+
+
+def _running(view: MarketView) -> int:
+    return len({run.address for run in open_runs(view)} | view.occupied)
+
+
+def _standing(view: MarketView) -> int:
+    mine = {wallet.address for wallet in view.wallets}
+    return len(view.market.standing & mine) if isinstance(view.market, MarketFacts) else 0
+
+
+def _open_works(view: MarketView) -> int:
     """`work`s that may still give a run or a standing that the view does not count yet."""
     runs = {run.address for run in own_runs(view)}
-    standing = market.standing if market else frozenset()
-    settled = {p.transaction.signature for p in view.pending if p.seen}
+    standing = view.market.standing if isinstance(view.market, MarketFacts) else frozenset()
     return sum(
-        1
-        for t in kept
-        if t.kind == "work" and t.run not in runs and t.key not in standing and t.signature not in settled
+        one.transaction.kind == "work"
+        and not one.seen
+        and not one.outcome.dead
+        and one.transaction.run not in runs
+        and one.transaction.key not in standing
+        and one.transaction.key not in view.missing
+        for one in view.pending
     )

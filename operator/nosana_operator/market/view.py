@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from nosana_operator.api import MarketRef, NosanaMarketSpec, Run, Transaction
+from nosana_operator.inventory import Share
 from nosana_operator.market.facts import Absent, Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts
 
 
@@ -23,6 +24,8 @@ class WalletView:
     """All runs that the key holds, of whatever market."""
     unread: bool = False
     """Its Secret could not be read: which key it is, and what that holds, is not known."""
+    foreign: str | None = None
+    """Signature of a transaction of this key that is not ours, and that no admin has acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class KnownJob:
     """It is not what the chain dictates."""
     settled: bool = False
     deleting: bool = False
+    stopping: bool = False
+    """It was asked to stop, or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class MarketView:
     """By run: what stands under the name of its NosanaJob."""
     occupied: frozenset[str]
     """Runs whose NosanaJob needs its slot, whatever the chain says: its pods have not ended."""
+    job_uids: frozenset[str]
+    """uids of the NosanaJobs of the occupied runs: their pods are this market's own."""
     unsettled: frozenset[str]
     """Runs whose NosanaJob is not settled yet."""
     served: frozenset[str]
@@ -77,7 +84,16 @@ class MarketView:
     refusal: str | None
     """Why the API server does not take NosanaJobs of this market, when it just said so."""
     pending: tuple[PendingTransaction, ...]
-    total: int
-    """Slots that the nodes hold for this market, its own jobs' included."""
-    leaving: datetime | None = None
+    leaving: datetime | None
     """The market is left until then: what `nosana-operator leave` asks for."""
+    missing: frozenset[str]
+    """Keys that have left the queue, it is not known yet by what: a job may have been given to them."""
+    held_back: frozenset[str]
+    """Keys that were put out of the queue a moment ago, or have a transaction under way in another market."""
+    ours: frozenset[str]
+    """Keys that stand because of a `work` of ours."""
+    fee_cap: int
+    """Lamports that one transaction may cost."""
+    now: datetime
+    share: Share
+    """What the nodes hold for this market beside the others."""

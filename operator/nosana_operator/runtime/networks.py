@@ -57,6 +57,7 @@ from nosana_operator.market.facts import (
     Known,
     MarketFacts,
     Outcome,
+    Past,
     PaymentFacts,
     RunFacts,
     Signed,
@@ -171,6 +172,19 @@ class SolanaNetwork:
         state = await self._client.fetch_wallet_state(address)
         held = frozenset(await self._client.find_access_keys(address)) if access_keys else None
         return Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos, held)
+
+    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
+        """See `Chain.read_history`."""
+        found = await self._client.fetch_history(key, until=until)
+        return [Past(one.signature, one.slot, one.err is not None) for one in found]
+
+    async def signed_by(self, signature: str, key: str) -> str | None:
+        """See `Chain.signed_by`."""
+        return await self._client.signed_by(signature, key)
+
+    def fee_cap(self) -> int:
+        """See `Chain.fee_cap`."""
+        return self._client.network.fees.cap
 
     # -- sign and send ------------------------------------------------------------------------------------
 
