@@ -33,7 +33,11 @@ MARKET = {
 MONITORS = {
     "serviceMonitor": {"enabled": True, "interval": "1m", "labels": {"release": "prometheus"}},
     "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
-    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookUrl": "https://wiki.example.com/nosana/",
+    },
     "dashboard": {"enabled": True, "labels": {"grafana_dashboard": "1"}, "annotations": {"folder": "GPU"}},
     "renderMode": "alwaysRender",
 }

@@ -279,9 +279,15 @@ def test_kinds_that_are_not_served_are_left_out_unless_wanted(rendered: Any) -> 
 
 
 def test_alerts_and_dashboard_are_the_files(rendered: Any) -> None:
-    bodies = rendered({"metrics": MONITORS})
+    bodies = rendered({"metrics": MONITORS | {"prometheusRule": {"enabled": True}}})
     files = CHART / "files"
-    assert one(bodies, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text())
+    alerts = one(bodies, "PrometheusRule")["spec"]
+    assert alerts == yaml.safe_load((files / "alerts.yaml").read_text())
+    wiki = one(rendered({"metrics": MONITORS}), "PrometheusRule")["spec"]
+    assert wiki == json.loads(
+        json.dumps(alerts).replace('"docs/runbooks/', '"https://wiki.example.com/nosana/')
+    )
+    assert wiki != alerts
     (text,) = one(bodies, "ConfigMap", "-dashboard")["data"].values()
     assert json.loads(text) == json.loads((files / "dashboard.json").read_text())
 
