@@ -19,10 +19,12 @@ from nosana_operator.api import (
     MARKET_KIND,
     ApiError,
     JobCondition,
+    JobReason,
     MarketReason,
     NosanaJobSpec,
     NosanaMarketSpec,
     Run,
+    find,
     is_true,
     parse_timestamp,
     read,
@@ -190,6 +192,13 @@ class OneRun:
                     {"metadata": {"finalizers": kept, "resourceVersion": self.meta["resourceVersion"]}},
                 )
             )
+
+    def complain(self, reason: JobReason, message: str) -> None:
+        """Say why it is not settled yet; the first time in an Event too."""
+        before = find(self.record.conditions, JobCondition.SETTLED)
+        if before is None or before["reason"] != reason:
+            self.event("Warning", reason, message)
+        self.say(JobCondition.SETTLED, False, reason, message)
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
         """Tell it in an Event of the NosanaJob."""

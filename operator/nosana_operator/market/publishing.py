@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
     JOB_KIND,
-    JobCondition,
     JobReason,
     NosanaJobStatus,
     NosanaMarketSpec,
@@ -48,7 +47,7 @@ class Publisher:
             result = await self._result()
         except Refused as exc:
             message = f"the result cannot be read: {exc}; give the operator `get` on Secrets"
-            here.say(JobCondition.SETTLED, False, JobReason.RESULT_LOST, message)
+            here.complain(JobReason.RESULT_LOST, message)
             await here.write()
             return None
         posters = here.edges.networks.posters(market.network)

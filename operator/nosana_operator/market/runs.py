@@ -140,6 +140,7 @@ class _Way:
             self.here.record = self.here.record.matched_at(seen if known and seen is not None else created)
             self._take(chain, market, run, job)
             await self.here.write()
+            self.here.event("Normal", verdict.reason, f"{verdict.message}; the run is {self.here.run.run}")
             return SLOW_POLL
         if verdict.reason == JobReason.RUN_NOT_FOUND:
             over = await self._over_before(chain)
@@ -191,7 +192,7 @@ class _Way:
     async def _stuck(self, reason: JobReason, message: str) -> float | None:
         """Nothing can be done on chain for now: say so where a payment waits for it."""
         if self.here.ended():
-            self.here.say(JobCondition.SETTLED, False, reason, message)
+            self.here.complain(reason, message)
             await self.here.write()
         return SLOW_POLL
 

@@ -193,6 +193,7 @@ class Settler:
         if before is None:
             waited = self.here.edges.clock.now() - ended_at(self.here.body)
             self.here.edges.metrics.finish_sent(self.here.run.market, waited.total_seconds())
+        self.here.event("Normal", JobReason.SETTLING, f"{kind} is sent: transaction {transaction.signature}")
         log.info("%s sent", kind, extra=self.here.fields() | {"signature": signed.signature})
         return POLL
 
@@ -218,10 +219,7 @@ class Settler:
             memory.blocked += 1
             pause = timedelta(seconds=min(2.0 ** min(memory.blocked, 12), MAX_IMPOSSIBLE_PAUSE))
             memory.obstacle, memory.look_again_at = blocked, self.here.now + pause
-        before = find(self.here.record.conditions, JobCondition.SETTLED)
-        if before is None or before["reason"] != JobReason.SETTLEMENT_IMPOSSIBLE:
-            self.here.event("Warning", JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
-        self.here.say(JobCondition.SETTLED, False, JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
+        self.here.complain(JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
         await self.here.write()
         return max((memory.look_again_at - self.here.now).total_seconds(), SOON)
 
@@ -239,7 +237,7 @@ class Settler:
             message = (
                 f"the key {self.here.run.node} is in no Secret of the NosanaMarket; put it back to be paid"
             )
-            self.here.say(JobCondition.SETTLED, False, JobReason.WALLET_MISSING, message)
+            self.here.complain(JobReason.WALLET_MISSING, message)
             await self.here.write()
             return None
         run, job, digest = situation.confirmed.run, situation.confirmed.job, situation.digest
@@ -267,7 +265,7 @@ class Settler:
 
     async def _failed(self, kind: str, words: str) -> None:
         message = f"{kind} failed: {words}; tried again"
-        self.here.say(JobCondition.SETTLED, False, JobReason.TRANSACTION_FAILED, message)
+        self.here.complain(JobReason.TRANSACTION_FAILED, message)
         await self.here.write()
 
     async def _send(self, chain: Chain, transaction: Transaction) -> None:
