@@ -19,6 +19,8 @@ from nosana_operator.api.names import GROUP, JOB_KIND, MARKET_KIND, MAX_JOB_NAME
 
 JsonObject = dict[str, Any]
 
+_UNSEEN = {"observedGeneration": -1}
+"""Status of an object that no controller has seen: without one, kstatus takes it for what it should be."""
 _DROPPED = {"$defs", "title", "additionalProperties", "const"}
 
 
@@ -132,7 +134,7 @@ def _crd(
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
                                 "spec": spec,
-                                "status": status,
+                                "status": status | {"default": dict(_UNSEEN)},
                             },
                             "x-kubernetes-validations": list(rules),
                         }

@@ -99,6 +99,9 @@ HELM: Final = Program(
 )
 """Apart from the cluster's programs, which need not be built anew for it."""
 
+VERDICTS: Final = Program("verdicts", {"verdicts": "."})
+"""What kstatus and Argo CD make of objects; only tests ask."""
+
 
 def cache_folder() -> Path:
     """Return where built programs are kept: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
@@ -139,6 +142,11 @@ def ensure_helm(report: Report) -> Path:
     """Return Helm's program, under the same promises as `ensure_programs`."""
     key = f"helm-{HELM_VERSION}-{_digest((HELM,))}"
     return _ensure((HELM,), key, "; about 3 minutes on 2 cores, once", report) / "helm"
+
+
+def ensure_verdicts(report: Report) -> Path:
+    """Return the program that gives others' verdicts, under the same promises as `ensure_programs`."""
+    return _ensure((VERDICTS,), f"verdicts-{_digest((VERDICTS,))}", "", report) / "verdicts"
 
 
 def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report) -> Path:
