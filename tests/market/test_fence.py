@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fakes.market import ADMIN, MARKET, MarketLab, closed_runs
+from fakes.kube import Request
+from fakes.market import ADMIN, MARKET, MarketLab, Silence, closed_runs
 from nosana_operator.api import JOB_KIND, MARKET_KIND
 from nosana_operator.kube import LeadershipLost
 
@@ -154,3 +155,41 @@ async def test_a_leader_stopped_at_any_request(notices: bool) -> None:
 @pytest.mark.parametrize("slots", [None, 0, 1, 2, 6, 20, 60, 200])
 async def test_a_leader_stopped_at_any_request_for_any_time(slots: int | None, notices: bool) -> None:
     await stop_at_all(slots=(slots,), notices=notices)
+
+
+@pytest.mark.parametrize("stage", ["running", "ended", "intent"])
+async def test_the_kubernetes_api_away_for_ten_minutes(stage: str) -> None:
+    """Its leader ends after ten seconds; the next one begins when the API is back. Nothing is ended by that."""
+    term = Term(1)
+    lab = MarketLab(seconds=lambda: 5.0, leadership=term)
+    await lab.until(lab.standing)
+    posted = lab.post(timeout=3600)
+    await lab.until(lambda: (lab.says("RunVerified", posted) or ("",))[0] == "True")
+    if stage == "ended":
+        await lab.until(lambda: (lab.says("Complete", posted) or ("",))[0] == "True")
+    elif stage == "intent":
+        await lab.until(lambda: bool(_settlement(lab).get("transaction")))
+
+    async def away(request: Request, when: str) -> None:
+        raise Silence("the Kubernetes API is away")
+
+    lab.kube.interrupt = away
+    lab.stands_in = False  # The job controller does not get through either.
+    await lab.pass_time(10)
+    term.over = True
+    await lab.pass_time(590)
+    lab.kube.interrupt = None
+    lab.stands_in = True
+    lab.processes.remove(lab.process)
+    lab.twin(Term(2))
+    await lab.until(lambda: _rests(lab, lab.settled(posted)()))
+    lab.check_books()
+    assert lab.says("Settled", posted) == ("True", "Finished")
+    assert set(Counter(closed_runs(lab.ledger.history)).values()) == {1}
+    assert set(lab.jobs.starts.values()) == {1}
+
+
+def _settlement(lab: MarketLab) -> dict[str, Any]:
+    (job,) = lab.nosana_jobs()
+    found: dict[str, Any] = (job.get("status") or {}).get("settlement") or {}
+    return found

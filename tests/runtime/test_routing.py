@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import LABEL_JOB
-from nosana_operator.runtime.routing import CapacityWatch, job_key, market_key
+from nosana_operator.runtime.routing import CapacityWatch, job_key, latest_epoch, market_key
 from nosana_operator.runtime.watching import Change
 
 
@@ -111,3 +111,14 @@ def test_a_node_moves_capacity_by_what_it_can_take_only() -> None:
 
 def test_other_kinds_never_move_capacity() -> None:
     assert not CapacityWatch().moved(Change("NosanaJob", RUN_JOB))
+
+
+def test_the_latest_epoch_is_that_of_any_intent() -> None:
+    job = {"status": {"settlement": {"transaction": {"epoch": 3}}}}
+    market = {
+        "status": {"transactions": [{"epoch": 7}, {"epoch": 2}, {"signature": "before there were epochs"}]}
+    }
+    assert latest_epoch([], []) == 0
+    assert latest_epoch([{}, {"status": {"settlement": {}}}], [{"status": {}}]) == 0
+    assert latest_epoch([job], [{}]) == 3
+    assert latest_epoch([job], [market]) == 7

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nosana_operator.runtime.errors import SettingsError
-from nosana_operator.runtime.settings import Settings, load_settings, parse_settings
+from nosana_operator.runtime.settings import ElectionSettings, Settings, load_settings, parse_settings
 
 FULL = """
 clusterName: berlin
@@ -73,6 +73,31 @@ def test_a_network_of_another_name_states_its_own() -> None:
     localnet = parse_settings(FULL).networks["localnet"]
     assert localnet.ws == ("ws://chain:8900",)
     assert localnet.staking_program == "nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE"
+
+
+def test_the_lease() -> None:
+    assert parse_settings("").election == ElectionSettings(True, None, "nosana-operator", 15, 10, 2)
+    election = parse_settings(
+        "election: {enabled: false, namespace: ns, name: mine, leaseSeconds: 60, renewSeconds: 40, retrySeconds: 5}"
+    ).election
+    assert election == ElectionSettings(False, "ns", "mine", 60, 40, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("enabled: maybe", "election.enabled: true or false is needed"),
+        ("enabled: 1", "election.enabled: true or false is needed, this is a whole number"),
+        ("namespace: A", "election.namespace: 'A' is not the name of a namespace"),
+        ("name: 'a b'", "election.name: the name has to be"),
+        ("retrySeconds: 0", "election.retrySeconds: at least 1"),
+        ("renewSeconds: 3", "election.renewSeconds: it has to be at least twice"),
+        ("leaseSeconds: 10", "election.leaseSeconds: it has to be longer than renewSeconds"),
+    ],
+)
+def test_a_lease_that_could_not_be_kept_is_refused(text: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        parse_settings(f"election: {{{text}}}")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "# nothing\n"])

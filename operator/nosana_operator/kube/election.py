@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -121,7 +121,6 @@ class Election:
         floor: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = awake_clock,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311
     ) -> None:
         self._api = api
@@ -130,10 +129,11 @@ class Election:
         self._where = f"{namespace}/{name}"
         self._identity = identity
         self._times = times or LeaseTimes()
+        self._patience = self._times.deadline / 2
+        """Seconds for one attempt: a connection that hangs leaves time for another one."""
         self._floor = floor
         self._clock = clock
         self._now = now
-        self._sleep = sleep
         self._jitter = jitter
         self._lease: dict[str, Any] | None = None
         """As last seen; None when there was none."""
@@ -168,19 +168,19 @@ class Election:
 
     async def acquire(self) -> None:
         """Wait until this process leads. Raises KubeRefused when it has no right to stand."""
-        while not await self._attempt():
+        while not await self._attempt():  # noqa: ASYNC110 - it is the API server that is asked
             # Twice as often as a leader renews: what was released is to be taken soon.
-            await self._sleep(self._times.retry / 2 * self._jitter())
+            await asyncio.sleep(self._times.retry / 2 * self._jitter())
         log.info("This process leads, in epoch %d, by Lease %s", self._epoch, self._where)
 
     async def hold(self) -> None:
         """Renew until leadership is lost, which raises LeadershipLost."""
         while True:
-            await self._sleep(self._times.retry)
+            await asyncio.sleep(self._times.retry)
             self.check()
             left = self._renewed_at + self._times.deadline - self._clock()
             try:
-                async with asyncio.timeout(min(self._patience(), left)):
+                async with asyncio.timeout(min(self._patience, left)):
                     await self._renew()
             except LeadershipLost:
                 raise
@@ -200,7 +200,7 @@ class Election:
         epoch, self._epoch = self._epoch, None
         spec = {"holderIdentity": None, "leaseDurationSeconds": 1, "renewTime": self._timestamp()}
         try:
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(self._patience):
                 await self._patch({**spec, "leaseTransitions": epoch})
         except (NosanaError, TimeoutError) as error:
             log.warning("The Lease %s was not given back: %s", self._where, str(error) or "no answer in time")
@@ -211,7 +211,7 @@ class Election:
 
     async def _attempt(self) -> bool:
         try:
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(self._patience):
                 return await self._try()
         except Conflict:
             return False  # Another was quicker; the next look shows who.
@@ -306,10 +306,6 @@ class Election:
         if silent > self._times.deadline:
             return f"its Lease was not renewed for {silent:.0f} s"
         return None
-
-    def _patience(self) -> float:
-        """Seconds for one attempt: a connection that hangs leaves time for another one."""
-        return self._times.deadline / 2
 
     def _spec(self, epoch: int) -> dict[str, Any]:
         return {
