@@ -389,6 +389,14 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
     "market: another kind of account": (with_market(account=NO), "market", FAILURE, "there is no market"),
     "market: chain silent": (with_market(account=SILENT), "market", UNKNOWN, "not read"),
     "market: pays nothing": (with_account(price=0), "market", WARNING, "pays nothing"),
+    "market: pays too little": (
+        with_spec(minPrice=2_000),
+        "market",
+        WARNING,
+        "less than spec.minPrice (0.002)",
+    ),
+    "market: paused": (with_spec(paused=True), "market", WARNING, "spec.paused is set"),
+    "market: drained": (with_spec(drain={}), "market", WARNING, "spec.drain is set"),
     "market: queue nearly full": (
         with_account(queue_type="Node", queue=(NFT,) * 260),
         "market",

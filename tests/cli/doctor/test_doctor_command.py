@@ -64,7 +64,7 @@ def test_the_text_names_each_check_and_ends_with_a_sum() -> None:
     *lines, _, total = as_text(examine(with_state(lamports=0)))
     text = "\n".join(lines)
     assert "market.gpus [nosana-system/mine]" in text
-    assert "→ Send it 0.005 SOL or more." in text
+    assert "→ Send it SOL: 0.1 is plenty." in text
     assert total.startswith("1 failure, 0 warnings, 1 unknown, ")
 
 

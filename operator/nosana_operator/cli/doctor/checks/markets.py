@@ -9,14 +9,13 @@ from nosana_operator.api import NosanaMarketSpec
 from nosana_operator.chain import Market, WalletState, address_problem
 from nosana_operator.cli.doctor.facts import Body, Facts, Known, MarketFacts, Unknown, WalletFacts
 from nosana_operator.cli.doctor.finding import Finding, Subject
+from nosana_operator.market.keys import reserve
+from nosana_operator.market.queueing import DEEPEST
+from nosana_operator.runtime.settings import NetworkSettings
 
 LAMPORTS: Final = 1_000_000_000
 NOS: Final = 1_000_000
 """Base units of one NOS, and of one xNOS."""
-LEAST_LAMPORTS: Final = 5_000_000
-"""Fees and rent of a few runs."""
-DEEP_QUEUE: Final = 250
-"""Entries from which on a market's account is near its end (onchain.md §2)."""
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 
 
@@ -52,8 +51,7 @@ def _market(market: MarketFacts, facts: Facts, claimed: dict[tuple[str, str, str
         yield from _on_chain(say, spec, market.account)
     for wallet in market.wallets:
         say = Subject("wallet", f"{name} {wallet.secret}")
-        served = spec.network in facts.settings.networks
-        yield from _wallet(say, wallet, market.account, served)
+        yield from _wallet(say, wallet, market.account, facts.settings.networks.get(spec.network))
         if isinstance(wallet.address, str):
             owner = claimed.setdefault(
                 (spec.network, spec.address, wallet.address), f"{name} {wallet.secret}"
@@ -113,18 +111,29 @@ def _account(say: Subject, spec: NosanaMarketSpec, account: Market) -> Iterator[
         "Node": f"{waiting} hosts wait for a job",
         "Empty": "its queue is empty",
     }[account.queue_type]
-    if waiting >= DEEP_QUEUE:
+    if waiting > DEEPEST:
         yield say.warning(
-            f"{queue}: the market's account has room for few more",
-            "Wait, or choose another market; nothing joins a queue that is full.",
+            f"{queue}, more than {DEEPEST}: the keys do not join until it is shorter",
+            "Wait, or choose another market.",
         )
-    if account.price == 0:
+    if account.price < spec.min_price:
+        yield say.warning(
+            f"the market pays {account.price / NOS:g} NOS/s, less than spec.minPrice "
+            f"({spec.min_price / NOS:g}): the keys stay out of its queue",
+            "Lower spec.minPrice, or wait until the market pays more.",
+        )
+    elif account.price == 0:
         yield say.warning("the market pays nothing", "Choose another market, if that is not what you want.")
+    if spec.paused or spec.drain is not None:
+        field = "paused" if spec.paused else "drain"
+        yield say.warning(
+            f"spec.{field} is set: the keys stay out of the queue", f"Take spec.{field} back to stand again."
+        )
     yield say.ok(f"the market is on chain, pays {account.price / NOS:g} NOS/s; {queue}")
 
 
 def _wallet(
-    say: Subject, wallet: WalletFacts, account: Known[Market | None], served: bool
+    say: Subject, wallet: WalletFacts, account: Known[Market | None], network: NetworkSettings | None
 ) -> Iterator[Finding]:
     if isinstance(wallet.address, Unknown):
         if wallet.address.refused:
@@ -136,12 +145,12 @@ def _wallet(
         else:
             yield say.unknown(wallet.address.why)
         return
-    if not served:
+    if network is None:
         yield say.ok(f"the Secret holds the key {wallet.address}")
         return
     market = None if isinstance(account, Unknown) else account
     problems = [
-        *_money(say, wallet.address, wallet.state, market),
+        *_money(say, wallet.address, wallet.state, market, network.fees.cap),
         *_access(say, wallet.address, wallet.access_keys, market),
     ]
     yield from problems
@@ -152,14 +161,18 @@ def _wallet(
         )
 
 
-def _money(say: Subject, address: str, state: Known[WalletState], market: Market | None) -> Iterator[Finding]:
+def _money(
+    say: Subject, address: str, state: Known[WalletState], market: Market | None, fee_cap: int
+) -> Iterator[Finding]:
     if isinstance(state, Unknown):
         yield say.unknown(f"what {address} has was not read: {state.why}")
         return
-    if state.lamports < LEAST_LAMPORTS:
+    needed = reserve(0, fee_cap, nos_account=state.nos_account_exists)
+    if state.lamports < needed:
         yield say.failure(
-            f"{address} has {state.lamports / LAMPORTS:.6f} SOL, too little for fees and rent",
-            f"Send it {LEAST_LAMPORTS / LAMPORTS:g} SOL or more.",
+            f"{address} has {state.lamports / LAMPORTS:.6f} SOL; fees and rent of one run take "
+            f"{needed / LAMPORTS:.6f}, those of each further one as much again",
+            "Send it SOL: 0.1 is plenty.",
         )
     minimum = market.xnos_minimum if market is not None else 0
     if state.stake_xnos is None:
