@@ -45,6 +45,8 @@ async def test_a_market_job_ends_well_within_its_budget() -> None:
     assert (state["operationId"], state["status"], state["exitCode"]) == ("hello", "success", 0)
     assert state["logs"] == [{"type": "stdout", "log": "hi\n", "timestamp": "2026-01-02T03:04:05.123456789Z"}]
     assert len(lab.metrics.run_to_pod_seconds) == 1
+    steps = [step for step, _ in lab.metrics.start_steps]
+    assert steps == ["accepted", "scheduled", "pulled", "started", "ready"]
     # Of the 14 requests of a market job's life, 7 are the job controller's (the release of the job itself
     # comes with its deletion).
     assert len(lab.written()) <= 7, [(r.verb, r.kind) for r in lab.written()]

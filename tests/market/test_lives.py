@@ -58,6 +58,7 @@ async def test_a_job_is_served_paid_and_published() -> None:
     assert status["settlement"]["refunded"] == 600 - 10 * seconds
     assert status["timing"]["matched"] <= status["timing"]["ended"] <= status["timing"]["settled"]
     assert lab.metrics.settlements == [("finish", 10 * seconds, 600 - 10 * seconds, seconds)]
+    assert lab.metrics.matches == 1
     assert len(lab.metrics.sent) == 1
     lab.check_books()
 
