@@ -323,8 +323,10 @@ def test_no_free_slot_names_what_is_short() -> None:
 @pytest.mark.parametrize(
     ("changes", "taken_", "wanted_"),
     [
-        ({"market": deep(3)}, 0, 3),
-        ({"market": deep(3), "slots": {"max": 2, "reserve": 1}}, 0, 1),
+        ({"market": deep(3), "wallets": (wallet(), wallet(KEY2))}, 0, 2),
+        ({"market": deep(1), "wallets": (wallet(), wallet(KEY2))}, 0, 1),
+        ({"market": deep(3), "wallets": (wallet(), wallet(KEY2)), "pending": (work(),)}, 1, 1),
+        ({"market": deep(3), "wallets": (wallet(), wallet(KEY2)), "slots": {"max": 2, "reserve": 1}}, 0, 1),
         ({"market": deep(3), "paused": True}, 0, 0),
         ({"market": deep(3), "deleting": True}, 0, 0),
         ({"market": deep(3), "refusal": "no"}, 0, 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,20 +13,14 @@ from nosana_operator.api import (
     JOB_KIND,
     MARKET_KIND,
     ApiError,
-    JobCondition,
-    JobReason,
     MarketReason,
     MarketRef,
-    NosanaJobSpec,
     NosanaMarketSpec,
     NosanaMarketStatus,
     Transaction,
     WalletStatus,
-    find,
-    is_true,
     leaves_until,
     read,
-    run_job_name,
 )
 from nosana_operator.errors import NosanaError
 from nosana_operator.inventory import Share, divide
@@ -44,12 +38,13 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.key_use import KeyUse, acknowledged
+from nosana_operator.market.known_jobs import KnownJobs
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.slots import holder
 from nosana_operator.market.standings import Standing, Standings
-from nosana_operator.market.verify import is_run
-from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
+from nosana_operator.market.view import MarketView, PendingTransaction, WalletView
 from nosana_operator.market.wallets import LoadedWallet, Wallets
+from nosana_operator.market.watchlist import watch_all
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +65,7 @@ class Gatherer:
         self._use = KeyUse(edges.clock)
         self._refusals: dict[MarketRef, str | None] = {}
         """Why the API server does not take a NosanaMarket's jobs."""
-        self._settled: dict[MarketRef, dict[str, KnownJob]] = {}
-        """By run: settled NosanaJobs whose run the watcher still shows. When one is deleted, its run must not
-        be taken for a new one."""
+        self._jobs = KnownJobs(edges.cache)
 
     async def view(
         self,
@@ -127,7 +120,8 @@ class Gatherer:
         """
         meta, ref = body["metadata"], _ref(body)
         loaded = await self._wallets.of_market(body, spec)
-        self.watch_all()
+        if asked:
+            self.watch_all()
         chain = self._edges.networks.chain(spec.network)
         problem = chain.problem_with(spec.address) if chain else None
         pending: tuple[PendingTransaction, ...] = ()
@@ -159,7 +153,7 @@ class Gatherer:
             for run in _runs(wallets):
                 if run.job not in jobs:
                     jobs[run.job] = await self._job(chain, run.job)
-        held = self._held(ref, spec, wallets)
+        held = self._jobs.held(ref, spec, wallets)
         return MarketView(
             ref=ref,
             spec=spec,
@@ -170,7 +164,7 @@ class Gatherer:
             market=market,
             wallets=tuple(wallets),
             jobs=jobs,
-            known=self._known_jobs(ref, spec.job_namespace, _runs(wallets)),
+            known=self._jobs.behind(ref, spec.job_namespace, _runs(wallets)),
             occupied=frozenset(held.occupied),
             job_uids=frozenset(held.occupied.values()),
             unsettled=held.unsettled,
@@ -192,41 +186,7 @@ class Gatherer:
 
     def watch_all(self) -> None:
         """Tell each network which accounts matter now."""
-        keys: dict[str, set[str]] = {}
-        jobs: dict[str, set[str]] = {}
-        markets: dict[str, set[str]] = {}
-        network_of: dict[tuple[str, str], str] = {}
-        for body in self._edges.cache.list(MARKET_KIND):
-            network, address = body["spec"].get("network", ""), body["spec"].get("address", "")
-            meta = body["metadata"]
-            network_of[(meta["namespace"], meta["name"])] = network
-            chain = self._edges.networks.chain(network)
-            if chain is None or chain.problem_with(address) is not None:
-                continue
-            markets.setdefault(network, set()).add(address)
-            keys.setdefault(network, set()).update(self._wallets.addresses(meta["namespace"], body["spec"]))
-        for body in self._edges.cache.list(JOB_KIND):
-            run = body["spec"].get("run")
-            conditions = (body.get("status") or {}).get("conditions")
-            if (
-                not run
-                or is_true(conditions, JobCondition.SETTLED)
-                or not is_true(conditions, JobCondition.RUN_VERIFIED)
-            ):
-                continue
-            ref = run["marketRef"]
-            where = network_of.get((ref["namespace"], ref["name"]))
-            if where is not None:
-                jobs.setdefault(where, set()).add(run["job"])
-                keys.setdefault(where, set()).add(run["node"])
-        for network in self._edges.networks.names():
-            chain = self._edges.networks.chain(network)
-            if chain is not None:
-                chain.watch(
-                    keys=keys.get(network, set()),
-                    jobs=jobs.get(network, set()),
-                    markets=markets.get(network, set()),
-                )
+        watch_all(self._edges.cache, self._edges.networks, self._wallets)
 
     # -- chain --------------------------------------------------------------------------------------------
 
@@ -355,81 +315,6 @@ class Gatherer:
         except NosanaError as exc:
             log.warning("job not read: %s", exc, extra={"job": address})
             return UNKNOWN
-
-    # -- cluster ------------------------------------------------------------------------------------------
-
-    def _known_jobs(self, ref: MarketRef, namespace: str, runs: Sequence[RunFacts]) -> dict[str, KnownJob]:
-        before = self._settled.get(ref, {})
-        known = {}
-        for run in runs:
-            old = before.get(run.address)
-            here = self._known(namespace, run.address)
-            if here is None and old is not None and old.run is not None and is_run(old.run, run):
-                here = old
-            if here is not None:
-                known[run.address] = here
-        self._settled[ref] = {run: job for run, job in known.items() if job.settled}
-        return known
-
-    def _known(self, namespace: str, run: str) -> KnownJob | None:
-        body = self._edges.cache.get(JOB_KIND, namespace, run_job_name(run))
-        if body is None:
-            return None
-        meta, conditions = body["metadata"], (body.get("status") or {}).get("conditions")
-        verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
-        try:
-            spec_run = read(NosanaJobSpec, JOB_KIND, "spec", body["spec"]).run
-        except ApiError:
-            spec_run = None
-        return KnownJob(
-            namespace=namespace,
-            name=meta["name"],
-            uid=meta["uid"],
-            run=spec_run,
-            verified=verified.get("status") == "True",
-            refused=verified.get("status") == "False" and verified.get("reason") == JobReason.RUN_MISMATCH,
-            settled=is_true(conditions, JobCondition.SETTLED),
-            deleting=bool(meta.get("deletionTimestamp")),
-            stopping=bool(body["spec"].get("stop"))
-            or is_true(conditions, JobCondition.COMPLETE)
-            or is_true(conditions, JobCondition.FAILED),
-        )
-
-    def _held(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> _Held:
-        """Runs whose NosanaJob still needs its slot, and runs that are not settled.
-
-        Of the NosanaJobs that stand where the market host puts this NosanaMarket's: others are somebody
-        else's doing.
-        """
-        known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
-        occupied: dict[str, str] = {}
-        unsettled = set()
-        for body in self._edges.cache.list(JOB_KIND, spec.job_namespace):
-            run = body["spec"].get("run")
-            if (
-                not run
-                or run["marketRef"] != ref.model_dump(by_alias=True)
-                or body["metadata"]["name"] != run_job_name(run["run"])
-            ):
-                continue
-            conditions = (body.get("status") or {}).get("conditions")
-            verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
-            if is_true(conditions, JobCondition.SETTLED) or verified.get("status") == "False":
-                continue
-            unsettled.add(run["run"])
-            ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
-            if verified.get("status") == "True" and not (ended and run["node"] in known):
-                occupied[run["run"]] = body["metadata"]["uid"]
-        return _Held(occupied, frozenset(unsettled))
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """NosanaJobs that still matter."""
-
-    occupied: dict[str, str]
-    """Runs whose NosanaJob still needs its slot, with its uid."""
-    unsettled: frozenset[str]
 
 
 def _ref(body: Mapping[str, Any]) -> MarketRef:

@@ -97,10 +97,12 @@ def works(
 
 
 def wanted(view: MarketView, market: MarketFacts | None, wallets: tuple[WalletStatus, ...]) -> int:
-    """Jobs that wait for this market and that it would take."""
+    """Jobs that wait for this market and that its keys would take at once: each one at a time."""
     if market is None or market.queue_type != "Job" or not _offers(view, market):
         return 0
-    return len(market.queue) if any(wallet.state == "Ready" for wallet in wallets) else 0
+    busy = {one.transaction.key for one in view.pending if not one.seen}
+    willing = sum(wallet.state == "Ready" and wallet.address not in busy for wallet in wallets)
+    return min(len(market.queue), willing)
 
 
 def _offers(view: MarketView, market: MarketFacts) -> bool:

@@ -149,7 +149,11 @@ class Wallets:
                 if known.current is None:
                     return [LoadedWallet(label, None, MarketReason.SECRET_MISSING, str(exc), unknown=True)]
             except _NoKey as exc:
-                said = f"{exc}; its runs still settle from memory" if known.current else str(exc)
+                said = (
+                    f"{exc}; its runs still settle, from memory, until a restart"
+                    if known.current
+                    else str(exc)
+                )
                 return [LoadedWallet(label, known.current, exc.reason, said), *_former(label, known)]
             else:
                 if known.current is not None and known.current.address != wallet.address:
@@ -199,9 +203,12 @@ class _NoKey(NosanaError):
 
 def _former(label: str, known: _Secret) -> list[LoadedWallet]:
     """Keys that the Secret held before: no new work, but what they hold is served to its end."""
-    said = f"Secret {label} holds another key now; this one leaves the queue, its runs still settle"
+    said = (
+        f"Secret {label} holds another key now; this one leaves the queue, and its runs settle from memory: put it "
+        "into a Secret of its own before the operator is started again, or they cannot be paid"
+    )
     return [
-        LoadedWallet(f"{label}#{address}", wallet, MarketReason.SECRET_MISSING, said, former=True)
+        LoadedWallet(f"{label}#{address}", wallet, MarketReason.SECRET_ROTATED, said, former=True)
         for address, wallet in known.former.items()
     ]
 
