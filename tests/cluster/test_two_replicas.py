@@ -15,6 +15,7 @@ import pytest
 from cluster.scene import Scene, assert_paid_once, definition, eventually, holds, op, phase, sleeps, started
 from cluster.test_crashes import POINTS, balance, signatures
 from nosana_operator.api import JobCondition
+from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.world.sandbox import NAMESPACES, Sandbox
 
@@ -161,4 +162,35 @@ async def test_stopped_in_the_middle_of_a_payment(pair: Pair, scene: Scene, poin
     assert await balance(scene, host) - before == view.totals.earned
     (pod,) = scene.pods_ever(body).values()
     assert started(pod)
+    await scene.idle()
+
+
+@pytest.mark.soak
+async def test_the_api_server_stops_and_goes_on(
+    pair: Pair, scene: Scene, sandbox_cluster: LocalCluster
+) -> None:
+    """All connections hang: the leader ends; when the server goes on, one works, and nothing was ended by it."""
+    leader = await pair.leader()
+    standby = pair.other(leader)
+    posted = await scene.post(sleeps(20), timeout=120)
+    await scene.running_job(posted)
+    server = sandbox_cluster.pid("kube-apiserver")
+    assert server is not None
+    os.kill(server, signal.SIGSTOP)
+    try:
+
+        async def ended() -> bool:
+            return leader.pid() is None
+
+        await eventually(ended, "the leader has ended", timeout=30)
+        assert not await asyncio.to_thread(standby.leads)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    took = await pair.leads(standby)
+    print(f"takeover after the API server was away: {took:.1f} s")
+    assert took <= TAKEOVER
+    body = await scene.settled(posted)
+    assert_paid_once(await scene.poster.job(posted.job), body, scene.running.world.host.address)
+    (pod,) = scene.pods_ever(body).values()
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
     await scene.idle()
