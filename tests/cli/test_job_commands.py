@@ -186,6 +186,28 @@ async def test_silence_of_the_api_ends_no_following(capsys: pytest.CaptureFixtur
     assert "waiting for the Kubernetes API: no answer" in capsys.readouterr().err
 
 
+async def test_following_a_job_that_is_deleted_tells_its_last_lines_and_that_it_is_gone() -> None:
+    kube = cluster(job(OP))
+    told: list[str] = []
+    gone = asyncio.Event()
+
+    async def last_lines() -> AsyncIterator[bytes]:
+        yield b"2026-01-02T03:04:05Z one\n"
+        await gone.wait()
+        yield b"2026-01-02T03:04:06Z told to end\n"
+
+    kube.follow_logs = lambda *_, **__: last_lines()  # type: ignore[method-assign,assignment]
+
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0)
+        await kube.delete(JOB_KIND, "here", "mine")
+        gone.set()
+
+    with pytest.raises(JobNotFoundError, match="there is no NosanaJob mine"):
+        await follow_job(kube, await found(kube), lambda op, text: told.append(text), sleep=sleep)
+    assert told == ["one\n", "told to end\n"]
+
+
 # -- status
 
 
@@ -229,6 +251,21 @@ def test_a_running_job() -> None:
         "  endpoint   a:80  Online   https://x.test",
         "  endpoint   a:81  Offline  mine-0.here:81",
         "  times      created 2026-01-02 03:03:00 UTC, accepted +0.25 s",
+    ]
+
+
+def test_a_stage_is_shown_once_wherever_its_ops_stand() -> None:
+    body = job(
+        {**OP, "stage": "g"},
+        {"id": "b", "index": 1, "stage": "h", "state": "Waiting"},
+        {**OP, "id": "c", "index": 2, "stage": "g", "pod": "mine-2"},
+    )
+    assert [line.strip() for line in lines(body)[2:]] == [
+        "stage      1 of 2: g",
+        "a  Running    pod mine-0",
+        "c  Running    pod mine-2",
+        "stage      2 of 2: h",
+        "b  Waiting    for stage 'g' to end",
     ]
 
 

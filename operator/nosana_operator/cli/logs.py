@@ -113,6 +113,11 @@ async def follow_job(
                 job = await _again(kube, metadata)
             except Unavailable as error:
                 click.echo(f"waiting for the Kubernetes API: {error}", err=True)
+            except NotFound:
+                # Its pods end with it, and what they have said until then is on its way.
+                for follower in followed.values():
+                    await follower.drain()
+                raise
         for follower in followed.values():
             await follower.drain()
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,9 +103,12 @@ def _run(job: Body, now: datetime) -> Iterator[str]:
 
 
 def _ops(status: Body, now: datetime) -> Iterator[str]:
-    stages = [(name, list(ops)) for name, ops in groupby(status.get("ops") or (), key=lambda op: op["stage"])]
+    # A stage's ops need not stand side by side: stages come in the order in which they are first named.
+    stages: dict[str, list[Body]] = {}
+    for op in status.get("ops") or ():
+        stages.setdefault(op["stage"], []).append(op)
     waits_for: str | None = None
-    for number, (name, ops) in enumerate(stages, 1):
+    for number, (name, ops) in enumerate(stages.items(), 1):
         yield _row("stage", f"{number} of {len(stages)}: {name}")
         width = max(len(op["id"]) for op in ops)
         for op in ops:
