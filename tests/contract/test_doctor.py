@@ -120,7 +120,7 @@ async def place(
         credentials.open_session() as session,
     ):
         settings = {
-            "watchNamespaces": [namespace],
+            "watchNamespaces": [namespace, f"{namespace}-jobs"],
             "fetch": {"image": "registry.example.com/nosana-fetch:1"},
             "networks": {
                 "localnet": {
@@ -273,7 +273,13 @@ async def network_with_a_typing_error(place: Place) -> None:
 
 @mistake("market.namespace", Level.FAILURE, "kubectl create namespace elsewhere")
 async def job_namespace_that_was_never_made(place: Place) -> None:
+    place.settings["watchNamespaces"].append("elsewhere")
     await place.market(jobNamespace="elsewhere")
+
+
+@mistake("market.namespace", Level.FAILURE, "not among the operator's watchNamespaces")
+async def job_namespace_that_is_not_served(place: Place) -> None:
+    place.settings["watchNamespaces"] = [place.namespace]
 
 
 @mistake("market.namespace", Level.FAILURE, "enforces Pod Security level `restricted`")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -409,6 +411,12 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         FAILURE,
         "another namespace",
     ),
+    "market: jobs where the operator does not look": (
+        with_settings(SETTINGS + "watchNamespaces: [nosana-system]"),
+        "market.namespace",
+        FAILURE,
+        "watchNamespaces",
+    ),
     "market: no such namespace": (
         with_cluster(namespaces={"nosana-jobs": None}),
         "market.namespace",
@@ -514,3 +522,10 @@ def test_the_wallets_line_tells_what_it_has() -> None:
     (said,) = [f.message for f in examine(HEALTHY) if f.check == "wallet"]
     assert said == f"{KEY} has 0.1000 SOL, 20 xNOS staked, 5 NOS"
     assert STATE.stake_xnos == 20_000_000
+
+
+def test_every_check_is_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "troubleshooting.md").read_text()
+    section = page.split("## What the doctor looks at\n", 1)[1].split("\n## ", 1)[0]
+    checks = {finding.check for facts, *_ in BROKEN.values() for finding in examine(facts)}
+    assert set(re.findall(r"^\| `([\w.-]+)` \|", section, flags=re.M)) == checks

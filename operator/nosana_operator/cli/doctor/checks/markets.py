@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from nosana_operator.api import NosanaMarketSpec
 from nosana_operator.chain import Market, WalletState, address_problem
-from nosana_operator.cli.doctor.facts import Body, Facts, Known, MarketFacts, Unknown, WalletFacts
+from nosana_operator.cli.doctor.facts import Facts, Known, MarketFacts, Unknown, WalletFacts
 from nosana_operator.cli.doctor.finding import Finding, Subject
 from nosana_operator.market.keys import reserve
 from nosana_operator.market.queueing import DEEPEST
@@ -40,7 +40,7 @@ def _market(market: MarketFacts, facts: Facts, claimed: dict[tuple[str, str, str
     if isinstance(spec, Unknown):
         yield say.failure(spec.why, "Correct its spec, or apply the CRDs of this version.")
         return
-    yield from _namespace(Subject("market.namespace", name), market.namespace, spec, facts.cluster.namespaces)
+    yield from _namespace(Subject("market.namespace", name), market.namespace, spec, facts)
     if spec.network not in facts.settings.networks:
         there = ", ".join(sorted(facts.settings.networks)) or "none"
         yield say.failure(
@@ -63,15 +63,18 @@ def _market(market: MarketFacts, facts: Facts, claimed: dict[tuple[str, str, str
                 )
 
 
-def _namespace(
-    say: Subject, own: str, spec: NosanaMarketSpec, namespaces: Mapping[str, Known[Body | None]]
-) -> Iterator[Finding]:
-    jobs = spec.job_namespace
-    found = namespaces.get(jobs)
+def _namespace(say: Subject, own: str, spec: NosanaMarketSpec, facts: Facts) -> Iterator[Finding]:
+    jobs, served = spec.job_namespace, facts.settings.watch_namespaces
+    found = facts.cluster.namespaces.get(jobs)
     if jobs == own:
         yield say.failure(
             f"spec.jobNamespace is {own}, where the keys' Secrets are",
             "Make a NosanaMarket whose jobs run in another namespace.",
+        )
+    elif served and jobs not in served:
+        yield say.failure(
+            f"the jobs are to run in namespace {jobs}, which is not among the operator's watchNamespaces",
+            f"Add it to watchNamespaces ({', '.join(served)}).",
         )
     elif isinstance(found, Unknown):
         yield say.unknown(f"namespace {jobs} cannot be read: {found.why}")
