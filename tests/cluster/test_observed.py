@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.scene import Scene, eventually, says
 from nosana_sandbox.host import METRICS_PORT
 from nosana_sandbox.prometheus import PrometheusServer, ensure_prometheus
+from nosana_sandbox.world.genesis import read_keypair
 from nosana_sandbox.world.sandbox import Sandbox
 from observability.dashboard import TARGETS
 from observability.tool import ALERTS, Promtool
@@ -59,4 +61,8 @@ async def test_the_dashboard_shows_a_job_that_was_paid(scene: Scene, prometheus:
     assert told["Memory A"][0].value > 1e6
     assert prometheus.query('ALERTS{alertstate="firing"}') == []
     promtool = Promtool(ensure_prometheus(print) / "promtool")
-    assert promtool.complaints("check", "metrics", stdin=scene.host.metrics()) == ""
+    served = scene.host.metrics()
+    assert promtool.complaints("check", "metrics", stdin=served) == ""
+    key = read_keypair(Path(scene.running.world.host.keypair))
+    assert str(key.pubkey()) in served
+    assert str(key) not in served
