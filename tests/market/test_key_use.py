@@ -1,0 +1,141 @@
+"""Whose transactions a key's history holds: what nodes leave out or tell twice makes nobody a stranger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakes.world import FakeClock
+from nosana_operator.errors import Unavailable
+from nosana_operator.market.facts import Past
+from nosana_operator.market.key_use import LOOK_EVERY, KeyUse, acknowledged
+
+KEY = "4" * 32
+
+
+class Away(Unavailable):
+    """No answer."""
+
+
+@dataclass
+class History:
+    """A node's answers: a key's finalized transactions, and which of them the key signed."""
+
+    past: list[Past] = field(default_factory=list)
+    signed: dict[str, str] = field(default_factory=dict)
+    asked: list[str | None] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    away: bool = False
+    forgets: bool = False
+    """It does not know the transaction from which on it is asked."""
+
+    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
+        self.asked.append(until)
+        newest = sorted(self.past, key=lambda one: one.slot, reverse=True)
+        names = [one.signature for one in newest]
+        end = names.index(until) if until in names and not self.forgets else len(newest)
+        return newest[:end]
+
+    async def signed_by(self, signature: str, key: str) -> str | None:
+        if self.away:
+            raise Away("away")
+        self.read.append(signature)
+        return self.signed.get(signature)
+
+
+class Lab:
+    """A KeyUse that looks when it is told to."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.history = History()
+        self.use = KeyUse(self.clock)
+
+    def intents(self, *signatures: str) -> None:
+        transactions = [{"signature": one} for one in signatures]
+        self.use.note([{"status": {"transactions": transactions}}], [])
+
+    def lands(self, signature: str, slot: int, kind: str | None = "work", *, failed: bool = False) -> None:
+        self.history.past.append(Past(signature, slot, failed))
+        if kind is not None:
+            self.history.signed[signature] = kind
+
+    async def look(self, known: str | None = None) -> str | None:
+        self.clock.advance(LOOK_EVERY)
+        chain: Any = self.history
+        return await self.use.look(chain, "net", KEY, slot=100, known=known)
+
+
+async def test_what_was_there_at_the_first_look_is_not_judged() -> None:
+    lab = Lab()
+    lab.lands("old", 90)
+    assert await lab.look() is None
+    assert lab.history.asked == [], "the first look costs nothing"
+    assert await lab.look() is None
+    lab.lands("new", 101)
+    assert await lab.look() == "new"
+    assert lab.history.read == ["new"]
+
+
+async def test_ours_failed_ones_and_what_the_key_did_not_sign_are_nobodys_business() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.intents("ours")
+    job = {"status": {"settlement": {"transaction": {"signature": "finished"}}}}
+    lab.use.note([], [job, {"status": {}}, {}])
+    lab.lands("ours", 101)
+    lab.lands("finished", 102, "finish")
+    lab.lands("gift", 103, None)
+    lab.lands("rejected", 104, failed=True)
+    assert await lab.look() is None
+    assert lab.history.read == ["gift"]
+
+
+async def test_an_intent_that_has_left_its_object_stays_ours() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.intents("ours")
+    lab.intents()
+    lab.lands("ours", 101)
+    assert await lab.look() is None
+
+
+async def test_nothing_is_judged_twice_even_where_a_node_has_forgotten_or_lags() -> None:
+    lab = Lab()
+    await lab.look()
+    for slot in range(101, 105):
+        lab.lands(f"gift-{slot}", slot, None)
+    await lab.look()
+    lab.history.forgets = True
+    await lab.look()
+    newer, lab.history.past = lab.history.past, lab.history.past[:2]
+    await lab.look()
+    lab.history.past = newer
+    lab.lands("same-slot", 104, None)
+    await lab.look()
+    assert sorted(lab.history.read) == ["gift-101", "gift-102", "gift-103", "gift-104", "same-slot"]
+    assert lab.history.asked[-1] == "gift-104"
+
+
+async def test_a_node_that_does_not_give_it_is_asked_again() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.lands("theirs", 101)
+    lab.history.away = True
+    assert await lab.look() is None
+    lab.history.away = False
+    assert await lab.look() == "theirs"
+
+
+async def test_the_newest_is_told_and_a_restart_knows_it_from_the_status() -> None:
+    lab = Lab()
+    assert await lab.look(known="earlier") == "earlier"
+    lab.lands("one", 101)
+    lab.lands("two", 102, "stop")
+    assert await lab.look() == "two"
+
+
+def test_what_admins_have_acknowledged() -> None:
+    one = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "a b"}}}
+    other = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "c"}}}
+    assert acknowledged([one, other, {"metadata": {}}]) == {"a", "b", "c"}
