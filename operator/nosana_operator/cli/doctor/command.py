@@ -19,8 +19,10 @@ from nosana_operator.errors import NosanaError
 @click.option(
     "--settings",
     "settings_file",
+    envvar="NOSANA_OPERATOR_SETTINGS",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The operator's settings file (YAML); without it, chains and IPFS are not looked at.",
+    help="The operator's settings file; without it, chains and IPFS are not looked at. Default: "
+    "$NOSANA_OPERATOR_SETTINGS, which the operator's own pod has.",
 )
 @kubeconfig_option
 @click.option(
