@@ -49,6 +49,12 @@ def test_settings_tell_their_type_default_and_meaning() -> None:
     assert "| `networks.NAME.ipfs.pin[].type` | `kubo` or `pinata` | required |" in page
 
 
+def test_every_setting_says_what_it_is() -> None:
+    rows = settings_page(settings).splitlines()[7:]
+    assert rows
+    assert [row for row in rows if row.rstrip(" |").endswith("|") or row.endswith("|  |")] == []
+
+
 def test_cells_stay_in_their_table() -> None:
     assert table(("a", "b"), [("x | y", "<id>.host and `<id>`")]) == (
         "| a | b |\n| --- | --- |\n| x \\| y | &lt;id>.host and `<id>` |\n"

@@ -28,6 +28,7 @@ class MetricsSettings:
     """Where /metrics, /healthz and /readyz are served."""
 
     address: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
+    """The address to listen on."""
     port: int = 8080
     """0 takes any free port; the log says which."""
 
@@ -39,6 +40,7 @@ class LogSettings:
     format: Literal["auto", "json", "console"] = "auto"
     """auto: console on a terminal, json otherwise."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below it are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,11 @@ class WorkerSettings:
     """How many objects of a kind are worked on at once."""
 
     jobs: int = 16
+    """NosanaJobs."""
     markets: int = 4
+    """NosanaMarkets."""
     runs: int = 16
+    """Runs of markets, from verification to settlement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class ElectionSettings:
     namespace: str | None = None
     """Of the Lease. Unset: the pod's; outside a cluster that of the kubeconfig's context."""
     name: str = "nosana-operator"
+    """Of the Lease."""
     lease_seconds: int = 15
     """A Lease that was not renewed for so long is taken by another process."""
     renew_seconds: int = 10
@@ -74,6 +80,7 @@ class ExposureSettings:
     domain: str | None = None
     """Hosts are <id>.<domain>; unset: Services only, no Ingress."""
     ingress_class_name: str | None = None
+    """Of the Ingress. Unset: the cluster's default class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class VolumeSettings:
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
     """ReadWriteMany lets a job's ops be on several nodes; the class has to offer it."""
     size: str = "10Gi"
+    """Of each claim: definitions tell none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,9 @@ class PinSettings:
     """One service that keeps results on IPFS."""
 
     type: Literal["kubo", "pinata"]
+    """Whose API it has."""
     url: str
+    """Of the API, without the path of a method."""
     token_file: Path | None = None
     """pinata: a file with the account's JWT. kubo: a file with the Authorization header, if it needs one."""
 
@@ -132,6 +142,7 @@ class IpfsSettings:
     """Base URLs, tried in turn; what they give is verified, so they need not be trusted. Private jobs whose
     definition is on IPFS use those of all networks."""
     pin: tuple[PinSettings, ...] = ()
+    """Where results are kept: the first that takes one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +152,13 @@ class FeeSettings:
     priority: Literal["none", "fixed", "dynamic"] = "none"
     """fixed: always `price`. dynamic: from what recently got in. Unset on mainnet: dynamic."""
     price: int = 0
+    """fixed: this one."""
     percentile: int = 50
     """dynamic: of the prices of the last 150 slots; not below `minimum` nor above `maximum`."""
     minimum: int = 10_000
+    """dynamic: the least, however empty the blocks are."""
     maximum: int = 15_000_000
+    """dynamic: the most."""
     cap: int = 200_000
     """Lamports that one transaction may cost in all; the price gives way."""
     compute_margin: int = 20
@@ -160,9 +174,13 @@ class NetworkSettings:
     ws: tuple[str, ...]
     """WebSocket endpoints, ws or wss, the preferred first. Unset: the URLs of `rpc` with ws or wss."""
     program: str
+    """The Jobs program's id. Known on mainnet and devnet."""
     nos_mint: str
+    """The NOS token's mint. Known on mainnet and devnet."""
     staking_program: str
+    """Unset: the id that all of Nosana's clusters share."""
     rewards_program: str
+    """Unset: the id that all of Nosana's clusters share."""
     ipfs: IpfsSettings = IpfsSettings()
     requests_per_second: int = 0
     """What each RPC endpoint allows; 0: no limit is known."""
