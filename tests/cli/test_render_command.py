@@ -145,3 +145,11 @@ def test_an_op_that_takes_results_is_shown_once_the_status_has_them() -> None:
     shown = {"id": "x", "index": 0, "stage": "x", "state": "Succeeded", "results": {"k": '["v"]'}}
     answer = run("-", stdin=json.dumps(body | {"status": {"ops": [shown]}}))
     assert rendered(answer)[-1]["spec"]["containers"][0]["args"] == ["v"]
+
+
+def test_a_definition_that_is_too_large_for_a_job_says_where_it_may_stand() -> None:
+    answer = run("-", stdin=json.dumps(with_args(cmd=["x" * 1000] * 263)))
+    assert answer.exit_code == 1
+    assert "a NosanaJob holds at most 262144 bytes of definition" in answer.stderr
+    assert "spec.definitionFrom" in answer.stderr
+    assert run("-", stdin=json.dumps(with_args(cmd=["x" * 1000] * 260))).exit_code == 0

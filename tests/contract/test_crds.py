@@ -92,6 +92,7 @@ async def test_jobs_that_are_taken(installed: KubeClient, namespace: str, spec: 
         ({"definition": DEFINITION, "definitionFrom": {"ipfs": CID}}, "set exactly one of definition"),
         ({"definitionFrom": {}}, "set exactly one of ipfs, configMap, secret"),
         ({"definitionFrom": {"ipfs": CID, "secret": {"name": "s"}}}, "set exactly one of ipfs"),
+        ({"definitionFrom": {"ipfs": "Qm"}}, "spec.definitionFrom.ipfs"),
         ({"definition": "text"}, "spec.definition"),
         ({"definition": DEFINITION, "timeout": 0}, "spec.timeout"),
         ({"definition": DEFINITION, "gpu": {"count": 0}}, "spec.gpu.count"),

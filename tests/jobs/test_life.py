@@ -164,6 +164,17 @@ async def test_an_unusable_definition_ends_the_job_and_tells_why(
     assert ("Warning", reason) in [event[:2] for event in lab.events.seen]
 
 
+async def test_a_definition_that_is_too_large_for_the_object_says_where_it_may_stand() -> None:
+    lab = Lab()
+    lab.kube.add(private_job({"definition": definition(op("a", cmd=["x" * 1000] * 263))}))
+    lab.boot()
+    await lab.drive(lab.over())
+    assert lab.says("Failed") == ("True", "DefinitionInvalid")
+    [error] = lab.result()["errors"]
+    assert "at most 262144 bytes" in error["message"]
+    assert "spec.definitionFrom" in error["message"]
+
+
 async def test_a_definition_from_a_config_map_or_secret() -> None:
     text = "version: '0.1'\ntype: container\nops:\n- {type: container/run, id: a, args: {image: x}}\n"
     lab = Lab(exits={0: 0})

@@ -23,6 +23,7 @@ from nosana_operator.api.conditions import (
 )
 from nosana_operator.api.confidential import DEFINITION_KEY, definition_secret, definition_secret_name
 from nosana_operator.api.crd import crds, crds_yaml
+from nosana_operator.api.inline import MAX_INLINE_BYTES, parse_inline
 from nosana_operator.api.job import (
     DefinitionFrom,
     Delivery,
@@ -128,6 +129,7 @@ __all__ = [
     "MANAGER_JOBS",
     "MANAGER_MARKET",
     "MARKET_KIND",
+    "MAX_INLINE_BYTES",
     "MAX_JOB_NAME",
     "PLURALS",
     "VERSION",
@@ -175,6 +177,7 @@ __all__ = [
     "is_true",
     "leaves_until",
     "micro_timestamp",
+    "parse_inline",
     "parse_timestamp",
     "read",
     "run_job_name",

@@ -9,6 +9,10 @@ from pydantic.alias_generators import to_camel
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+Cid = Annotated[
+    str, Field(max_length=120, pattern=r"^(Qm[1-9A-HJ-NP-Za-km-z]{44}|[bBfFkKz][0-9A-Za-z]{40,})$")
+]
+"""A CIDv0, or a CIDv1 in a base of letters and digits."""
 Address = Annotated[str, Field(min_length=32, max_length=44, pattern=r"^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
 """A Solana address, base58 of 32 bytes."""
 Quantity = Annotated[

@@ -10,6 +10,7 @@ from nosana_operator.api.common import (
     LIST_BY_TYPE,
     Address,
     ApiModel,
+    Cid,
     ConditionModel,
     DnsLabel,
     Exposure,
@@ -33,9 +34,7 @@ class KeyRef(ApiModel):
 class DefinitionFrom(ApiModel):
     """Where the definition is read from; exactly one."""
 
-    ipfs: str | None = Field(
-        default=None, max_length=120, description="CID; what the gateways give is verified against it."
-    )
+    ipfs: Cid | None = Field(default=None, description="CID; what the gateways give is verified against it.")
     config_map: KeyRef | None = None
     secret: KeyRef | None = None
 

@@ -17,6 +17,7 @@ from nosana_operator.api import (
     MAX_JOB_NAME,
     NosanaJobSpec,
     NosanaJobStatus,
+    parse_inline,
     read,
 )
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
@@ -83,7 +84,7 @@ def read_job(path: str, *, name: str | None = None, namespace: str | None = None
     body = {**body, "metadata": metadata}
     _check_name(metadata)
     spec = read(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
-    definition = parse(spec.definition) if spec.definition is not None else None
+    definition = parse_inline(spec.definition) if spec.definition is not None else None
     return JobDocument(body, spec, definition, bare)
 
 

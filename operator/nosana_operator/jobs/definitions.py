@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run
+from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run, parse_inline
 from nosana_operator.definition import (
     Definition,
     DefinitionError,
@@ -83,8 +83,8 @@ class DefinitionLoader:
         if spec.run is not None:
             self._confidential(entry, body, spec.run)
         if isinstance(entry.document, Loading):
-            if spec.definition is not None:
-                entry.document = _parsed(lambda: parse(spec.definition))
+            if (inline := spec.definition) is not None:
+                entry.document = _parsed(lambda: parse_inline(inline))
             elif entry.stub is not None:
                 told = progress(body, entry.stub)
                 if not isinstance(told, DefinitionFrom):

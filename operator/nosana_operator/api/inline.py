@@ -1,0 +1,22 @@
+"""A definition that stands in the NosanaJob itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nosana_operator.definition import Definition, DefinitionError, Problem, parse
+
+MAX_INLINE_BYTES: Final = 256 * 1024
+"""As compact JSON: a NosanaJob is written and watched whole, and the cluster's store takes 1.5 MiB in all."""
+
+
+def parse_inline(definition: Mapping[str, Any]) -> Definition:
+    """The definition in `spec.definition`. Raises DefinitionError, also when it is larger than may stand there."""
+    size = len(json.dumps(definition, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
+    if size > MAX_INLINE_BYTES:
+        message = f"a NosanaJob holds at most {MAX_INLINE_BYTES} bytes of definition, found {size}"
+        hint = "put it into a ConfigMap, a Secret or on IPFS, and name that in spec.definitionFrom"
+        raise DefinitionError([Problem("$", message, hint)])
+    return parse(definition)
