@@ -124,7 +124,7 @@ async def place(
             "fetch": {"image": "registry.example.com/nosana-fetch:1"},
             "networks": {
                 "localnet": {
-                    "rpc": [f"{first.url}/?api-key=secret-path", second.url],
+                    "rpc": [f"{first.url}/?api-key=secret-path-of-ours", second.url],
                     "ws": [first.ws_url, second.ws_url],
                     "program": "nosJTmGQxvwXy23vng5UjkTbfv91Bzf9jEuro78dAGR",
                     "nosMint": str(NOS_MINT),
@@ -174,7 +174,12 @@ def mistake(check: str, level: Level, words: str) -> Callable[[Plant], Plant]:
 
 @mistake("network.rpc", Level.FAILURE, "rpc[0] (127.0.0.1:9) gives no usable answer")
 async def rpc_that_nobody_answers(place: Place) -> None:
-    place.network["rpc"] = [f"{CLOSED}/secret-path"]
+    place.network["rpc"] = [f"{CLOSED}/secret-path-of-ours"]
+
+
+@mistake("network.rpc", Level.WARNING, "the key … is over its limit")
+async def rpc_that_names_our_key(place: Place) -> None:
+    place.chains[0].faults.add("error", code=-32000, message="the key secret-path-of-ours is over its limit")
 
 
 @mistake("network.rpc", Level.WARNING, "slots behind the best one")
@@ -343,7 +348,7 @@ async def test_a_planted_mistake_is_found(place: Place, name: str) -> None:
     assert exit_code(findings) == int(level is Level.FAILURE)
     told = str(findings)
     numbers = json.dumps(list(bytes(place.founded.host)))[1:60]
-    for secret in (PIN_TOKEN, "eyJ-another-token", "secret-path", numbers):
+    for secret in (PIN_TOKEN, "eyJ-another-token", "secret-path-of-ours", numbers):
         assert secret not in told
 
 

@@ -31,7 +31,7 @@ exposure: {domain: jobs.example.com, ingressClassName: nginx}
 fetch: {image: registry.example.com/nosana-fetch:1}
 networks:
   devnet:
-    rpc: ["https://one.example.com/secret-key", "https://two.example.com"]
+    rpc: ["https://one.example.com/?api-key=secret-key-of-ours", "https://two.example.com"]
     ipfs:
       gateways: ["https://gateway.example.com"]
       pin: [{type: kubo, url: "https://pin.example.com"}]

@@ -290,6 +290,12 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         "rpc[1] (two.example.com)",
     ),
     "rpc: all silent": (endpoints(SILENT, SILENT), "network.rpc", FAILURE, "rpc[0] (one.example.com)"),
+    "rpc: refused, with the key in the words": (
+        endpoints(Unknown("key secret-key-of-ours is over its limit", refused=True), ENDPOINT),
+        "network.rpc",
+        WARNING,
+        "key … is over its limit",
+    ),
     "rpc: one lags": (
         endpoints(ENDPOINT, dataclasses.replace(ENDPOINT, slot=900)),
         "network.rpc",
@@ -388,7 +394,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
     "market: network not in the settings": (with_spec(network="mainnet"), "market", FAILURE, "(devnet)"),
     "market: not an address": (with_spec(address="nonsense"), "market", FAILURE, "base58"),
     "market: not on chain": (with_market(account=None), "market", FAILURE, "there is no market"),
-    "market: another kind of account": (with_market(account=NO), "market", FAILURE, "there is no market"),
+    "market: a node refuses": (with_market(account=NO), "market", UNKNOWN, "not read"),
     "market: chain silent": (with_market(account=SILENT), "market", UNKNOWN, "not read"),
     "market: pays nothing": (with_account(price=0), "market", WARNING, "pays nothing"),
     "market: pays too little": (

@@ -18,7 +18,7 @@ from nosana_operator.api import (
     SecretRef,
     read,
 )
-from nosana_operator.chain import Market, Wallet
+from nosana_operator.chain import AccountMalformed, InvalidAddress, Market, Wallet
 from nosana_operator.cli.doctor.facts import (
     NOT_ASKED,
     Bodies,
@@ -181,10 +181,11 @@ async def _market(cluster: Cluster, body: Body, chains: dict[str, Chain]) -> Mar
 async def _account(chain: Chain, address: str) -> Known[Market | None]:
     try:
         return await chain.market(address)
-    except NotFound:
+    except (NotFound, AccountMalformed, InvalidAddress):
         return None
     except NosanaError as error:
-        return _unknown(error)
+        # Also a node's refusal: it says nothing about the market.
+        return Unknown(str(error))
 
 
 async def _wallet(cluster: Cluster, namespace: str, ref: SecretRef, chain: Chain | None) -> WalletFacts:

@@ -49,7 +49,7 @@ class Chain(Protocol):
         """Seconds by which the chain's clock is ahead of ours."""
 
     async def market(self, address: str) -> Market:
-        """A market; raises NotFound."""
+        """A market; raises NotFound, AccountMalformed or InvalidAddress when there is none."""
 
     async def wallet(self, address: str) -> WalletState:
         """What a wallet has."""

@@ -96,7 +96,7 @@ def _on_chain(say: Subject, spec: NosanaMarketSpec, account: Known[Market | None
         yield say.failure(
             problem.partition(";")[0], "Make a NosanaMarket with the market's address in base58."
         )
-    elif account is None or (isinstance(account, Unknown) and account.refused):
+    elif account is None:
         yield say.failure(
             f"there is no market {spec.address} on network {spec.network}",
             "Make a NosanaMarket with the right address; a market of devnet is not on mainnet.",
