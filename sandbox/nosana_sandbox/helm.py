@@ -123,6 +123,16 @@ class ChartHost(HostSetup):
             return None
         return f"no pod of the operator is ready; see `{self.follow_log()}`"
 
+    def last_words(self, lines: int) -> str:
+        """What the operator's pods said last."""
+        try:
+            return self.kubectl.run(
+                "logs", "-n", NAMESPACES["system"], "-l", "app.kubernetes.io/component=operator", "--prefix",
+                f"--tail={lines}",
+            )  # fmt: skip
+        except KubectlError as error:
+            return str(error)
+
     def follow_log(self) -> str:
         """The command that shows what the operator says."""
         kubectl = f"{self.kubectl.program} --kubeconfig {self._running.kubeconfig}"

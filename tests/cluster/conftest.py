@@ -13,8 +13,16 @@ from cluster.scene import Scene, scene_of
 from nosana_sandbox.cluster import ClusterError, LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.layout import Layout
+from nosana_sandbox.helm import ChartHost
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.world.sandbox import NAMESPACES, Sandbox, Shape
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make rights` gives it."""
+    parser.addoption(
+        "--update-recorded", action="store_true", help="write tests/data/rights again: read the difference"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -111,10 +119,13 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With a failure comes what the operator said and what there is in the cluster."""
     report = yield
-    host = getattr(item, "funcargs", {}).get("host")
-    if report.failed and isinstance(host, SandboxHost):
-        report.sections.append(("operator's log", last_lines(host.log)))
-        report.sections.append(("objects", objects(host.kubectl)))
+    for fixture in getattr(item, "funcargs", {}).values() if report.failed else ():
+        if isinstance(fixture, SandboxHost):
+            report.sections.append(("operator's log", last_lines(fixture.log)))
+            report.sections.append(("objects", objects(fixture.kubectl)))
+        elif isinstance(fixture, ChartHost):
+            report.sections.append(("operator's log", fixture.last_words(60)))
+            report.sections.append(("objects", objects(fixture.kubectl)))
     return report
 
 
