@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from nosana_operator.api import (
+    ANNOTATION_ABANDON,
     JOB_KIND,
     JobCondition,
     JobReason,
@@ -219,7 +220,8 @@ class Settler:
             memory.blocked += 1
             pause = timedelta(seconds=min(2.0 ** min(memory.blocked, 12), MAX_IMPOSSIBLE_PAUSE))
             memory.obstacle, memory.look_again_at = blocked, self.here.now + pause
-        self.here.complain(JobReason.SETTLEMENT_IMPOSSIBLE, blocked.message)
+        give_up = f"or give the pay up by the annotation {ANNOTATION_ABANDON}: {self.here.run.run}"
+        self.here.complain(JobReason.SETTLEMENT_IMPOSSIBLE, f"{blocked.message}; {give_up}")
         await self.here.write()
         return max((memory.look_again_at - self.here.now).total_seconds(), SOON)
 
