@@ -69,7 +69,9 @@ class Gpu(ApiModel):
         alias="minMemoryMiB",
         description="Only nodes whose GPUs have at least this memory (label nvidia.com/gpu.memory).",
     )
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32)
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, max_length=32, description="Only nodes with these labels."
+    )
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
 
 
@@ -89,7 +91,9 @@ class Exposure(ApiModel):
         max_length=200,
         description="Each exposed port gets the host <id>.<domain> by an Ingress; unset: a Service only.",
     )
-    ingress_class_name: str | None = Field(default=None, max_length=253)
+    ingress_class_name: str | None = Field(
+        default=None, max_length=253, description="Of the Ingress; unset: the cluster's default class."
+    )
 
 
 class ConditionModel(StatusModel):

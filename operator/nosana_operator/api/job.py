@@ -27,8 +27,13 @@ Phase = Literal["Pending", "Starting", "Running", "Stopping", "Settling", "Compl
 class KeyRef(ApiModel):
     """A key of a ConfigMap or Secret in the job's namespace."""
 
-    name: ObjectName
-    key: str = Field(default="definition.json", min_length=1, max_length=253)
+    name: ObjectName = Field(description="Of the ConfigMap or Secret.")
+    key: str = Field(
+        default="definition.json",
+        min_length=1,
+        max_length=253,
+        description="Under which it has the definition.",
+    )
 
 
 class DefinitionFrom(ApiModel):
@@ -42,8 +47,8 @@ class DefinitionFrom(ApiModel):
 class MarketRef(ApiModel):
     """The NosanaMarket that this job came through."""
 
-    namespace: DnsLabel
-    name: ObjectName
+    namespace: DnsLabel = Field(description="Of the NosanaMarket.")
+    name: ObjectName = Field(description="Of the NosanaMarket.")
 
 
 class Run(ApiModel):
@@ -53,9 +58,9 @@ class Run(ApiModel):
     """
 
     market_ref: MarketRef
-    market: Address
-    job: Address
-    run: Address
+    market: Address = Field(description="The market's address.")
+    job: Address = Field(description="The job account's address.")
+    run: Address = Field(description="The run account's address: what everything of this run goes by.")
     node: Address = Field(description="The key that holds the run.")
     project: Address = Field(description="The job's owner.")
     payer: Address = Field(description="Who paid the job's deposit and gets the rest back.")
@@ -81,7 +86,9 @@ class NosanaJobSpec(ApiModel):
     )
     gpu: Gpu = Gpu()
     resources: Resources = Resources()
-    runtime_class_name: str | None = Field(default=None, max_length=253)
+    runtime_class_name: str | None = Field(
+        default=None, max_length=253, description="RuntimeClass of its pods; unset: the nodes' default."
+    )
     exposure: Exposure = Exposure()
     on_no_capacity: Literal["Finish", "Quit", "Wait"] | None = Field(
         default=None,
@@ -105,13 +112,15 @@ class NosanaJobSpec(ApiModel):
 class OpStatus(StatusModel):
     """One op as it stands."""
 
-    id: str = Field(max_length=253)
-    index: int
-    stage: str = Field(max_length=253)
-    state: Literal["Waiting", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Stopped"]
-    pod: str | None = None
-    node: str | None = None
-    exit_code: int | None = None
+    id: str = Field(max_length=253, description="As the definition names it.")
+    index: int = Field(description="Its place in the definition, from 0.")
+    stage: str = Field(max_length=253, description="Its execution.group: ops of a stage run at once.")
+    state: Literal["Waiting", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Stopped"] = Field(
+        description="How it stands."
+    )
+    pod: str | None = Field(default=None, description="The pod of its newest run.")
+    node: str | None = Field(default=None, description="Where that pod is.")
+    exit_code: int | None = Field(default=None, description="Of its container, once that has ended.")
     attempt: int | None = Field(default=None, description="Which of the op's pods this is, from 0.")
     restarts: int | None = Field(default=None, description="Runs after a failure, by its restart policy.")
     health_restarts: int | None = Field(
@@ -123,8 +132,8 @@ class OpStatus(StatusModel):
         description="When all its health checks had passed; an op without is ready once it runs.",
     )
     ended_at: Time | None = None
-    reason: str | None = None
-    message: str | None = Field(default=None, max_length=4096)
+    reason: str | None = Field(default=None, description="A word for why it stands so.")
+    message: str | None = Field(default=None, max_length=4096, description="The same as a sentence.")
     results: dict[str, Annotated[str, Field(max_length=32 * 1024)]] | None = Field(
         default=None,
         description="What its `results` captured, each as JSON; all of it, large ones too, is in the result.",
@@ -136,25 +145,27 @@ class Endpoint(StatusModel):
 
     op: str
     port: int
-    id: str = Field(description="The service id, 44 characters (job-definition.md §4).")
-    url: str | None = None
+    id: str = Field(description="The service id, 44 characters: the first label of its host.")
+    url: str | None = Field(default=None, description="From outside the cluster.")
     service: str | None = Field(default=None, description="host:port inside the cluster.")
-    state: Literal["Online", "Offline", "Unknown"] = "Unknown"
+    state: Literal["Online", "Offline", "Unknown"] = Field(
+        default="Unknown", description="By its health checks; Unknown: it could not be asked."
+    )
 
 
 class Timing(StatusModel):
     """Moments of the job's way, by the operator's clock. Each part is written once."""
 
-    matched: Time | None = None
-    created: Time | None = None
-    accepted: Time | None = None
-    scheduled: Time | None = None
-    pulled: Time | None = None
-    fetched: Time | None = None
-    started: Time | None = None
-    ready: Time | None = None
-    ended: Time | None = None
-    settled: Time | None = None
+    matched: Time | None = Field(default=None, description="The run began on chain: its paid time counts.")
+    created: Time | None = Field(default=None, description="The NosanaJob was made.")
+    accepted: Time | None = Field(default=None, description="The definition was there and usable.")
+    scheduled: Time | None = Field(default=None, description="The first pod had a node.")
+    pulled: Time | None = Field(default=None, description="Its images were there.")
+    fetched: Time | None = Field(default=None, description="Its resources were there.")
+    started: Time | None = Field(default=None, description="The first container ran.")
+    ready: Time | None = Field(default=None, description="It served, or had ended well.")
+    ended: Time | None = Field(default=None, description="Its result was fixed.")
+    settled: Time | None = Field(default=None, description="Its settlement was final.")
 
 
 class RunStatus(StatusModel):
@@ -223,7 +234,7 @@ class NosanaJobStatus(StatusModel):
     """What happened. Two writers with disjoint fields: the job controller and the market host (DESIGN 4)."""
 
     observed_generation: int | None = None
-    phase: Phase | None = None
+    phase: Phase | None = Field(default=None, description="For people; programs go by the conditions.")
     conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
     ops: tuple[OpStatus, ...] = Field(
         default=(),

@@ -25,8 +25,13 @@ from nosana_operator.api.job import Transaction
 class SecretRef(ApiModel):
     """A wallet: a key of a Secret beside the NosanaMarket."""
 
-    name: ObjectName
-    key: str = Field(default="id.json", min_length=1, max_length=253)
+    name: ObjectName = Field(description="Of the Secret.")
+    key: str = Field(
+        default="id.json",
+        min_length=1,
+        max_length=253,
+        description="Under which it has the keypair, as Solana's tools write it.",
+    )
 
 
 class Wallet(ApiModel):
@@ -58,14 +63,18 @@ class NosanaMarketSpec(ApiModel):
     """Which market, with which keys, on which GPUs."""
 
     # Not checked by a pattern: a wrong address gets a condition that says so, instead of a refused object.
-    address: Annotated[str, Field(min_length=1, max_length=64)]
+    address: Annotated[str, Field(min_length=1, max_length=64, description="The market's address on chain.")]
     network: DnsLabel = Field(description="Names a network of the operator's settings.")
     job_namespace: DnsLabel = Field(description="Where its jobs run; never where the wallet Secrets are.")
-    wallets: tuple[Wallet, ...] = Field(min_length=1, max_length=64)
+    wallets: tuple[Wallet, ...] = Field(
+        min_length=1, max_length=64, description="The keys: each stands in the queue once at a time."
+    )
     gpu: Gpu = Gpu()
     slots: Slots = Slots()
     exposure: Exposure = Exposure()
-    runtime_class_name: str | None = Field(default=None, max_length=253)
+    runtime_class_name: str | None = Field(
+        default=None, max_length=253, description="RuntimeClass of the jobs' pods; unset: the nodes' default."
+    )
     paused: bool = Field(default=False, description="True leaves the queue; running jobs go on.")
     drain: Drain | None = Field(default=None, description="Set: leaves the queue; running jobs as it says.")
     min_price: int = Field(
