@@ -65,6 +65,11 @@ soak: setup ## The full numbers: 100 jobs with the operator killed at random mom
 	$(BIN)/python -m nosana_sandbox.prepare
 	$(BIN)/pytest -m soak -s
 
+.PHONY: rights
+rights: setup ## Record again what the operator asks of the API server in a full run (tests/data/rights)
+	$(BIN)/python -m nosana_sandbox.prepare
+	$(BIN)/pytest tests/cluster/test_install.py --update-recorded
+
 .PHONY: bench
 bench: setup ## Measure; figures go to benchmarks/out/NAME.json, goal and figure side by side
 	$(BIN)/python -m benchmarks.run

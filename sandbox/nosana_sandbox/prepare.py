@@ -13,7 +13,7 @@ import click
 from nosana_operator.errors import NosanaError
 from nosana_sandbox.cluster import machine
 from nosana_sandbox.cluster.build import ensure_helm, ensure_programs, ensure_stand_in, ensure_verdicts
-from nosana_sandbox.images.debian import fetch_image
+from nosana_sandbox.images.debian import fetch_image, operator_image
 from nosana_sandbox.prometheus import ensure_prometheus
 from nosana_sandbox.resources.moto import moto_environment
 
@@ -29,6 +29,7 @@ def prepare() -> None:
     if sys.platform == "linux" and os.geteuid() == 0:
         machine.prepare(click.echo)
         fetch_image(click.echo)
+        operator_image(click.echo)
         ensure_prometheus(click.echo)
 
 
