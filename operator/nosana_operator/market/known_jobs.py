@@ -87,19 +87,16 @@ class KnownJobs:
         else's doing.
         """
         known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
+        mine = ref.model_dump(by_alias=True)
         occupied: dict[str, str] = {}
         unsettled = set()
         for body in self._cache.list(JOB_KIND, spec.job_namespace):
             run = body["spec"].get("run")
-            if (
-                not run
-                or run["marketRef"] != ref.model_dump(by_alias=True)
-                or body["metadata"]["name"] != run_job_name(run["run"])
-            ):
-                continue
             conditions = (body.get("status") or {}).get("conditions")
+            if not run or run["marketRef"] != mine or is_true(conditions, JobCondition.SETTLED):
+                continue
             verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
-            if is_true(conditions, JobCondition.SETTLED) or verified.get("status") == "False":
+            if verified.get("status") == "False" or body["metadata"]["name"] != run_job_name(run["run"]):
                 continue
             unsettled.add(run["run"])
             ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
