@@ -31,6 +31,7 @@ from nosana_operator.jobs.decide import decide
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
 from nosana_operator.jobs.fetch import LOOK_EVERY, Progress, is_fetching, with_progress
+from nosana_operator.jobs.journal import about, line, turn
 from nosana_operator.jobs.logs import LogReader
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
@@ -128,7 +129,8 @@ class JobController:
                 waits.append(await self._logs.look(view.meta["namespace"], pods, memory.outcomes.logs, now))
                 return min((wait for wait in waits if wait is not None), default=None)
             for effect in decision.before:
-                log.info("%s", type(effect).__name__, extra=_fields(body))
+                text, fields = line(effect, view)
+                log.info("%s", text, extra=fields)
                 await self._actor.before(view, effect, memory.outcomes)
         return 1.0
 
@@ -146,11 +148,14 @@ class JobController:
             except (NotFound, Conflict):
                 # The object is gone, or another of that name has come: the watch tells.
                 return 1.0
-            log.info("%s", decision.status.get("phase"), extra=_fields(view.body))
+            if news := turn(view.body.get("status") or {}, decision.status):
+                log.info("%s", news, extra=about(view.body))
             for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
                 self._metrics.start_step(step, seconds)
             self._tell(view.body, decision.events)
         for effect in decision.after:
+            text, fields = line(effect, view)
+            log.info("%s", text, extra=fields)
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
             self._loader.forget(view.meta["uid"])
@@ -241,7 +246,7 @@ class JobController:
 
     async def _unreadable(self, key: Key, body: Body, problem: str) -> float | None:
         """Say so and leave its pods alone; when it is deleted, end them and let it go."""
-        log.warning("%s", problem, extra=_fields(body))
+        log.warning("%s", problem, extra=about(body))
         meta, now = body["metadata"], self._clock.now()
         before = own_part(body.get("status"))
         said = ((JobCondition.READY, False), (JobCondition.STALLED, True))
@@ -280,10 +285,3 @@ class JobController:
         if all(pod.ended is not None for pod in pods) and FINALIZER_JOB in (meta.get("finalizers") or ()):
             await self._actor.let_go(body)
         return None
-
-
-def _fields(body: Body) -> dict[str, str]:
-    """For the log."""
-    meta = body["metadata"]
-    run = ((body.get("spec") or {}).get("run") or {}).get("run")
-    return {"job": f"{meta['namespace']}/{meta['name']}"} | ({"run": run} if run else {})
