@@ -20,10 +20,14 @@ class BothRooms:
         self.jobs.exits[0] = 0
         self.market = MarketLab(kube=self.jobs.kube, clock=self.jobs.clock, **options)
         self.slots = 0
+        self.market_at_work = False
+        """Whose requests are being made."""
 
     async def slot(self) -> None:
         """One slot of the chain, in which both controllers do what they can."""
+        self.market_at_work = True
         await self.market.slot()
+        self.market_at_work = False
         self.slots += 1
         now = self.jobs.clock.now()
         for key in [key for key, at in self.jobs.due.items() if at <= now]:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fakes.jobs import definition, op
-from fakes.market import JOBS, MarketLab, Posted, Silence
+from fakes.kube import Request
+from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from fakes.rooms import BothRooms
-from nosana_operator.api import Delivery
+from nosana_operator.api import JOB_KIND, Delivery
 from nosana_operator.content import digest_of
 from nosana_operator.errors import NotFound, Refused
 from nosana_operator.market.confidential import blank_result
@@ -228,6 +229,36 @@ async def test_a_job_restarted_with_its_definition_stored_asks_nobody_again() ->
     await both.until(lab.settled())
     assert [verb for verb, _, _ in lab.poster.asked].count("GET") == 1
     assert lab.says("Complete", posted) == ("True", "Succeeded")
+    await both.close()
+
+
+@pytest.mark.parametrize("nth", range(10))
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_crash_at_any_request_loses_neither_definition_nor_result(nth: int, moment: str) -> None:
+    """What is on chain is the digest of a blank that can be had, and the poster was given the result."""
+    both, posted = await posted_stub()
+    lab = both.market
+    requests = 0
+
+    async def die(request: Request, when: str) -> None:
+        nonlocal requests
+        of_a_run = request.kind == JOB_KIND or request.name.endswith(("-definition", "-result-0"))
+        if not both.market_at_work or not of_a_run or when != moment:
+            return
+        requests += 1
+        if requests == nth + 1:
+            raise Crash
+
+    lab.kube.interrupt = die
+    await both.until(lab.settled())
+    assert requests >= 6
+    cid = status(both, posted)["resultCID"]
+    assert lab.job_account(posted).ipfs_result == digest_of(cid)
+    assert json.loads(lab.pins.pinned[cid])["opStates"] == []
+    assert lab.poster.given
+    assert len({bytes(one) for one in lab.poster.given}) == 1
+    assert lab.count("Finish") == 1
+    lab.check_books()
     await both.close()
 
 

@@ -102,7 +102,7 @@ async def test_a_result_is_pinned_until_the_gateways_give_it() -> None:
     await lab.pass_time(600)
     assert len(lab.kube.requests) - before < 40, "and not asked for all the time"
     lab.pins.gone = lambda: False
-    await lab.until(lambda: settlement(lab, posted).get("published") is True, 400)
+    await lab.until(lambda: settlement(lab, posted).get("published") is True, 1500)
 
 
 async def test_a_result_that_the_gateways_give_is_not_asked_for_again() -> None:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 BETWEEN_TRIES = timedelta(seconds=10)
 RESULT_TRIES = 4
+_TURN = 1.0
+"""Seconds until it is looked again whether it is this run's turn."""
 MAX_DEFINITION = 900 * 1024
 """Bytes of a definition: a Secret takes 1 MiB."""
 _LOGISTICS_ERROR = "logistics-error"
@@ -62,7 +64,8 @@ async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Po
     said: Delivery
     try:
         authorization = await _authorization(here, market)
-        data = await posters.get(logistics.send, authorization=authorization)
+        async with here.turns.posters:
+            data = await posters.get(logistics.send, authorization=authorization)
         if len(data) > MAX_DEFINITION:
             raise Refused(f"it has {len(data)} bytes, at most {MAX_DEFINITION} can be kept; make it smaller")
     except (NotFound, Unavailable) as exc:
@@ -100,7 +103,8 @@ async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Poster
     final = False
     try:
         authorization = await _authorization(here, market)
-        await posters.post(logistics.receive, result, authorization=authorization)
+        async with here.turns.posters:
+            await posters.post(logistics.receive, result, authorization=authorization)
     except (NotFound, Unavailable) as exc:
         problem = _words(exc)
         if again and isinstance(exc, NotFound):
@@ -148,6 +152,8 @@ def _wait(here: OneRun) -> float:
     memory = here.memory
     if memory.asked_at is not None and here.now - memory.asked_at < BETWEEN_TRIES:
         return (memory.asked_at + BETWEEN_TRIES - here.now).total_seconds()
+    if here.turns.posters.locked():
+        return _TURN
     memory.asked_at = here.now
     return 0.0
 

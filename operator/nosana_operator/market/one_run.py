@@ -6,6 +6,7 @@ caches.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,14 @@ YOUNG = timedelta(seconds=30)
 """RPC nodes lag, finality by some 13 s: of a run as young as this, absence alone means nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How many runs may wait for strangers' servers at once: the workers are there for all."""
+
+    posters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    gateways: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+
+
 @dataclass(slots=True)
 class Memory:
     """Caches of one run; losing them costs only time."""
@@ -77,10 +86,18 @@ class OneRun:
     """A run as it is looked at in one reconcile."""
 
     def __init__(
-        self, edges: Edges, wallets: Wallets, memory: Memory, body: Body, spec: NosanaJobSpec, run: Run
+        self,
+        edges: Edges,
+        wallets: Wallets,
+        turns: Turns,
+        memory: Memory,
+        body: Body,
+        spec: NosanaJobSpec,
+        run: Run,
     ) -> None:
         self.edges = edges
         self.wallets = wallets
+        self.turns = turns
         self.memory = memory
         self.body = body
         self.spec = spec

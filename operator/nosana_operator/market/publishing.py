@@ -29,7 +29,9 @@ LATER_PIN = 60.0
 """Seconds that one attempt at such a later pin, or a look at the gateways, may take."""
 _FIRST_LOOK = 3.0
 """Seconds for the look at the gateways that comes with the end of the settlement."""
-_MAX_PAUSE = 300.0
+_MAX_PAUSE = 1800.0
+_TURN = 5.0
+"""Seconds until it is looked again whether it is this run's turn."""
 
 
 class Publisher:
@@ -99,10 +101,13 @@ class Publisher:
             return _MAX_PAUSE
         if memory.publish_at is not None and here.now < memory.publish_at:
             return (memory.publish_at - here.now).total_seconds()
-        pinned = await self._pin(pinner, await self._public(), cid, LATER_PIN)
-        if not pinned and memory.result.lost is not None:
-            return None
-        published = pinned and await self._given(pinner, cid, LATER_PIN)
+        if here.turns.gateways.locked():
+            return _TURN
+        async with here.turns.gateways:
+            pinned = await self._pin(pinner, await self._public(), cid, LATER_PIN)
+            if not pinned and memory.result.lost is not None:
+                return None
+            published = pinned and await self._given(pinner, cid, LATER_PIN)
         if pinned != settlement.pinned or published:
             said = {"pinned": pinned or settlement.pinned, "published": published or None}
             here.record = replace(here.record, settlement=settlement.model_copy(update=said))
@@ -111,7 +116,7 @@ class Publisher:
             return None
         memory.result.pinned = False
         memory.publish_tries += 1
-        pause = min(2.0 ** min(memory.publish_tries, 10), _MAX_PAUSE)
+        pause = min(2.0 ** min(memory.publish_tries, 20), _MAX_PAUSE)
         memory.publish_at = here.now + timedelta(seconds=pause)
         return pause
 

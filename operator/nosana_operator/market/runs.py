@@ -35,7 +35,7 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.follow import follow
-from nosana_operator.market.one_run import Memory, OneRun
+from nosana_operator.market.one_run import Memory, OneRun, Turns
 from nosana_operator.market.ports import Chain, Edges, Pinner
 from nosana_operator.market.settle import Settled, Situation, next_step
 from nosana_operator.market.settlement import SLOW_POLL, SOON, Settler
@@ -51,6 +51,7 @@ class RunKeeper:
     def __init__(self, edges: Edges, wallets: Wallets) -> None:
         self._edges = edges
         self._wallets = wallets
+        self._turns = Turns()
         self._memory: dict[tuple[str, str], Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
@@ -66,7 +67,7 @@ class RunKeeper:
             memory = self._memory.get(key)
             if memory is None or memory.uid != body["metadata"]["uid"]:
                 memory = self._memory[key] = Memory(body["metadata"]["uid"])
-            here = OneRun(self._edges, self._wallets, memory, dict(body), spec, spec.run)
+            here = OneRun(self._edges, self._wallets, self._turns, memory, dict(body), spec, spec.run)
             return await _Way(here).go()
         except ApiError as exc:
             log.warning("run not looked at: %s", exc, extra={"job": f"{key[0]}/{key[1]}"})
