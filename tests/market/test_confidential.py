@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from fakes.rooms import BothRooms
 from nosana_operator.api import JOB_KIND, Delivery
-from nosana_operator.content import digest_of
+from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
 from nosana_operator.market.confidential import blank_result
 from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED
@@ -229,6 +231,49 @@ async def test_a_job_restarted_with_its_definition_stored_asks_nobody_again() ->
     await both.until(lab.settled())
     assert [verb for verb, _, _ in lab.poster.asked].count("GET") == 1
     assert lab.says("Complete", posted) == ("True", "Succeeded")
+    await both.close()
+
+
+CORPUS = Path(os.environ.get("NOSANA_CORPUS") or Path(__file__).parents[2].parent / "shared" / "corpus")
+
+
+def of_the_corpus(name: str) -> bytes:
+    file = CORPUS / "examples" / f"{name}.json"
+    if not file.exists() and os.environ.get("CI") != "true":
+        pytest.skip(f"no corpus at {CORPUS}; set NOSANA_CORPUS")
+    return file.read_bytes()
+
+
+async def test_the_corpus_example_with_endpoints_on_localhost_asks_nobody() -> None:
+    """By http, to an address that is not public: the poster is told both ways that it is never asked."""
+    both = BothRooms()
+    lab = both.market
+    real = PosterClient(tuple)
+    lab.poster.get, lab.poster.post = real.get, real.post  # type: ignore[method-assign]
+    posted = await both.post(of_the_corpus("confidential-tests--api-invalid"))
+    await both.until(lab.settled())
+    assert lab.says("Accepted", posted) == ("False", "DefinitionUnreachable")
+    blank = published(lab, posted)
+    assert blank["status"] == "logistics-error"
+    assert len(blank["errors"]) == 2
+    assert all("https://" in error["message"] for error in blank["errors"])
+    await both.close()
+
+
+async def test_the_corpus_example_that_listens_is_served_once_it_is_given_an_endpoint() -> None:
+    """Its definition may come by api; its result is to be fetched from the node's own API, which is none here."""
+    as_it_is = of_the_corpus("confidential")
+    both, posted = await posted_stub(as_it_is)
+    await both.until(both.market.settled())
+    assert both.market.says("Accepted", posted) == ("False", "DefinitionInvalid")
+    await both.close()
+
+    document = json.loads(as_it_is)
+    document["logistics"]["receive"] = {"type": "api", "args": {"endpoint": f"{ENDPOINT}/results"}}
+    both, posted = await posted_stub(json.dumps(document).encode())
+    await both.until(both.market.settled())
+    assert both.market.says("Complete", posted) == ("True", "Succeeded")
+    assert both.market.poster.asked[0][1] == document["logistics"]["send"]["args"]["endpoint"]
     await both.close()
 
 
