@@ -409,7 +409,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         with_account(queue_type="Node", queue=(NFT,) * 260),
         "market",
         WARNING,
-        "260 hosts wait",
+        "hosts in its queue: 260",
     ),
     "market: jobs beside the keys": (
         with_spec(jobNamespace="nosana-system"),

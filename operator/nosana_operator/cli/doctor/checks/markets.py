@@ -110,8 +110,8 @@ def _on_chain(say: Subject, spec: NosanaMarketSpec, account: Known[Market | None
 def _account(say: Subject, spec: NosanaMarketSpec, account: Market) -> Iterator[Finding]:
     waiting = len(account.queue)
     queue = {
-        "Job": f"{waiting} jobs wait for a host",
-        "Node": f"{waiting} hosts wait for a job",
+        "Job": f"jobs in its queue: {waiting}",
+        "Node": f"hosts in its queue: {waiting}",
         "Empty": "its queue is empty",
     }[account.queue_type]
     if waiting > DEEPEST:
