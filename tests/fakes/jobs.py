@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from fakes.kube import FakeKube, Request
+from fakes.kube import FakeKube, Guarded, Request
 from fakes.kubelet import FakeKubelet
 from fakes.world import FakeClock, FakeIpfs, FakeProber, RecordedEvents, RecordedMetrics
 from nosana_operator.api import (
@@ -99,6 +99,8 @@ class Lab:
     settles: bool = True
     """The market host settles what has ended."""
     expires_after: float = 3600.0
+    guard: Callable[[], object] = lambda: None
+    """What the process that is started next asks before each write (`kube.KubeClient`'s guard)."""
     later: Callable[[], bool] = lambda: False
     """Something that happens to the job once the time has come; True when it happened."""
 
@@ -126,7 +128,7 @@ class Lab:
         self.due = {}
         self.sleepers = []
         self.controller = JobController(
-            kube=self.kube,
+            kube=Guarded(self.kube, self.guard),
             cache=self.cache,
             definitions=self.ipfs,
             events=self.events,

@@ -384,6 +384,19 @@ class FakeKube:
             watcher(kind, copy.deepcopy(body), deleted)
 
 
+class Guarded:
+    """One process' client of a FakeKube: as `kube.KubeClient`, it asks `guard` before each write."""
+
+    def __init__(self, kube: FakeKube, guard: Callable[[], object]) -> None:
+        self._kube = kube
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("create", "apply", "patch", "delete"):
+            self._guard()
+        return getattr(self._kube, name)
+
+
 def _applicable(body: Mapping[str, Any], subresource: str | None) -> Body:
     if subresource == "status":
         return {"status": copy.deepcopy(body.get("status") or {})}

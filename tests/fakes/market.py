@@ -17,7 +17,7 @@ from solana.rpc.commitment import Confirmed, Finalized
 from solders.pubkey import Pubkey
 
 from fakes.chain import Beginning, FakeRpc, Landed, Ledger, beginning, keypair
-from fakes.kube import FakeKube
+from fakes.kube import FakeKube, Guarded
 from fakes.world import FakeClock, RecordedEvents
 from nosana_operator.api import (
     API_VERSION,
@@ -247,33 +247,6 @@ class StandInJobs:
         return True
 
 
-class GuardedKube:
-    """One process' client: as `kube.KubeClient`, it writes only while the process leads."""
-
-    def __init__(self, kube: FakeKube, leadership: Leadership) -> None:
-        self._kube = kube
-        self._leadership = leadership
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        return await self._kube.get(kind, namespace, name)
-
-    async def create(self, body: Body) -> Body:
-        self._leadership.check()
-        return await self._kube.create(body)
-
-    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
-        self._leadership.check()
-        return await self._kube.apply(body, manager=manager, subresource=subresource)
-
-    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
-        self._leadership.check()
-        return await self._kube.patch(kind, namespace, name, patch)
-
-    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        self._leadership.check()
-        await self._kube.delete(kind, namespace, name, uid=uid)
-
-
 class Process:
     """One run of the operator: empty memory at first, caches filled by listing."""
 
@@ -301,7 +274,7 @@ class Process:
         self.solana.watch = self._watch  # type: ignore[method-assign]
         self._watched: tuple[set[str], set[str]] = (set(), set())
         edges = Edges(
-            kube=GuardedKube(lab.kube, self.leadership),
+            kube=Guarded(lab.kube, self.leadership.check),
             cache=self.cache,
             networks=OneNetwork(self.solana, lab.pins, lab.poster),
             read_wallet=Wallet.parse,

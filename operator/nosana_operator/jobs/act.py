@@ -116,12 +116,16 @@ class Actor:
                 await self.let_go(view.body)
 
     async def write_status(self, body: Body, status: Mapping[str, Any]) -> None:
-        """Write the job controller's part of the status. The uid keeps it from another job of that name."""
+        """Write the job controller's part of the status, as a compare-and-swap on what it was decided from.
+
+        A write of a leader that was cut off may arrive long after; the status of a job that has ended meanwhile
+        must not go back. The uid keeps it from another job of that name. Raises Conflict.
+        """
         meta = body["metadata"]
         wanted = {
             "apiVersion": API_VERSION,
             "kind": JOB_KIND,
-            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+            "metadata": {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")},
             "status": status,
         }
         self._cache.put(await self._kube.apply(wanted, manager=MANAGER_JOBS, subresource="status"))
