@@ -369,8 +369,12 @@ class _Router:
             self._runs.add((body["metadata"]["namespace"], body["metadata"]["name"]))
         if not known or kind != "job":
             for body in self._cache.list(MARKET_KIND):
+                key = body["metadata"]["namespace"], body["metadata"]["name"]
                 if kind != "market" or (body.get("spec") or {}).get("address") == address:
-                    self._markets.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+                    self._markets.add(key)
+                else:
+                    # It may share nodes: a slot came free for it, or a job waits that goes before its standing.
+                    self._markets.add_after(key, _CAPACITY_DEBOUNCE)
 
 
 class _Parts:
