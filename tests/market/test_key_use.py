@@ -8,7 +8,7 @@ from typing import Any
 from fakes.world import FakeClock
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import Past
-from nosana_operator.market.key_use import LOOK_EVERY, KeyUse, acknowledged
+from nosana_operator.market.key_use import LOOK_EVERY, SETTLES, KeyUse, acknowledged
 
 KEY = "4" * 32
 
@@ -50,6 +50,7 @@ class Lab:
         self.clock = FakeClock()
         self.history = History()
         self.use = KeyUse(self.clock)
+        self.lamports = 10
 
     def intents(self, *signatures: str) -> None:
         transactions = [{"signature": one} for one in signatures]
@@ -60,10 +61,42 @@ class Lab:
         if kind is not None:
             self.history.signed[signature] = kind
 
-    async def look(self, known: str | None = None) -> str | None:
-        self.clock.advance(LOOK_EVERY)
+    async def look(self, known: str | None = None, *, seconds: float = LOOK_EVERY) -> str | None:
+        self.clock.advance(seconds)
         chain: Any = self.history
-        return await self.use.look(chain, "net", KEY, slot=100, known=known)
+        return await self.use.look(chain, "net", KEY, slot=100, lamports=self.lamports, known=known)
+
+
+async def test_a_change_of_the_balance_is_looked_into_once_it_is_final() -> None:
+    lab = Lab()
+    await lab.look()
+    for _ in range(10):
+        await lab.look(seconds=SETTLES)
+    assert lab.history.asked == [], "a key that does nothing costs nothing"
+    lab.lands("theirs", 101)
+    lab.lamports -= 5
+    assert await lab.look(seconds=1) is None
+    lab.lamports -= 5
+    assert await lab.look(seconds=SETTLES - 1) is None
+    assert await lab.look(seconds=1) == "theirs"
+    await lab.look(seconds=SETTLES)
+    assert len(lab.history.asked) == 1
+    lab.lamports -= 5
+    await lab.look(seconds=1)
+    await lab.look(seconds=SETTLES)
+    assert len(lab.history.asked) == 2
+
+
+async def test_silence_is_asked_again_after_a_pause() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.lands("theirs", 101)
+    lab.history.away = True
+    assert await lab.look() is None
+    assert await lab.look(seconds=1) is None
+    assert len(lab.history.asked) == 1
+    lab.history.away = False
+    assert await lab.look(seconds=SETTLES) == "theirs"
 
 
 async def test_what_was_there_at_the_first_look_is_not_judged() -> None:

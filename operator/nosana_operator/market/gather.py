@@ -243,7 +243,10 @@ class Gatherer:
             if wallet.address is not None:
                 address = wallet.address
                 told = known.get(address)
-                foreign = await self._use.look(chain, spec.network, address, slot=slot, known=told)
+                lamports = wallet.funds.lamports if isinstance(wallet.funds, Funds) else None
+                foreign = await self._use.look(
+                    chain, spec.network, address, slot=slot, lamports=lamports, known=told
+                )
                 if foreign is not None and foreign not in done:
                     wallet = _used_elsewhere(wallet, foreign)
             out.append(wallet)

@@ -21,8 +21,10 @@ from nosana_operator.market.ports import Chain, Clock
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 30.0
-"""Seconds between looks at a key's history: one request each."""
+SETTLES = 30.0
+"""Seconds after a change of the key's balance at which its history is looked at: what changed it is final then."""
+LOOK_EVERY = 600.0
+"""Seconds between looks when the balance stays: somebody else may have paid the fees."""
 _REMEMBERED = 20_000
 
 
@@ -33,6 +35,9 @@ class _Key:
     slot: int
     """Up to here, and `judged` beyond: nothing is judged twice."""
     looked_at: datetime
+    lamports: int | None
+    changed_at: datetime | None = None
+    """When the balance was first seen to be another than at the last look."""
     until: str | None = None
     judged: set[str] = field(default_factory=set)
     foreign: str | None = None
@@ -62,23 +67,32 @@ class KeyUse:
         while len(self._order) > _REMEMBERED:
             self._own.discard(self._order.popleft())
 
-    async def look(self, chain: Chain, network: str, key: str, *, slot: int, known: str | None) -> str | None:
+    async def look(
+        self, chain: Chain, network: str, key: str, *, slot: int, lamports: int | None, known: str | None
+    ) -> str | None:
         """The signature of the newest transaction of the key that is not ours, or None.
 
         Args:
             slot: the chain's, as just read: what is finalized by the first look is not judged.
+            lamports: what the key has. Each transaction that it pays for changes that, so as long as it stays
+                the same nothing is asked.
             known: what the status says of it already.
         """
         now = self._clock.now()
         state = self._keys.get((network, key))
         if state is None:
-            state = self._keys[(network, key)] = _Key(slot, now, foreign=known)
-        elif (now - state.looked_at).total_seconds() >= LOOK_EVERY:
-            state.looked_at = now
+            state = self._keys[(network, key)] = _Key(slot, now, lamports, foreign=known)
+        if lamports != state.lamports and state.changed_at is None:
+            state.changed_at = now
+        changed = state.changed_at is not None and (now - state.changed_at).total_seconds() >= SETTLES
+        if changed or (now - state.looked_at).total_seconds() >= LOOK_EVERY:
+            state.looked_at, state.lamports, state.changed_at = now, lamports, None
             try:
                 await self._judge(chain, key, state)
             except NosanaError as exc:
                 log.warning("history of the key not read: %s", exc, extra={"wallet": key})
+                # Not before the next pause, however often this is called.
+                state.changed_at = now
         return state.foreign
 
     async def _judge(self, chain: Chain, key: str, state: _Key) -> None:
