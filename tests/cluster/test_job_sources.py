@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -115,3 +116,35 @@ async def test_ends_by_stop_by_time_and_by_deletion(scene: Scene) -> None:
     await scene.gone("Pod", JOBS, pod["metadata"]["name"])
     with pytest.raises(Exception, match="not found"):
         await scene.kube.get(JOB_KIND, JOBS, "deleted")
+
+
+async def test_a_job_is_suspended_and_goes_on(scene: Scene) -> None:
+    await scene.private(
+        "pauses",
+        definition(op("quick", "echo once"), op("long", "trap 'exit 0' TERM; echo up; sleep 600 & wait")),
+    )
+
+    def at(name: str, state: str) -> Callable[[Mapping[str, Any]], bool]:
+        return lambda b: (
+            {o["id"]: o["state"] for o in (b.get("status") or {}).get("ops", ())}.get(name) == state
+        )
+
+    await scene.named("pauses", at("long", "Running"), "has come to its second op")
+    await scene.kube.patch(JOB_KIND, JOBS, "pauses", {"spec": {"suspend": True}})
+    body = await scene.named(
+        "pauses", lambda b: condition(b, JobCondition.READY)[1] == "Suspended", "is suspended"
+    )
+    await scene.named(
+        "pauses", lambda b: b["status"]["ops"][1].get("attempt") == 1, "has stopped its op, to be run again"
+    )
+    assert all(terminated(pod) for pod in scene.pods_ever(body).values())
+    await scene.kube.patch(JOB_KIND, JOBS, "pauses", {"spec": {"suspend": False}})
+    await scene.named("pauses", at("long", "Running"), "runs its op again")
+    await scene.kube.patch(JOB_KIND, JOBS, "pauses", {"spec": {"stop": True}})
+    body = await scene.over("pauses")
+    assert sorted(pod["metadata"]["name"] for pod in scene.pods_ever(body).values()) == [
+        "pauses-0", "pauses-1", "pauses-1-r1",
+    ]  # fmt: skip
+    state = await scene.stored_result(body)
+    assert [each["status"] for each in state["opStates"]] == ["success", "stopped"]
+    assert (logs_of(state, "quick"), logs_of(state, "long")) == (["once"], ["up", "up"])
