@@ -266,7 +266,8 @@ async def test_a_definition_that_nobody_has_is_given_up_after_two_minutes(scene:
     assert (await scene.result(posted))["status"] == "init error"
     view = await scene.poster.job(posted.job)
     assert_paid_once(view, body, scene.running.world.host.address)
-    assert 120 <= view.seconds < 150
+    # Moments of conditions, and the chain's clock, have whole seconds.
+    assert 118 <= view.seconds < 150
 
 
 async def test_an_op_that_fails_fails_the_job_and_is_paid(scene: Scene) -> None:

@@ -200,6 +200,7 @@ async def test_a_poster_who_closes_his_account_each_time_costs_no_rent() -> None
     await lab.until(lab.settled(), 1500)
     assert lab.says("Settled", posted) == ("True", "Quit")
     assert lab.job_account(posted).state == STATE_STOPPED
+    assert "resultCID" not in (lab.job_of(posted) or {})["status"], "nothing is published"
     assert lab.ledger.account(account) is None
     spent = lamports - getattr(lab.ledger.account(lab.begin.hosts[0].pubkey()), "lamports", 0)
     assert spent < 20_000, "fees, no rent"
@@ -217,6 +218,21 @@ async def test_a_poster_who_opens_his_account_again_is_refunded_and_we_are_paid(
     await lab.until(lab.settled(), 600)
     assert lab.says("Settled", posted) == ("True", "Finished")
     assert lab.job_account(posted).state == STATE_DONE
+    lab.check_books()
+
+
+async def test_a_poster_who_opens_his_account_in_the_last_minute_is_not_given_up() -> None:
+    lab = MarketLab(account_rent=10_000)
+    posted = await running(lab)
+    account = associated_token_account(lab.begin.poster.pubkey())
+    before = lab.ledger.account(account)
+    lab.ledger.place(account, None)
+    await lab.until(lambda: lab.says("Settled", posted) == ("False", "SettlementImpossible"))
+    await lab.pass_time(585)
+    assert settlement(lab, posted) == {}
+    lab.ledger.place(account, before)
+    await lab.until(lab.settled(), 100)
+    assert lab.says("Settled", posted) == ("True", "Finished")
     lab.check_books()
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from nosana_operator.api import (
     JOB_KIND,
     MANAGER_MARKET,
-    ApiError,
     Delivery,
+    JobReason,
     Logistics,
     NosanaJobStatus,
     NosanaMarketSpec,
@@ -43,11 +43,11 @@ _PUBLIC_ERRORS = frozenset({_LOGISTICS_ERROR, "result-lost"})
 
 
 def logistics_of(here: OneRun) -> Logistics | None:
-    """Where the job's definition comes from and its result goes; None: it is no confidential job."""
-    try:
-        return read(NosanaJobStatus, JOB_KIND, "status", here.body.get("status")).logistics
-    except ApiError:
-        return None
+    """Where the job's definition comes from and its result goes; None: it is no confidential job.
+
+    Raises ApiError where that cannot be read: then nothing may be published.
+    """
+    return read(NosanaJobStatus, JOB_KIND, "status", here.body.get("status")).logistics
 
 
 async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Posters) -> float | None:
@@ -63,7 +63,10 @@ async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Po
         return wait
     said: Delivery
     try:
-        authorization = await _authorization(here, market)
+        wallet = await here.wallet(market)
+        if wallet is None:
+            raise NotFound(_no_key(here))
+        authorization = wallet.authorization(here.run.job, here.now)
         async with here.turns.posters:
             data = await posters.get(logistics.send, authorization=authorization)
         if len(data) > MAX_DEFINITION:
@@ -90,6 +93,11 @@ async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Poster
     logistics, delivery = logistics_of(here), here.record.delivery or Delivery()
     if logistics is None or delivery.result in ("Delivered", "Undelivered"):
         return True
+    wallet = await here.wallet(market)
+    if wallet is None:
+        here.complain(JobReason.WALLET_MISSING, _no_key(here))
+        await here.write()
+        return False
     if _wait(here) > 0:
         return False
     memory, again = here.memory, delivery.result == "Posting"
@@ -102,7 +110,7 @@ async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Poster
     problem: str | None = None
     final = False
     try:
-        authorization = await _authorization(here, market)
+        authorization = wallet.authorization(here.run.job, here.now)
         async with here.turns.posters:
             await posters.post(logistics.receive, result, authorization=authorization)
     except (NotFound, Unavailable) as exc:
@@ -158,14 +166,8 @@ def _wait(here: OneRun) -> float:
     return 0.0
 
 
-async def _authorization(here: OneRun, market: NosanaMarketSpec) -> str:
-    """Proof that the one who asks holds the run's key. Raises NotFound while the key is in no Secret."""
-    wallet = await here.wallet(market)
-    if wallet is None:
-        raise NotFound(
-            f"the key {here.run.node} is in no Secret of the NosanaMarket, so nothing can be signed"
-        )
-    return wallet.authorization(here.run.job, here.now)
+def _no_key(here: OneRun) -> str:
+    return f"the key {here.run.node} is in no Secret of the NosanaMarket, so nothing is signed; put it back"
 
 
 def _words(exc: Exception) -> str:

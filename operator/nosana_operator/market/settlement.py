@@ -177,11 +177,13 @@ class Settler:
             signed_at=timestamp(self.here.now),
             epoch=epoch,
         )
+        cid = self.here.record.result_cid if kind != "quit" else None
         self.here.record = replace(
             self.here.record,
+            result_cid=cid,
             settlement=Settlement(
                 kind=kind,
-                result_cid=self.here.record.result_cid if kind != "quit" else None,
+                result_cid=cid,
                 pinned=None if kind == "quit" else self.publisher.is_pinned(),
                 transaction=transaction,
                 failures=failures or None,
@@ -190,11 +192,11 @@ class Settler:
         self.here.say(JobCondition.SETTLED, False, JobReason.SETTLING, f"{kind} is signed and sent")
         # The intent is durable before the first byte leaves (DESIGN 4); a lost compare-and-swap ends here.
         await self.here.write()
+        self.here.event("Normal", JobReason.SETTLING, f"{kind} is signed: transaction {signed.signature}")
         await self._send(chain, transaction)
         if before is None:
             waited = self.here.edges.clock.now() - ended_at(self.here.body)
             self.here.edges.metrics.finish_sent(self.here.run.market, waited.total_seconds())
-        self.here.event("Normal", JobReason.SETTLING, f"{kind} is sent: transaction {transaction.signature}")
         log.info("%s sent", kind, extra=self.here.fields() | {"signature": signed.signature})
         return POLL
 
@@ -220,6 +222,10 @@ class Settler:
             memory.blocked += 1
             pause = timedelta(seconds=min(2.0 ** min(memory.blocked, 12), MAX_IMPOSSIBLE_PAUSE))
             memory.obstacle, memory.look_again_at = blocked, self.here.now + pause
+            if blocked.by_poster:
+                # At the end of his time it is looked once more before the pay is given up.
+                end = ended_at(self.here.body) + POSTER_GRACE
+                memory.look_again_at = min(memory.look_again_at, end)
         give_up = f"or give the pay up by the annotation {ANNOTATION_ABANDON}: {self.here.run.run}"
         self.here.complain(JobReason.SETTLEMENT_IMPOSSIBLE, f"{blocked.message}; {give_up}")
         await self.here.write()
