@@ -42,7 +42,7 @@ def read_version(body: bytes) -> ServerVersion:
     try:
         said: Any = json.loads(body)
         # Some distributions write the minor as "31+".
-        major, minor = (int(re.match(r"\d+", str(said[part]))[0]) for part in ("major", "minor"))  # type: ignore[index]
+        major, minor = (int(re.sub(r"\D.*", "", str(said[part]))) for part in ("major", "minor"))
     except (ValueError, KeyError, TypeError):
         raise KubeUnavailable(
             "The Kubernetes API did not tell its version; is something else answering at its address?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from nosana_operator.cli.doctor.facts import (
 from nosana_operator.cli.doctor.ports import Chain, Cluster, Ipfs, World
 from nosana_operator.cli.doctor.rights import needed_rights
 from nosana_operator.errors import NosanaError, NotFound, Unavailable
+from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings, Settings
 
 T = TypeVar("T")
@@ -58,22 +60,24 @@ async def gather(
         return Facts(
             settings, settings_problem, ClusterFacts(server), await _all(networks), Unknown(NOT_ASKED.why)
         )
-    markets = await _markets(cluster, settings, chains)
-    named = set() if isinstance(markets, Unknown) else {_job_namespace(one) for one in markets}
-    facts = ClusterFacts(
-        server=server,
-        crds=await _all({name: _get(cluster, "CustomResourceDefinition", None, name) for name in CRD_NAMES}),
-        served=await ask(cluster.served(GROUP, VERSION)),
-        rights=await _rights(cluster, settings),
-        nodes=await _list(cluster, "Node"),
-        pods=await _list(cluster, "Pod"),
-        storage_classes=await _list(cluster, "StorageClass"),
-        ingress_classes=await _list(cluster, "IngressClass"),
-        namespaces=await _all(
-            {name: _get(cluster, "Namespace", None, name) for name in sorted(filter(None, named))}
-        ),
+    markets, found = await asyncio.gather(
+        _markets(cluster, settings, chains), _cluster(cluster, settings, server)
     )
-    return Facts(settings, settings_problem, facts, await _all(networks), markets)
+    named = set() if isinstance(markets, Unknown) else {_job_namespace(one) for one in markets}
+    namespaces = {name: _get(cluster, "Namespace", None, name) for name in sorted(filter(None, named))}
+    found = dataclasses.replace(found, namespaces=await _all(namespaces))
+    return Facts(settings, settings_problem, found, await _all(networks), markets)
+
+
+async def _cluster(cluster: Cluster, settings: Settings, server: ServerFacts) -> ClusterFacts:
+    """All but the namespaces, which the markets name."""
+    crds, served, rights, nodes, pods, storage, ingress = await asyncio.gather(
+        _all({name: _get(cluster, "CustomResourceDefinition", None, name) for name in CRD_NAMES}),
+        ask(cluster.served(GROUP, VERSION)),
+        _rights(cluster, settings),
+        *(_list(cluster, kind) for kind in ("Node", "Pod", "StorageClass", "IngressClass")),
+    )
+    return ClusterFacts(server, crds, served, rights, nodes, pods, storage, ingress)
 
 
 async def ask(question: Awaitable[T]) -> Known[T]:
