@@ -234,9 +234,11 @@ async def test_an_upgrade_touches_no_job(installed: Installed, scene: Scene) -> 
     private = set(scene.pods_ever(beside))
     before = {pod["metadata"]["uid"] for pod in installed.pods()}
 
-    # Other settings, and a second replica: every pod of the operator is another one after it.
+    # Other settings, rights in two namespaces only from here on, and a second replica: every pod of the
+    # operator is another one after it.
     settings = {**installed.host.values()["settings"], "clusterName": "renamed"}
-    await asyncio.to_thread(installed.host.offer, settings=settings, replicas=2)
+    changed = {"settings": settings, "watchNamespaces": [SYSTEM, JOBS], "replicas": 2}
+    await asyncio.to_thread(installed.host.offer, **changed)
     after = {pod["metadata"]["uid"] for pod in installed.pods()}
     assert len(after) == 2
     assert not after & before
