@@ -248,7 +248,8 @@ async def test_a_large_definition_stays_within_the_cost_of_the_rules(
 async def test_status_is_apart_and_jobs_are_found_by_market(installed: KubeClient, namespace: str) -> None:
     await installed.create(job(namespace, definition=DEFINITION, run=RUN) | {"status": {"phase": "Running"}})
     await installed.create(job(namespace, "other", definition=DEFINITION))
-    assert "status" not in await installed.get(JOB_KIND, namespace, "job")
+    made = await installed.get(JOB_KIND, namespace, "job")
+    assert made["status"] == {"observedGeneration": -1}, "nobody has seen it yet"
     found = await installed.list(JOB_KIND, namespace, field_selector=f"spec.run.market={RUN['market']}")
     assert [body["metadata"]["name"] for body in found] == ["job"]
     body = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": "job", "namespace": namespace}}
