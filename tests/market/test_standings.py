@@ -120,13 +120,33 @@ async def test_put_out_is_told_once_and_held_back_for_a_while() -> None:
     assert (await lab.look(EMPTY, (run("5"),))).held_back == frozenset()
 
 
+@pytest.mark.parametrize("fate", [Fate.CONFIRMED, Fate.FINALIZED])
+async def test_our_own_stop_explains_it_once_it_has_landed(fate: Fate) -> None:
+    lab = Lab()
+    await lab.look(STANDS)
+    found = await lab.look(EMPTY, (), pending("stop", fate))
+    assert (found.missing, found.held_back, lab.told(), lab.node.asked) == (frozenset(), frozenset(), [], 0)
+
+
 @pytest.mark.parametrize("kind", ["stop", "work"])
-async def test_our_own_transactions_explain_it(kind: str) -> None:
-    """A `work` too: a fork may have taken it back, and it will land again."""
+@pytest.mark.parametrize("fate", [Fate.PENDING, Fate.UNKNOWN, Fate.FAILING])
+async def test_a_transaction_under_way_may_have_come_too_late(kind: str, fate: Fate) -> None:
+    lab = Lab()
+    await lab.look(STANDS)
+    lab.node.runs = None
+    assert (await lab.look(EMPTY, (), pending(kind, fate))).missing == {KEY}
+    lab.node.runs = (run(),)
+    found = await lab.look(EMPTY, (), pending(kind, fate))
+    assert (found.missing, found.wallets[0].runs) == (frozenset(), (run(),))
+
+
+@pytest.mark.parametrize("kind", ["stop", "work"])
+async def test_nobody_is_blamed_while_a_transaction_of_ours_is_under_way(kind: str) -> None:
+    """A fork may have taken a `work` back, and it will land again."""
     lab = Lab()
     await lab.look(STANDS)
     found = await lab.look(EMPTY, (), pending(kind))
-    assert (found.missing, found.held_back, lab.told(), lab.node.asked) == (frozenset(), frozenset(), [], 0)
+    assert (found.missing, found.held_back, lab.told(), lab.node.asked) == (frozenset(), frozenset(), [], 1)
 
 
 async def test_a_dead_stop_explains_nothing() -> None:

@@ -141,6 +141,8 @@ class Gatherer:
             if fresh:
                 not_before = market.slot if isinstance(market, MarketFacts) else landed
             wallets = [await self._wallet(chain, spec, one, not_before) for one in loaded]
+            if fresh:
+                pending = self._seen_by(ref, pending, market, wallets)
             if isinstance(market, MarketFacts):
                 standing = await self._standings.look(chain, ref, market, wallets, status.wallets, pending)
                 wallets = await self._use_of_keys(chain, spec, standing.wallets, status.wallets, market.slot)
@@ -205,8 +207,8 @@ class Gatherer:
         landed = {one.signature for one, out in pairs if out.fate in (Fate.CONFIRMED, Fate.FINALIZED)}
         seen = self._seen.get(ref, frozenset()) & landed
         new = [(one, out) for one, out in pairs if one.signature in landed - seen]
-        # A fresh view reads market and runs after this anyway.
-        if fresh or (new and await self._read_again(chain, spec.address, new)):
+        # A fresh view reads market and runs after this anyway: see `_seen_by`.
+        if new and not fresh and await self._read_again(chain, spec.address, new):
             seen |= landed
         self._seen[ref] = seen
         return tuple(PendingTransaction(one, outcome, seen=one.signature in seen) for one, outcome in pairs)
@@ -250,6 +252,25 @@ class Gatherer:
                 if foreign is not None and foreign not in done:
                     wallet = _used_elsewhere(wallet, foreign)
             out.append(wallet)
+        return out
+
+    def _seen_by(
+        self,
+        ref: MarketRef,
+        pending: Sequence[PendingTransaction],
+        market: Known[MarketFacts],
+        wallets: Sequence[WalletView],
+    ) -> tuple[PendingTransaction, ...]:
+        """With what a fresh reading shows the effects of, where it came about."""
+        if market is UNKNOWN:
+            return tuple(pending)
+        read = {wallet.address for wallet in wallets if not isinstance(wallet.runs, Absent)}
+        landed = (Fate.CONFIRMED, Fate.FINALIZED)
+        out = tuple(
+            replace(one, seen=True) if one.outcome.fate in landed and one.transaction.key in read else one
+            for one in pending
+        )
+        self._seen[ref] = frozenset(one.transaction.signature for one in out if one.seen)
         return out
 
     async def _read_again(

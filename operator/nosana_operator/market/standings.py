@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from nosana_operator.api import MarketRef, WalletStatus
 from nosana_operator.errors import NosanaError
-from nosana_operator.market.facts import Absent, MarketFacts
+from nosana_operator.market.facts import Absent, Fate, MarketFacts
 from nosana_operator.market.ports import Chain, Clock
 from nosana_operator.market.view import PendingTransaction, WalletView
 
@@ -69,6 +69,8 @@ class Standings:
             stood = {one.address for one in before if one.standing and one.address}
             memory = self._memory[ref] = _Memory(dict.fromkeys(stood, frozenset()), stood)
         under_way = {one.transaction.key for one in pending if not one.outcome.dead}
+        # A `stop` that has not landed may have come too late: a job was given to the key before.
+        left = {one.transaction.key for one in pending if one.transaction.kind == "stop" and _landed(one)}
         working = {one.transaction.key for one in pending if one.transaction.kind == "work"}
         out, missing = [], set()
         for wallet in wallets:
@@ -83,7 +85,7 @@ class Standings:
                     memory.ours.add(address)
             elif address in memory.stood:
                 had = memory.stood[address]
-                if address not in under_way and not _runs(wallet) - had:
+                if address not in left and not _runs(wallet) - had:
                     wallet = await self._runs_now(chain, wallet, market.slot)
                 if isinstance(wallet.runs, Absent):
                     missing.add(address)
@@ -121,6 +123,10 @@ class Standings:
             log.warning("runs not read: %s", exc, extra={"wallet": wallet.address})
             return replace(wallet, runs=Absent.UNKNOWN)
         return replace(wallet, runs=runs)
+
+
+def _landed(pending: PendingTransaction) -> bool:
+    return pending.outcome.fate in (Fate.CONFIRMED, Fate.FINALIZED)
 
 
 def _runs(wallet: WalletView) -> frozenset[str]:
