@@ -7,8 +7,9 @@ from typing import Any
 
 from fakes.chain import keypair
 from fakes.jobs import definition, op
-from fakes.market import MarketLab, Posted
+from fakes.market import JOBS, MarketLab, Posted
 from fakes.rooms import BothRooms
+from nosana_operator.api import JOB_KIND
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT, TOKEN_PROGRAM, market_vault
 from nosana_sandbox.program.layout import STATE_DONE, TokenAccount
@@ -103,6 +104,17 @@ async def test_a_result_is_pinned_until_the_gateways_give_it() -> None:
     assert len(lab.kube.requests) - before < 40, "and not asked for all the time"
     lab.pins.gone = lambda: False
     await lab.until(lambda: settlement(lab, posted).get("published") is True, 1500)
+
+
+async def test_a_deleted_job_does_not_wait_for_gateways_that_do_not_give_its_result() -> None:
+    lab = MarketLab()
+    lab.pins.gone = lambda: True
+    posted = await running(lab)
+    await lab.until(lab.settled())
+    body = lab.job_of(posted) or {}
+    lab.kube.remove(JOB_KIND, JOBS, body["metadata"]["name"])
+    await lab.until(lambda: lab.job_of(posted) is None, 60)
+    assert body["status"]["resultCID"] in lab.pins.pinned
 
 
 async def test_a_result_that_the_gateways_give_is_not_asked_for_again() -> None:

@@ -334,7 +334,8 @@ class Settler:
         settled_at = parse_timestamp(self.here.record.settled) if self.here.record.settled else self.here.now
         remaining = (settled_at + KEEP_SETTLED - self.here.now).total_seconds()
         again = await self.publisher.go_on() if remaining > 0 else None
-        if again is not None:
+        # Somebody who deletes it waits for its result to be kept elsewhere, not for slow gateways.
+        if again is not None and not (self.here.deleting() and self.publisher.is_pinned()):
             return min(again, remaining)
         self.here.memory.result.forget()
         if self.here.deleting():
