@@ -13,7 +13,7 @@ from fakes.world import FakeClock
 from nosana_operator.api import OpStatus
 from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.jobs.errors import LogNotReadYet
-from nosana_operator.jobs.logs import LogMemory, LogReader
+from nosana_operator.jobs.logs import KEEP_BYTES, LogMemory, LogReader
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, retained
 from nosana_operator.jobs.view import Ended, PodView
 
@@ -50,6 +50,7 @@ def reader(logs: Logs, clock: FakeClock) -> LogReader:
 
 def pod(clock: FakeClock, name: str = "p", *, ended: bool = True, **more: Any) -> PodView:
     end = Ended(clock.now(), clock.now(), 0) if ended else None
+    more = {"container_id": "c1"} | more
     return PodView(name, f"uid-{name}", 0, node="n", started_at=clock.now(), ended=end, **more)
 
 
@@ -93,11 +94,75 @@ async def test_a_container_without_a_log_says_nothing_of_streams() -> None:
 
 async def test_the_log_before_the_last_restart_is_read_too() -> None:
     logs = Logs()
-    log = await read(logs, pod(FakeClock(), restarts=3))
+    log = await read(logs, pod(FakeClock(), restarts=3, container_id="c4", previous_id="c3"))
     assert [run.stdout for run in log.runs] == [OUT, OUT]
     assert [options["previous"] for options in logs.asked if options["stream"] is None] == [True, False]
     assert log.problem == "the logs of 2 of the op's runs are gone: only the last ones are kept"
     assert {options["limit_bytes"] for options in logs.asked} == {MAX_LOG_READ // 2}
+
+
+async def test_a_container_that_waits_to_be_started_again_is_read_once() -> None:
+    log = await read(Logs(), pod(FakeClock(), container_id="c2", previous_id="c2", restarts=1))
+    assert log == Log((RunLog(OUT),), "the logs of 1 of the op's runs are gone: only the last ones are kept")
+
+
+class TestRestarts:
+    """A container that the kubelet starts again: `c1`, `c2`, …, each with a log of its own."""
+
+    def said(self, number: int) -> bytes:
+        return b"2026-01-02T03:04:0%dZ run %d\n" % (number, number)
+
+    async def test_every_run_that_was_seen_is_in_the_result(self) -> None:
+        clock, memory, logs = FakeClock(), LogMemory(), Logs()
+        reads = reader(logs, clock)
+        for number in (1, 2, 3):
+            logs.whole = {"p": self.said(number)}
+            view = pod(
+                clock, ended=False, restarts=number, container_id=f"c{number + 1}", previous_id=f"c{number}"
+            )
+            for _ in range(2):
+                asked = len(logs.asked)
+                await reads.look("ns", [view], memory, clock.now())
+            assert len(logs.asked) == asked, "a log is kept once"
+        logs.whole = {"p": self.said(4)}
+        log = await reads.read(
+            "ns", [pod(clock, restarts=3, container_id="c4", previous_id="c3")], OP, memory
+        )
+        assert [run.stdout for run in log.runs] == [self.said(number) for number in (1, 2, 3, 4)]
+        assert log.problem is None
+
+    async def test_the_newest_runs_stay_within_the_bound(self) -> None:
+        clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": b"x" * (KEEP_BYTES // 2)})
+        reads = reader(logs, clock)
+        for number in (1, 2, 3):
+            view = pod(
+                clock, ended=False, restarts=number, container_id=f"c{number + 1}", previous_id=f"c{number}"
+            )
+            await reads.look("ns", [view], memory, clock.now())
+        assert list(memory.kept) == [("uid-p", "c2"), ("uid-p", "c3")]
+        log = await reads.read(
+            "ns", [pod(clock, restarts=3, container_id="c4", previous_id="c3")], OP, memory
+        )
+        assert log.problem == "the logs of 1 of the op's runs are gone: only the last ones are kept"
+
+    async def test_what_a_kubelet_says_of_a_container_that_it_dropped_is_no_log(self) -> None:
+        clock, memory = FakeClock(), LogMemory()
+        logs = Logs(whole={"p": b"unable to retrieve container logs for containerd://c1"})
+        view = pod(clock, ended=False, restarts=1, container_id="c2", previous_id="c1")
+        await reader(logs, clock).look("ns", [view], memory, clock.now())
+        assert memory.kept == {}
+        log = await reader(logs, clock).read("ns", [pod(clock)], OP, memory)
+        assert log == Log((), "the log is gone: the node has dropped a container of pod p")
+
+    async def test_what_cannot_be_kept_is_read_at_the_end(self) -> None:
+        clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": Unavailable("no answer")})
+        reads = reader(logs, clock)
+        running = {"restarts": 1, "container_id": "c2", "previous_id": "c1"}
+        await reads.look("ns", [pod(clock, ended=False, **running)], memory, clock.now())
+        assert memory.kept == {}
+        logs.whole = {"p": OUT}
+        log = await reads.read("ns", [pod(clock, **running)], OP, memory)
+        assert log == Log((RunLog(OUT), RunLog(OUT)))
 
 
 async def test_a_log_that_cannot_be_read_is_asked_for_again_for_a_minute() -> None:
@@ -145,7 +210,7 @@ class TestRotation:
         clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
         memory = await self.looked(logs, clock, pod(clock, ended=False))
         later = self.begins("2026-01-02T03:05:05.1Z")
-        log = await read(later, pod(clock, restarts=1), memory=memory)
+        log = await read(later, pod(clock, restarts=1, container_id="c2", previous_id="c1"), memory=memory)
         # That of the run before has become another one; that of this run was never looked at.
         assert str(log.problem).count("are gone") == 1
 

@@ -158,6 +158,7 @@ class JobController:
             log.info("%s", text, extra=fields)
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
+            memory.outcomes.logs.kept.clear()
             self._loader.forget(view.meta["uid"])
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after

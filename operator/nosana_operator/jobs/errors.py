@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from nosana_operator.errors import Conflict, Refused, Unavailable
+from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
 
 
 class NameTaken(Conflict):
     """An object with the name that a job's child has to have exists, and is not this job's."""
+
+
+class LogGone(NotFound):
+    """The kubelet has dropped the container, and its log with it."""
 
 
 class LogNotReadYet(Unavailable):

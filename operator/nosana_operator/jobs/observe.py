@@ -104,9 +104,8 @@ class Observer:
                 if "persistentVolumeClaim" in volume
             ),
             held=FINALIZER_OP in (meta.get("finalizers") or ()),
-            container_id=str(container["containerID"]).partition("://")[2]
-            if container.get("containerID")
-            else None,
+            container_id=_id(container),
+            previous_id=_id((container.get("lastState") or {}).get("terminated")),
         )
 
     def _ended(
@@ -196,6 +195,12 @@ def _secrets(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Everything secret that a pod names was made for it alone."""
     mounted = (volume["secret"]["secretName"] for volume in spec.get("volumes") or () if volume.get("secret"))
     return (*(secret["name"] for secret in spec.get("imagePullSecrets") or ()), *mounted)
+
+
+def _id(container: Mapping[str, Any] | None) -> str | None:
+    """A container's id without the name of its runtime."""
+    found = (container or {}).get("containerID")
+    return str(found).partition("://")[2] if found else None
 
 
 def _number(text: str | None) -> int:

@@ -117,6 +117,8 @@ class PodView:
     held: bool = True
     """Our finalizer is on it."""
     container_id: str | None = None
+    previous_id: str | None = None
+    """Of the container that ended before it was started again; that of `container_id` while it waits for that."""
     secrets: tuple[str, ...] = ()
     """Those made for it: a login, what to fetch."""
     claims: tuple[str, ...] = ()
