@@ -9,7 +9,7 @@ from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
 from fakes.market import ADMIN, MARKET, MarketLab, Posted
-from nosana_operator.api import MARKET_KIND
+from nosana_operator.api import MARKET_KIND, find
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
 from nosana_operator.market.settle import obstacle
 from nosana_sandbox.program import Account
@@ -101,9 +101,9 @@ async def test_the_owners_end_pays_the_key_itself_whatever_the_payout_address() 
 async def test_a_payout_address_that_is_no_wallet_is_told_and_not_paid_to() -> None:
     account = associated_token_account(keypair("payout").pubkey())
     lab = MarketLab(market={"payoutAddress": str(account)})
+    posted = await running(lab)
     held = TokenAccount(mint=NOS_MINT, owner=keypair("payout").pubkey(), amount=0).encode()
     lab.ledger.place(account, Account(2_039_280, TOKEN_PROGRAM, held))
-    posted = await running(lab)
     await lab.until(lambda: lab.says("Settled", posted) == ("False", "SettlementImpossible"))
     assert "is a token account" in told(lab, "SettlementImpossible")[0]
     assert lab.count("Finish") == 0
@@ -111,6 +111,20 @@ async def test_a_payout_address_that_is_no_wallet_is_told_and_not_paid_to() -> N
     lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": payout})
     await lab.until(lab.settled(), 120)
     assert lab.ledger.tokens(account) == settlement(lab, posted)["earned"] > 0
+
+
+async def test_a_payout_address_that_is_no_wallet_keeps_out_of_the_queue() -> None:
+    account = associated_token_account(keypair("payout").pubkey())
+    lab = MarketLab(market={"payoutAddress": str(account)})
+    held = TokenAccount(mint=NOS_MINT, owner=keypair("payout").pubkey(), amount=0).encode()
+    lab.ledger.place(account, Account(2_039_280, TOKEN_PROGRAM, held))
+    await lab.pass_time(30)
+    ready = find((lab.market().get("status") or {}).get("conditions"), "Ready") or {}
+    assert (ready["status"], ready["reason"]) == ("False", "PayoutAddressInvalid")
+    assert "is a token account, no wallet" in ready["message"]
+    assert not lab.standing()
+    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"payoutAddress": str(keypair("payout").pubkey())}})
+    await lab.until(lab.standing, 60)
 
 
 # -- what cannot be paid

@@ -91,6 +91,7 @@ class MarketReason(StrEnum):
     NO_FREE_SLOT = "NoFreeSlot"
     PAUSED = "Paused"
     DRAINING = "Draining"
+    PAYOUT_ADDRESS_INVALID = "PayoutAddressInvalid"
     PRICE_TOO_LOW = "PriceTooLow"
     QUEUE_TOO_DEEP = "QueueTooDeep"
     STANDING_LOST = "StandingLost"

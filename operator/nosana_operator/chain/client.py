@@ -23,7 +23,7 @@ from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
 from nosana_operator.chain.ledger import signed_by
-from nosana_operator.chain.payment import PaymentState, read_payment
+from nosana_operator.chain.payment import PaymentState, read_payment, read_payout_problem
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import MAX_HISTORY, Observer, Retry, Rpc
 from nosana_operator.chain.sender import (
@@ -163,6 +163,10 @@ class ChainClient:
             nos_balance=account.amount if account else 0,
             stake_xnos=Stake.decode(stake, staked.data).xnos if staked and has_stake else None,
         )
+
+    async def fetch_payout_problem(self, address: str) -> str | None:
+        """Why that address is none to pay to; None: a wallet."""
+        return await read_payout_problem(self.rpc, address)
 
     async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
         """What a `finish` finds besides run and job, at confirmed, in one request."""

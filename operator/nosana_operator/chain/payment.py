@@ -50,6 +50,14 @@ def _token(address: str, info: AccountInfo | None) -> TokenAccount | None:
     return TokenAccount.decode(address, info.data) if info is not None and info.owner == TOKEN else None
 
 
+async def read_payout_problem(rpc: Rpc, address: str) -> str | None:
+    """Why an address is none to pay to, as far as the chain tells; None: a wallet. Raises ChainUnavailable."""
+    problem = address_problem(address)
+    if problem is not None:
+        return problem
+    return _payout_problem(address, (await rpc.account(address, Confirmed)).value)
+
+
 def _payout_problem(address: str, info: AccountInfo | None) -> str | None:
     """NOS that a token account or a program owns is lost: the address has to be a wallet's."""
     if info is None or info.owner == SYSTEM:

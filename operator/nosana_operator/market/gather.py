@@ -59,6 +59,8 @@ class Gatherer:
         self._edges = edges
         self._wallets = wallets
         self._funds: dict[tuple[str, str], tuple[datetime, Funds]] = {}
+        self._payouts: dict[tuple[str, str], tuple[datetime, str | None]] = {}
+        """By network and address: when a payout address was looked at, and what is wrong with it."""
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
         self._standings = Standings(edges.clock)
@@ -163,6 +165,7 @@ class Gatherer:
             network_known=chain is not None,
             networks=tuple(self._edges.networks.names()),
             address_problem=problem,
+            payout_problem=await self._payout_problem(chain, spec) if chain and asked else None,
             market=market,
             wallets=tuple(wallets),
             jobs=jobs,
@@ -329,6 +332,19 @@ class Gatherer:
         except NosanaError as exc:
             log.warning("runs not read: %s", exc, extra={"wallet": key})
             return UNKNOWN
+
+    async def _payout_problem(self, chain: Chain, spec: NosanaMarketSpec) -> str | None:
+        """What is known against the payout address, before anything is to be paid there."""
+        if spec.payout_address is None:
+            return None
+        key, now = (spec.network, spec.payout_address), self._edges.clock.now()
+        known = self._payouts.get(key)
+        if known is None or (now - known[0]).total_seconds() >= FUNDS_FRESH:
+            try:
+                known = self._payouts[key] = (now, await chain.payout_problem(spec.payout_address))
+            except NosanaError as exc:
+                log.warning("payout address not read: %s", exc, extra={"wallet": spec.payout_address})
+        return known[1] if known else None
 
     async def _job(self, chain: Chain, address: str) -> Known[JobFacts]:
         found = chain.watched_job(address)

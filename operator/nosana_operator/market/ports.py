@@ -124,6 +124,9 @@ class Chain(Protocol):
     async def sign_stop(self, wallet: Wallet, market: str) -> Signed:
         """A `stop` transaction of the key itself."""
 
+    async def payout_problem(self, address: str) -> str | None:
+        """Why that address is none to pay to; None: a wallet."""
+
     async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
         """What a `finish` of a run of that job finds. `payout`: the NosanaMarket's address to pay to."""
 

@@ -36,6 +36,12 @@ def reluctance(view: MarketView, market: MarketFacts) -> Verdict | None:
         )
     if spec.paused:
         return Verdict(True, MarketReason.PAUSED, "paused: out of the queue; running jobs go on")
+    if view.payout_problem is not None:
+        return Verdict(
+            False,
+            MarketReason.PAYOUT_ADDRESS_INVALID,
+            f"spec.payoutAddress: {view.payout_problem.rstrip('.')}; set it to the address of a wallet",
+        )
     if market.price < spec.min_price:
         return Verdict(
             False,

@@ -67,6 +67,8 @@ class MarketView:
     network_known: bool
     networks: tuple[str, ...]
     address_problem: str | None
+    payout_problem: str | None
+    """Why `spec.payoutAddress` is none to pay to."""
     market: Known[MarketFacts]
     wallets: tuple[WalletView, ...]
     jobs: dict[str, Known[JobFacts]]

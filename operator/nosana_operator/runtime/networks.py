@@ -201,6 +201,10 @@ class SolanaNetwork:
         """See `Chain.sign_stop`."""
         return _signed(await self._client.sign_stop(_key(wallet), market))
 
+    async def payout_problem(self, address: str) -> str | None:
+        """See `Chain.payout_problem`."""
+        return await self._client.fetch_payout_problem(address)
+
     async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
         """See `Chain.read_payment`."""
         state = await self._client.fetch_payment(market=job.market, payer=job.payer, payout=payout)
