@@ -92,6 +92,12 @@ async def test_two_markets_share_gpus_in_any_weather(first: int) -> None:
     await brave(range(first, first + 10))
 
 
+@pytest.mark.parametrize("seed", [1064, 1278, 1751])
+async def test_weather_that_broke_something_once(seed: int) -> None:
+    """A stop that came too late; a reading that failed and counted; a write whose answer was lost."""
+    await brave(range(seed, seed + 1))
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("first", range(1000, 2000, 100))

@@ -5,7 +5,6 @@ The intent of every transaction is in `status.transactions` before it is sent (D
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -37,6 +36,7 @@ from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.report import differs, flips, market_status, newest_epoch, unreadable_status
+from nosana_operator.market.turns import Turns
 from nosana_operator.market.verify import job_spec
 from nosana_operator.market.view import MarketView
 from nosana_operator.market.wallets import Wallets
@@ -86,9 +86,7 @@ class MarketHost:
         self._edges = edges
         self._wallets = wallets
         self._gatherer = Gatherer(edges, wallets)
-        self._offering = asyncio.Lock()
-        self._offers = 0
-        """Writes of any NosanaMarket that offered slots."""
+        self._turns = Turns(edges.cache, edges.clock)
         self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
@@ -121,30 +119,20 @@ class MarketHost:
             body = await self._finalizers(body, add=True)
         chain = self._edges.networks.chain(spec.network)
         refusal = self._refusal(memory)
-        offers = self._offers
+        key = body["metadata"]["namespace"], body["metadata"]["name"]
+        turn = self._turns.begin(key)
         view = await self._gatherer.view(body, spec, status, refusal=refusal)
         decision = decide(view)
         await self._serve(body, memory, spec, decision)
         offered = any(isinstance(effect, Work) for effect in decision.effects)
         if offered:
             refusal = self._refusal(memory)
-            offers = self._offers
+            turn = self._turns.begin(key)
             view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
             decision = decide(view)
             await self._serve(body, memory, spec, decision)
         signed = await self._sign(chain, view, decision) if chain is not None else []
-        if any(one.kind == "work" for one in signed):
-            # Of several NosanaMarkets that see the same free slot, the first to write has it; the others look
-            # again. What they signed is nowhere, and cannot be sent.
-            async with self._offering:
-                if offers != self._offers:
-                    return AT_ONCE
-                try:
-                    body = await self._write(body, memory, view, decision, signed)
-                finally:
-                    self._offers += 1
-        else:
-            body = await self._write(body, memory, view, decision, signed)
+        body, signed = await self._write_in_turn(turn, body, memory, view, decision, signed)
         self._tell(body, memory, decision)
         if chain is not None:
             for effect in decision.effects:
@@ -309,6 +297,23 @@ class MarketHost:
 
     def _event(self, body: Body, reason: MarketReason, action: str, note: str) -> None:
         self._edges.events.event(body, type="Warning", reason=reason, action=action, note=note)
+
+    async def _write_in_turn(
+        self,
+        turn: int | None,
+        body: Body,
+        memory: _Memory,
+        view: MarketView,
+        decision: MarketDecision,
+        signed: list[Signed],
+    ) -> tuple[Body, list[Signed]]:
+        """Write, offers only in their turn; the object as it then is, and what may be sent."""
+        if not any(one.kind == "work" for one in signed):
+            return await self._write(body, memory, view, decision, signed), signed
+        async with self._turns.offer(turn, body) as ours:
+            if ours:
+                return await self._write(body, memory, view, decision, signed), signed
+        return await self._write(body, memory, view, decision, []), []
 
     async def _write(
         self, body: Body, memory: _Memory, view: MarketView, decision: MarketDecision, signed: list[Signed]
