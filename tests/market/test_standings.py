@@ -86,6 +86,18 @@ async def test_a_run_that_is_seen_at_once_explains_it() -> None:
     assert lab.node.asked == 0
 
 
+async def test_a_run_that_is_seen_before_the_queue_without_the_key_explains_it() -> None:
+    lab = Lab()
+    old = run("5")
+    await lab.look(STANDS, (old,))
+    for runs in ((old, run()), (run(),)):
+        found = await lab.look(STANDS, runs)
+        assert (found.missing, found.held_back) == (frozenset(), frozenset())
+    found = await lab.look(EMPTY, (run(),))
+    assert (found.missing, found.held_back, lab.node.asked) == (frozenset(), frozenset(), 0)
+    assert lab.standings.put_out(REF) == []
+
+
 async def test_a_run_that_the_snapshot_lacks_is_found_by_asking() -> None:
     lab = Lab()
     await lab.look(STANDS, (run("5"),))

@@ -1,7 +1,7 @@
 """Who stood in a market's queue when it was last looked at, so that nobody leaves it unnoticed.
 
-A key leaves the queue when a job is given to it (its run may be seen later than the queue without it: what
-the watcher shows is of no single moment), by our own `stop`, or because the market's authority or another
+A key leaves the queue when a job is given to it (its run may be seen later than the queue without it, or sooner:
+what the watcher shows is of no single moment), by our own `stop`, or because the market's authority or another
 holder of the key puts it out.
 """
 
@@ -40,8 +40,8 @@ class Standing:
 
 @dataclass(slots=True)
 class _Memory:
-    stood: dict[str, frozenset[str]]
-    """Key → the runs that it had when it was last seen standing."""
+    stood: dict[str, frozenset[str] | None]
+    """Key → the runs that it has had since it was first seen standing; None: this process did not see it yet."""
     ours: set[str]
     put_out: dict[str, datetime] = field(default_factory=dict)
     untold: set[str] = field(default_factory=set)
@@ -67,7 +67,7 @@ class Standings:
         memory = self._memory.get(ref)
         if memory is None:
             stood = {one.address for one in before if one.standing and one.address}
-            memory = self._memory[ref] = _Memory(dict.fromkeys(stood, frozenset()), stood)
+            memory = self._memory[ref] = _Memory(dict.fromkeys(stood), stood)
         under_way = {one.transaction.key for one in pending if not one.outcome.dead}
         # A `stop` that has not landed may have come too late: a job was given to the key before.
         left = {one.transaction.key for one in pending if one.transaction.kind == "stop" and _landed(one)}
@@ -80,11 +80,13 @@ class Standings:
                 missing |= memory.stood.keys() & {address} - market.standing
                 continue
             if address in market.standing:
-                memory.stood[address] = _runs(wallet)
+                # A key that stands is given no run: one that is new is of a queue that is not shown yet.
+                had = memory.stood.get(address)
+                memory.stood[address] = _runs(wallet) if had is None else had & _runs(wallet)
                 if address in working:
                     memory.ours.add(address)
             elif address in memory.stood:
-                had = memory.stood[address]
+                had = memory.stood[address] or frozenset()
                 if address not in left and not _runs(wallet) - had:
                     wallet = await self._runs_now(chain, wallet, market.slot)
                 if isinstance(wallet.runs, Absent):
