@@ -49,7 +49,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
             restart_policy={"policy": "on-failure", "restart_tries": 1},
             group="g",
         ),
-        op("always", "echo round", restart_policy="always", timeout=16, group="g"),
+        op("always", "echo round; sleep 1", restart_policy="always", timeout=12, group="g"),
     ),
     "volume": definition(
         {"type": "container/create-volume", "id": "make", "args": {"name": "data"}},

@@ -29,6 +29,8 @@ class Logs:
     whole: Mapping[str, bytes | Exception] = field(default_factory=lambda: {"p": OUT})
     streams: Mapping[str, bytes] = field(default_factory=dict)
     offers: str = "refused"
+    before: bytes | None = None
+    """The log of the container before the last restart, where it is another one."""
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def read_logs(self, namespace: str, pod: str, container: str, **options: Any) -> bytes:
@@ -38,7 +40,7 @@ class Logs:
             raise Refused("stream: Forbidden: may not be specified")
         found = self.streams.get(stream) if stream is not None and self.offers == "apart" else None
         if found is None:
-            found = self.whole[pod]
+            found = self.before if options.get("previous") and self.before is not None else self.whole[pod]
         if isinstance(found, Exception):
             raise found
         return found[: options.get("limit_bytes")]
@@ -93,9 +95,9 @@ async def test_a_container_without_a_log_says_nothing_of_streams() -> None:
 
 
 async def test_the_log_before_the_last_restart_is_read_too() -> None:
-    logs = Logs()
+    logs = Logs(before=OUT, whole={"p": ERR})
     log = await read(logs, pod(FakeClock(), restarts=3, container_id="c4", previous_id="c3"))
-    assert [run.stdout for run in log.runs] == [OUT, OUT]
+    assert [run.stdout for run in log.runs] == [OUT, ERR]
     assert [options["previous"] for options in logs.asked if options["stream"] is None] == [True, False]
     assert log.problem == "the logs of 2 of the op's runs are gone: only the last ones are kept"
     assert {options["limit_bytes"] for options in logs.asked} == {MAX_LOG_READ // 2}
@@ -132,14 +134,16 @@ class TestRestarts:
         assert log.problem is None
 
     async def test_the_newest_runs_stay_within_the_bound(self) -> None:
-        clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": b"x" * (KEEP_BYTES // 2)})
+        clock, memory, logs = FakeClock(), LogMemory(), Logs()
         reads = reader(logs, clock)
         for number in (1, 2, 3):
+            logs.whole = {"p": self.said(number) + b"x" * (KEEP_BYTES // 2 - 100)}
             view = pod(
                 clock, ended=False, restarts=number, container_id=f"c{number + 1}", previous_id=f"c{number}"
             )
             await reads.look("ns", [view], memory, clock.now())
         assert list(memory.kept) == [("uid-p", "c2"), ("uid-p", "c3")]
+        logs.whole = {"p": self.said(4)}
         log = await reads.read(
             "ns", [pod(clock, restarts=3, container_id="c4", previous_id="c3")], OP, memory
         )
@@ -160,9 +164,18 @@ class TestRestarts:
         running = {"restarts": 1, "container_id": "c2", "previous_id": "c1"}
         await reads.look("ns", [pod(clock, ended=False, **running)], memory, clock.now())
         assert memory.kept == {}
-        logs.whole = {"p": OUT}
+        logs.before, logs.whole = OUT, {"p": ERR}
         log = await reads.read("ns", [pod(clock, **running)], OP, memory)
-        assert log == Log((RunLog(OUT), RunLog(OUT)))
+        assert log == Log((RunLog(OUT), RunLog(ERR)))
+
+    async def test_a_log_that_a_kubelet_gives_for_two_containers_is_that_of_one(self) -> None:
+        clock, memory, logs = FakeClock(), LogMemory(), Logs()
+        view = pod(clock, ended=False, restarts=1, container_id="c2", previous_id="c2")
+        await reader(logs, clock).look("ns", [view], memory, clock.now())
+        log = await reader(logs, clock).read("ns", [pod(clock, restarts=1, container_id=None)], OP, memory)
+        assert log == Log(
+            (RunLog(OUT),), "the logs of 1 of the op's runs are gone: only the last ones are kept"
+        )
 
 
 async def test_a_log_that_cannot_be_read_is_asked_for_again_for_a_minute() -> None:
@@ -209,7 +222,8 @@ class TestRotation:
     async def test_a_restarted_container_has_another_log(self) -> None:
         clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
         memory = await self.looked(logs, clock, pod(clock, ended=False))
-        later = self.begins("2026-01-02T03:05:05.1Z")
+        later = self.begins("2026-01-02T03:06:05.1Z")
+        later.before = b"2026-01-02T03:05:05.1Z x\n"
         log = await read(later, pod(clock, restarts=1, container_id="c2", previous_id="c1"), memory=memory)
         # That of the run before has become another one; that of this run was never looked at.
         assert str(log.problem).count("are gone") == 1

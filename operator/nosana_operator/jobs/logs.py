@@ -88,7 +88,7 @@ class LogReader:
         runs = [run for pod in mine for run in _runs(pod, memory)]
         limit = MAX_LOG_READ // max(1, len(runs))
         gone = (op.attempt or 0) + 1 + sum(pod.restarts for pod in mine) - len(runs) if mine else 0
-        said = [f"the logs of {gone} of the op's runs are gone: only the last ones are kept"] * (gone > 0)
+        said: list[str] = []
         found: list[RunLog] = []
         for run in runs:
             try:
@@ -105,11 +105,17 @@ class LogReader:
                     ) from error
                 said.append(f"the log could not be read: {error}")
                 continue
+            if log in found and _size(log):
+                # Of a container that it cannot tell of any more, the kubelet gives the log of the one before.
+                gone += 1
+                continue
             found.append(log)
             asked = KEEP_BYTES if run.kept else limit
             if max(len(log.stdout), len(log.stderr or b"")) >= asked:
                 said.append(f"the log goes on: only its first {asked} bytes were read")
             said += _rotated(log, memory.began.get(run.container or ""))
+        if gone > 0:
+            said.insert(0, f"the logs of {gone} of the op's runs are gone: only the last ones are kept")
         return Log(tuple(found), "\n".join(said) or None)
 
     async def _keep(self, namespace: str, pod: PodView, memory: LogMemory) -> None:
