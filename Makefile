@@ -58,7 +58,7 @@ demo: setup ## Jobs all the way: posted, run, settled (JOBS="a.json b.json", KEE
 .PHONY: test
 test: setup ## Every ring: unit, contract, cluster (needs Linux and root for the last)
 	$(BIN)/python -m nosana_sandbox.prepare
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not soak"
 
 .PHONY: soak
 soak: setup ## The full numbers: 100 jobs with the operator killed at random moments, and more

@@ -10,7 +10,7 @@ CLUSTER = Path(__file__).parent / "cluster"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`pytest -n 2 --dist loadgroup` runs the clusters of these groups side by side, the other rings between."""
+    """`pytest -n 3 --dist loadgroup` runs the clusters of these groups side by side, and the other rings beside."""
     for item in items:
         if not item.path.is_relative_to(CLUSTER):
             continue

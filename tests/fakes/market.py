@@ -406,8 +406,6 @@ class MarketLab:
         self._durable: set[str] = set()
         """Signed bytes that were ever in a status."""
         self._purposes: dict[tuple[str, str], list[WireTransaction]] = {}
-        self._durable: set[str] = set()
-        """Signed bytes that ever stood in a status."""
         self._add_world(gpus, market or {})
         self.kube.watch(self._changed)
         self.process = self.twin(leadership)
@@ -471,10 +469,6 @@ class MarketLab:
 
     def _changed(self, kind: str, body: Body, deleted: bool) -> None:
         status = body.get("status") or {}
-        self._durable |= {one["raw"] for one in status.get("transactions") or ()}
-        intent = (status.get("settlement") or {}).get("transaction")
-        if intent:
-            self._durable.add(intent["raw"])
         if kind == JOB_KIND:
             self.seen_jobs[body["metadata"]["uid"]] = body
         if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
