@@ -9,6 +9,7 @@ import pytest
 CLUSTER = Path(__file__).parent / "cluster"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`pytest -n 3 --dist loadgroup` runs the clusters of these groups side by side, and the other rings beside."""
     for item in items:
