@@ -135,10 +135,18 @@ def _workers() -> set[str]:
     """Children of this process that are the engine."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if "regex/worker.py" in (Path("/proc") / child / "cmdline").read_text():
+        for child in _text(task / "children").split():
+            if "regex/worker.py" in _text(Path("/proc") / child / "cmdline"):
                 found.add(child)
     return found
+
+
+def _text(file: Path) -> str:
+    """What the kernel says; nothing of a thread or process that has just ended."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
