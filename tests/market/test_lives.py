@@ -13,6 +13,7 @@ from fakes.kube import FakeNotFound, Request
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted, Silence
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, JobReason, find
 from nosana_operator.content import digest_of
+from nosana_operator.market.facts import RunFacts
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED, STATE_STOPPED
 
 
@@ -215,6 +216,33 @@ async def test_a_running_job_that_is_deleted_is_not_made_again_by_a_stale_snapsh
     assert lab.job_of(posted) is None
     assert len(lab.jobs.starts) == 1
     assert lab.job_account(posted).state == STATE_DONE
+
+
+async def test_a_job_that_another_process_settled_is_not_served_again_from_a_stale_snapshot() -> None:
+    """Without a Lease two may work at once; here one has had no news of the chain since it saw the run."""
+    lab = MarketLab(seconds=lambda: 1.0)
+    awake, deaf = lab.process, lab.twin()
+    posted = await running(lab)
+    await lab.until(lambda: bool(deaf.watcher.runs_of(str(lab.begin.hosts[0].pubkey()))))
+
+    async def nothing() -> None:
+        """Its looks; the Kubernetes watch goes on."""
+
+    deaf.slot = nothing  # type: ignore[method-assign]
+    lab.kube.remove(JOB_KIND, JOBS, lab.nosana_jobs()[0]["metadata"]["name"])
+    await lab.until(lambda: lab.job_of(posted) is None)
+    assert len(lab.seen_jobs) == 1
+
+    async def refused(key: str, *, not_before: int = 0) -> tuple[RunFacts, ...]:
+        raise Silence("runs are not listed here")
+
+    del deaf.slot
+    lab.blind, deaf.solana.refresh_runs = lambda: True, refused  # type: ignore[method-assign]
+    lab.processes.remove(awake)
+    await lab.until(lambda: len(lab.seen_jobs) == 2)
+    await lab.until(lab.settled())
+    assert sum(lab.jobs.starts.values()) == 1
+    assert lab.count("Finish") == 1
 
 
 async def test_an_admin_may_give_up_a_run() -> None:

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 YOUNG = timedelta(seconds=30)
 """RPC nodes lag, finality by some 13 s: of a run as young as this, absence alone means nothing."""
 
+FRESH = timedelta(seconds=4)
+"""A run as young as this was not settled before: a NosanaJob goes only when its run's end is final (13 s)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turns:
@@ -140,7 +143,14 @@ class OneRun:
 
     def young(self, chain: Chain) -> bool:
         """Whether its absence alone means nothing yet."""
-        return self.now - chain.our_time(self.run_time) < YOUNG
+        return self._age(chain) < YOUNG
+
+    def fresh(self, chain: Chain) -> bool:
+        """Whether nobody can have served and settled it yet."""
+        return self._age(chain) < FRESH
+
+    def _age(self, chain: Chain) -> timedelta:
+        return self.now - chain.our_time(self.run_time)
 
     async def accounts(self, chain: Chain, *, finalized: bool, given_back: bool = False) -> Accounts:
         """Run and job as the chain has them now; `given_back`: our `quit` is known to be finalized."""

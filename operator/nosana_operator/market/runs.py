@@ -115,9 +115,9 @@ class _Way:
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
         run, job = self.here.watched_run(chain), chain.watched_job(self.here.run.job)
-        if isinstance(run, Absent) or not self.here.young(chain):
-            # The watcher may not follow it yet, or lag. A run that was just notified is taken at its word,
-            # because its paid time runs; an older one may be closed since.
+        if isinstance(run, Absent) or not self.here.fresh(chain):
+            # The watcher may not follow it yet, or lag. A run that has just begun is taken at its word,
+            # because its paid time runs; an older one may be closed since, and its pods not be the first.
             run = await self._read_run(chain)
         if not isinstance(job, JobFacts):
             job = await self._read_job(chain)
