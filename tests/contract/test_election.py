@@ -119,7 +119,7 @@ class Replica:
     async def is_ready(self) -> None:
         await eventually(lambda: self.operator.web_port is not None)
         async with asyncio.timeout(20):
-            while (await self.get("/readyz"))[0] != 200:  # noqa: ASYNC110
+            while (await self.get("/readyz"))[0] != 200:  # noqa: ASYNC110 - a server tells only who asks
                 await asyncio.sleep(0.01)
 
     async def leads(self) -> bool:

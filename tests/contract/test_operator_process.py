@@ -233,7 +233,7 @@ async def test_without_the_crds_it_waits_and_says_so(
     apiserver: BareApiServer, installed: KubeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     await installed.delete("CustomResourceDefinition", None, "nosanamarkets.nosana.io")
-    while b"nosanamarkets" in await installed.read_path("/apis/nosana.io/v1alpha1"):  # noqa: ASYNC110
+    while b"nosanamarkets" in await installed.read_path("/apis/nosana.io/v1alpha1"):  # noqa: ASYNC110 - discovery has no watch
         await asyncio.sleep(0.05)
     operator = Operator(SETTINGS, load_credentials(apiserver.kubeconfig), Recording().build)
     with caplog.at_level(logging.WARNING):

@@ -530,7 +530,9 @@ async def test_a_pin_outage_delays_the_pay_by_half_a_minute_and_the_pin_goes_on(
     lab = MarketLab()
     lab.pins.down = lambda: True
     posted = await running(lab)
+    await lab.until(lambda: lab.says("Settled", posted) == ("False", "PinUnavailable"))
     await lab.until(lab.settled(), 90)
+    assert [reason for _, reason, _ in lab.events.seen].count(JobReason.PIN_UNAVAILABLE) == 1
     body = lab.job_of(posted)
     assert body is not None
     assert 30 <= lab.metrics.sent[0] <= 33

@@ -15,7 +15,7 @@ import yaml
 from fakes.jobs import Lab, definition, op, private_job
 from fakes.market import MARKET, MarketLab
 from nosana_operator.api import MARKET_KIND, crds, find
-from nosana_sandbox.cluster.build import VERDICTS, _digest, cache_folder, ensure_verdicts
+from nosana_sandbox.cluster.build import cache_folder, ensure_verdicts, verdicts_key
 
 ARGO = Path(__file__).parents[2] / "manifests/argo-cd/argocd-cm.yaml"
 Body = dict[str, Any]
@@ -36,7 +36,7 @@ def script() -> str:
 
 @pytest.fixture(scope="session")
 def judge(script: str) -> Callable[..., list[Verdict]]:
-    built = cache_folder() / f"verdicts-{_digest((VERDICTS,))}" / "bin" / "verdicts"
+    built = cache_folder() / verdicts_key() / "bin" / "verdicts"
     if os.environ.get("CI") != "true" and not built.is_file():
         pytest.skip("the program is not built yet; `python -m nosana_sandbox.prepare` builds it")
     program = ensure_verdicts(print)

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 PIN_GRACE = timedelta(seconds=30)
 """A pin outage delays the settlement at most so long; the pin then goes on afterwards."""
+_NOT_PINNED = (
+    f"no pin service has taken the result yet; {PIN_GRACE.seconds} s after the job's end the run is settled without, "
+    "and the pin is tried until it is done"
+)
 LATER_PIN = 60.0
 """Seconds that one attempt at such a later pin, or a look at the gateways, may take."""
 _FIRST_LOOK = 3.0
@@ -59,6 +63,8 @@ class Publisher:
         cid = pinner.cid_of(data)
         grace = (ended_at(here.body) + PIN_GRACE - here.now).total_seconds()
         if not await self._pin(pinner, data, cid, max(grace, 1.0)) and grace > 0:
+            here.complain(JobReason.PIN_UNAVAILABLE, _NOT_PINNED)
+            await here.write()
             return None
         here.record = replace(here.record, result_cid=cid)
         return cid

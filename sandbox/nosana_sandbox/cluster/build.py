@@ -144,9 +144,14 @@ def ensure_helm(report: Report) -> Path:
     return _ensure((HELM,), key, "; about 3 minutes on 2 cores, once", report) / "helm"
 
 
+def verdicts_key() -> str:
+    """Name of the folder for the program that gives others' verdicts, as `cache_key`."""
+    return f"verdicts-{_digest((VERDICTS,))}"
+
+
 def ensure_verdicts(report: Report) -> Path:
     """Return the program that gives others' verdicts, under the same promises as `ensure_programs`."""
-    return _ensure((VERDICTS,), f"verdicts-{_digest((VERDICTS,))}", "", report) / "verdicts"
+    return _ensure((VERDICTS,), verdicts_key(), "", report) / "verdicts"
 
 
 def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report) -> Path:
