@@ -8,8 +8,8 @@ import pytest
 from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
-from fakes.market import ADMIN, MARKET, MarketLab, Posted
-from nosana_operator.api import MARKET_KIND, find
+from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
+from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
 from nosana_operator.market.settle import obstacle
 from nosana_sandbox.program import Account
@@ -248,6 +248,55 @@ async def test_a_poster_who_opens_his_account_in_the_last_minute_is_not_given_up
     await lab.until(lab.settled(), 100)
     assert lab.says("Settled", posted) == ("True", "Finished")
     lab.check_books()
+
+
+# -- what is given up
+
+
+async def abandoned(lab: MarketLab, **options: Any) -> tuple[Posted, str]:
+    """A job that runs and whose pay an admin gives up, and the name of its NosanaJob."""
+    posted = await running(lab, **options)
+    body = lab.job_of(posted) or {}
+    note = {ANNOTATION_ABANDON: body["spec"]["run"]["run"]}
+    lab.kube.edit(JOB_KIND, JOBS, body["metadata"]["name"], {"metadata": {"annotations": note}})
+    await lab.until(lab.settled())
+    assert lab.says("Settled", posted) == ("True", "Abandoned")
+    await lab.pass_time(10)
+    return posted, body["metadata"]["name"]
+
+
+@pytest.mark.parametrize("how", ["its day is over", "deleted"])
+async def test_an_abandoned_run_is_not_served_again_by_the_next_process(how: str) -> None:
+    lab = MarketLab()
+    posted, name = await abandoned(lab, timeout=10 * 24 * 3600)
+    if how == "deleted":
+        lab.kube.remove(JOB_KIND, JOBS, name)
+    else:
+        lab.clock.advance(24 * 3600)
+    await lab.pass_time(60)
+    lab.boot()
+    await lab.pass_time(30)
+    assert sum(lab.jobs.starts.values()) == 1
+    (body,) = lab.nosana_jobs()
+    said = find(body["status"]["conditions"], "Settled") or {}
+    assert "would be served again" in said["message"], "who waits for it to go is told why it stays"
+    # Its owner ends it: now nothing on chain calls for the object.
+    assert lab.end(posted) is None
+    await lab.until(lambda: not lab.nosana_jobs(), 4000)
+    await lab.pass_time(30)
+    assert sum(lab.jobs.starts.values()) == 1
+
+
+async def test_an_abandoned_run_keeps_neither_its_nosana_market_nor_its_nosana_job_for_ever() -> None:
+    lab = MarketLab()
+    _, name = await abandoned(lab, timeout=10 * 24 * 3600)
+    lab.kube.remove(JOB_KIND, JOBS, name)
+    await lab.pass_time(60)
+    assert lab.nosana_jobs()
+    lab.kube.remove(MARKET_KIND, ADMIN, MARKET)
+    await lab.until(
+        lambda: lab.kube.find(MARKET_KIND, ADMIN, MARKET) is None and not lab.kube.objects(JOB_KIND)
+    )
 
 
 # -- how much

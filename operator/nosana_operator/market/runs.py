@@ -89,7 +89,11 @@ class _Way:
             return await self.settler.after_settlement()
         if (self.here.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.here.run.run:
             return await self.settler.finish_record(
-                Settled(JobReason.ABANDONED, "an admin gave up the pay of this run by annotation")
+                Settled(
+                    JobReason.ABANDONED,
+                    "an admin gave up the pay of this run by annotation; this object stays, deleted too, until "
+                    "the run is closed on chain: without it the run would be served again",
+                )
             )
         market = self.here.market()
         if market is None:

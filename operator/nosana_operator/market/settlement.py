@@ -12,6 +12,7 @@ from datetime import timedelta
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
     JOB_KIND,
+    MARKET_KIND,
     JobCondition,
     JobReason,
     NosanaMarketSpec,
@@ -23,6 +24,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.errors import NosanaError, Refused, Unavailable
 from nosana_operator.market.facts import (
+    GONE,
     Absent,
     Fate,
     JobFacts,
@@ -330,7 +332,10 @@ class Settler:
         return await self.after_settlement()
 
     async def after_settlement(self) -> float | None:
-        """Pin what is not pinned yet, then let the object go: when it is deleted, or after a day."""
+        """Pin what is not pinned yet, then let the object go: when it is deleted, or after a day.
+
+        That of an abandoned run stays for as long as the run is open.
+        """
         settled_at = parse_timestamp(self.here.record.settled) if self.here.record.settled else self.here.now
         remaining = (settled_at + KEEP_SETTLED - self.here.now).total_seconds()
         again = await self.publisher.go_on() if remaining > 0 else None
@@ -338,23 +343,40 @@ class Settler:
         if again is not None and not (self.here.deleting() and self.publisher.is_pinned()):
             return min(again, remaining)
         self.here.memory.result.forget()
+        if not self.here.deleting() and remaining > 0:
+            return remaining
+        if self._abandoned() and await self._still_open():
+            return SLOW_POLL if self.here.deleting() else MAX_IMPOSSIBLE_PAUSE
         if self.here.deleting():
             if await self._still_shown():
                 return SOON
             await self.here.release()
             return None
-        if remaining > 0:
-            return remaining
         await self.here.edges.kube.delete(
             JOB_KIND, self.here.meta["namespace"], self.here.meta["name"], uid=self.here.meta["uid"]
         )
         return None
 
+    def _abandoned(self) -> bool:
+        settled = find(self.here.record.conditions, JobCondition.SETTLED)
+        return settled is not None and settled["reason"] == JobReason.ABANDONED
+
+    async def _still_open(self) -> bool:
+        """Whether the abandoned run may be open yet: whoever finds it without its NosanaJob serves it again.
+
+        Where there is no NosanaMarket any more nobody does.
+        """
+        ref = self.here.run.market_ref
+        market = self.here.market()
+        if market is None or self.here.edges.cache.get(MARKET_KIND, ref.namespace, ref.name) is None:
+            return False
+        chain = self.here.edges.networks.chain(market.network)
+        if chain is None or self._shows_run(chain.watched_runs(self.here.run.node)):
+            return True
+        return (await self.here.accounts(chain, finalized=True)).run is not GONE
+
     async def _still_shown(self) -> bool:
         """Whether the watcher shows the closed run yet: without its NosanaJob it would be taken for new."""
-        settled = find(self.here.record.conditions, JobCondition.SETTLED)
-        if settled is None or settled["reason"] == JobReason.ABANDONED:
-            return False  # The run of an abandoned settlement is not closed.
         market = self.here.market()
         chain = self.here.edges.networks.chain(market.network) if market is not None else None
         if chain is None or not self._shows_run(chain.watched_runs(self.here.run.node)):
