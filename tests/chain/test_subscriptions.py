@@ -41,11 +41,14 @@ class Node:
             if body["method"] in self.refuse:
                 answer: dict[str, Any] = {"error": {"code": -32601, "message": "Method not found"}}
             else:
-                answer = {"result": len(self.asked)}
+                answer = {"result": self.next_number()}
             await socket.send_json({"jsonrpc": "2.0", "id": body["id"], **answer})
             async with self.changed:
                 self.changed.notify_all()
         return socket
+
+    def next_number(self) -> int:
+        return len(self.asked)
 
     @property
     def methods(self) -> list[str]:
@@ -209,6 +212,7 @@ async def test_silence_ends_a_connection(
         '{"jsonrpc":"2.0","method":"accountNotification","params":{"subscription":1,"result":{"value":null}}}',
         '{"jsonrpc":"2.0","method":"newNotification","params":{"subscription":1,"result":"?"}}',
         '{"id": 999, "result": 5}',
+        pytest.param("[" * 5_000, id="nested too deep"),
     ],
 )
 async def test_one_odd_message_costs_nothing(
@@ -232,6 +236,19 @@ async def test_a_refused_subscription_is_not_asked_for_again_and_again(
     await heard.until(lambda: AccountTarget("A") in heard.subscribed)
     assert node.methods.count("programSubscribe") == 1
     assert RunsTarget("N") not in heard.subscribed
+
+
+async def test_a_node_that_numbers_two_subscriptions_alike(
+    node: Node, heard: Heard, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Node, "next_number", lambda self: 7)
+    subscriptions.want(frozenset({AccountTarget("A"), AccountTarget("B")}))
+    await heard.until(lambda: {AccountTarget("A"), AccountTarget("B")} <= set(heard.subscribed))
+    subscriptions.want(frozenset())
+    await heard.until(lambda: node.methods.count("accountUnsubscribe") == 2)
+    subscriptions.want(frozenset({AccountTarget("C")}))
+    await heard.until(lambda: AccountTarget("C") in heard.subscribed)
+    assert subscriptions.connections == 1
 
 
 async def test_a_dead_address_is_tried_again(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from solders.pubkey import Pubkey
 
 from fakes.virtual_time import run_virtually
 from nosana_operator.chain import DEVNET, ChainClient, ChainWatcher, JobState, Network
-from nosana_sandbox.chain import ChainClock, DirectSession
+from nosana_sandbox.chain import Bank, ChainClock, DirectSession
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import JOBS_PROGRAM
 from nosana_sandbox.program.layout import STATE_DONE, Job, Market, Run, rent_exempt_minimum
@@ -77,19 +78,27 @@ class Scene:
         return loop.time() - began
 
 
-def simulate(program: Any, *, hosts: int = 1, jobs: int = 0, alive: bool = False) -> Any:
-    """Run `program(scene)` with the watcher on."""
+def simulate(
+    program: Any,
+    *,
+    hosts: int = 1,
+    jobs: int = 0,
+    followed: bool = False,
+    session: Callable[[Bank], DirectSession] | None = None,
+) -> Any:
+    """Run `program(scene)` with the watcher on; without a WebSocket unless the session offers one."""
 
     async def run() -> Any:
         loop = asyncio.get_running_loop()
         founded = found(finality=4, clock=ChainClock(lambda: START + loop.time()))
-        session = DirectSession(founded.bank, seconds=0.05)
-        network = Network(("http://node",), (), DEVNET)
-        client = ChainClient(network, cast(aiohttp.ClientSession, session))
-        watcher = client.watcher = type("Watcher", (ChainWatcher,), {"alive": alive})(
-            client.watcher._rpc, (), cast(Any, session), DEVNET.jobs, client.clock, clock=loop.time
+        http = session(founded.bank) if session else DirectSession(founded.bank, seconds=0.05)
+        ws_urls = ("ws://node",) if hasattr(http, "ws_connect") else ()
+        client = ChainClient(Network(("http://node",), ws_urls, DEVNET), cast(aiohttp.ClientSession, http))
+        kind = type("Followed", (ChainWatcher,), {"followed": True}) if followed else ChainWatcher
+        watcher = client.watcher = kind(
+            client.watcher._rpc, ws_urls, cast(Any, http), DEVNET.jobs, client.clock, clock=loop.time
         )
-        scene = Scene(founded, session, client, [Keypair().pubkey() for _ in range(hosts)])
+        scene = Scene(founded, http, client, [Keypair().pubkey() for _ in range(hosts)])
         for number in range(jobs):
             scene.job(scene.hosts[number % hosts])
         founded.bank.tick(2)
@@ -194,14 +203,14 @@ def test_a_closed_run_is_missed_within_a_minute() -> None:
     assert simulate(program) <= 61
 
 
-@pytest.mark.parametrize("alive", [False, True])
-def test_500_running_jobs_cost_one_request_a_second(alive: bool) -> None:
+@pytest.mark.parametrize("followed", [False, True])
+def test_500_running_jobs_cost_one_request_a_second(followed: bool) -> None:
     async def program(scene: Scene) -> float:
         before = scene.session.requests
         await asyncio.sleep(240)
         return (scene.session.requests - before) / 240
 
-    assert simulate(program, hosts=8, jobs=500, alive=alive) <= (0.55 if alive else 1.0)
+    assert simulate(program, hosts=8, jobs=500, followed=followed) <= (0.55 if followed else 1.0)
 
 
 def test_after_two_hours_away_everything_is_read_within_seconds() -> None:

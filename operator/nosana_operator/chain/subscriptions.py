@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,9 +31,16 @@ _SILENCE: Final = 15.0
 """Slots come several times a second; a connection without any message for so long is dead."""
 _ALIVE_SECONDS: Final = 3.0
 """… and one without any for so long is not relied on."""
+_CONFIRM_SECONDS: Final = 3.0
+"""A subscription that the node has not confirmed for so long is not relied on either."""
 _CONNECT_TIMEOUT: Final = 10.0
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
+"""Between two attempts at a node that cannot be reached."""
+_STEADY_SECONDS: Final = 30.0
+"""A connection that ends sooner was no good: a node may hang up at the subscription that is one too many."""
+_LONGEST_WAIT_UNSTEADY: Final = 300.0
+"""Between two of those. Each costs a reading of all that is watched."""
 _MAX_MESSAGE: Final = 4 * 1024 * 1024
 
 
@@ -107,10 +114,13 @@ class Subscriptions:
         self._program = program
         self._on_account = on_account
         self._on_subscribed = on_subscribed
-        self._wanted: frozenset[Target] = frozenset({SlotTarget()})
+        self._wanted: dict[Target, float] = {SlotTarget(): clock()}
+        """Target → since when."""
+        self._connection: _Connection | None = None
         self._changed = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self.connected = False
+        self._connected_at = 0.0
         self.connections = 0
         """How many connections were made so far."""
 
@@ -121,11 +131,23 @@ class Subscriptions:
             self.connected and self._heard_at is not None and self._clock() - self._heard_at < _ALIVE_SECONDS
         )
 
+    @property
+    def follows_accounts(self) -> bool:
+        """Whether it is alive and tells of each account that is wanted: a node may refuse some, or not answer."""
+        if not self.alive or self._connection is None:
+            return False
+        before = self._clock() - _CONFIRM_SECONDS
+        missing = self._wanted.keys() - self._connection.active
+        return not any(
+            isinstance(target, AccountTarget) and self._wanted[target] < before for target in missing
+        )
+
     def want(self, targets: frozenset[AccountTarget | RunsTarget]) -> None:
         """Replace what is subscribed."""
         wanted = targets | {SlotTarget()}
-        if wanted != self._wanted:
-            self._wanted = wanted
+        if wanted != self._wanted.keys():
+            now = self._clock()
+            self._wanted = {target: self._wanted.get(target, now) for target in wanted}
             self._changed.set()
 
     async def run(self) -> None:
@@ -144,9 +166,12 @@ class Subscriptions:
             was_connected, self.connected = self.connected, False
             # Said once for each time that it is lost, however often it is tried meanwhile.
             log.log(logging.INFO if was_connected else logging.DEBUG, "WebSocket lost: %s", said)
-            if useless or not was_connected:
+            steady = was_connected and self._clock() - self._connected_at >= _STEADY_SECONDS
+            if useless or not steady:
                 self._at = (self._at + 1) % len(self._urls)
-            bound = _FIRST_WAIT if was_connected else min(bound * 2, _LONGEST_WAIT)
+            longest = _LONGEST_WAIT_UNSTEADY if was_connected else _LONGEST_WAIT
+            # Never shorter for a node that cannot be reached: it may take turns with one that hangs up.
+            bound = _FIRST_WAIT if steady else max(bound, min(bound * 2, longest))
             await asyncio.sleep(self._random.uniform(bound / 2, bound))
 
     async def _connect(self) -> None:
@@ -156,6 +181,7 @@ class Subscriptions:
                 self._urls[self._at], heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, autoping=True
             )
         connection = _Connection(socket, self._program, self._on_account, self._on_subscribed)
+        self._connection = connection
         self.connections += 1
         writer = asyncio.create_task(self._keep_wanted(connection))
         reader = asyncio.create_task(self._read(connection))
@@ -172,17 +198,17 @@ class Subscriptions:
     async def _keep_wanted(self, connection: _Connection) -> None:
         while True:
             self._changed.clear()
-            await connection.adjust(self._wanted)
+            await connection.adjust(self._wanted.keys())
             await self._changed.wait()
 
     async def _read(self, connection: _Connection) -> None:
         while True:
             await connection.receive()
+            self._heard_at = self._clock()
             if not self.connected:
                 log.info("WebSocket connected")
-            self.connected = True
-            self._heard_at = self._clock()
-            if connection.stale(self._wanted):
+                self.connected, self._connected_at = True, self._heard_at
+            if connection.stale(self._wanted.keys()):
                 self._changed.set()
 
 
@@ -206,11 +232,16 @@ class _Connection:
         self._targets: dict[int, Target] = {}
         self._refused: set[Target] = set()
 
-    def stale(self, wanted: frozenset[Target]) -> bool:
+    @property
+    def active(self) -> Set[Target]:
+        """What the node has confirmed."""
+        return self._active.keys()
+
+    def stale(self, wanted: Set[Target]) -> bool:
         """Whether something is subscribed that is not wanted any more (it was confirmed too late)."""
         return not self._active.keys() <= wanted
 
-    async def adjust(self, wanted: frozenset[Target]) -> None:
+    async def adjust(self, wanted: Set[Target]) -> None:
         """Subscribe and unsubscribe what differs."""
         for target in wanted - self._active.keys() - self._refused - set(self._asked.values()):
             number = next(self._ids)
@@ -218,7 +249,8 @@ class _Connection:
             await self._send(number, _METHODS[type(target)][0], self._params(target))
         for target in self._active.keys() - wanted:
             subscription = self._active.pop(target)
-            del self._targets[subscription]
+            # A node that gives one number twice has had it taken away already.
+            self._targets.pop(subscription, None)
             await self._send(next(self._ids), _METHODS[type(target)][1], [subscription])
 
     async def receive(self) -> None:
@@ -234,7 +266,7 @@ class _Connection:
             body = json.loads(message.data)
             if isinstance(body, dict):
                 self._take(body)
-        except (ValueError, TypeError, ChainError) as error:
+        except (ValueError, TypeError, RecursionError, ChainError) as error:
             # One message that cannot be read is no reason to lose the others.
             log.warning("WebSocket message ignored: %s", error)
 

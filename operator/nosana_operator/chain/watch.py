@@ -61,7 +61,7 @@ class WatchSettings:
     markets: float = 5.0
     jobs: float = 8.0
     jobs_followed: float = 25.0
-    """Of jobs while the WebSocket is alive."""
+    """Of jobs while the WebSocket tells of them."""
     runs: float = 60.0
 
 
@@ -116,7 +116,9 @@ class ChainWatcher:
         self._store = SnapshotStore(program, clock)
         self._finder = RunFinder(rpc, program)
         self._subscriptions = (
-            Subscriptions(ws_urls, session, program, self._notified, self._subscribed) if ws_urls else None
+            Subscriptions(ws_urls, session, program, self._notified, self._subscribed, clock=clock)
+            if ws_urls
+            else None
         )
         self._callbacks: list[OnChange] = []
         self._dirty: set[Target] = set()
@@ -164,6 +166,11 @@ class ChainWatcher:
     def alive(self) -> bool:
         """Whether something was heard on the WebSocket just now."""
         return self._subscriptions is not None and self._subscriptions.alive
+
+    @property
+    def followed(self) -> bool:
+        """Whether the WebSocket is alive and tells of every watched account."""
+        return self._subscriptions is not None and self._subscriptions.follows_accounts
 
     @property
     def staleness(self) -> float | None:
@@ -224,7 +231,7 @@ class ChainWatcher:
             return self._settings.markets
         if kind == "run":
             return self._settings.runs
-        return self._settings.jobs_followed if self.alive else self._settings.jobs
+        return self._settings.jobs_followed if self.followed else self._settings.jobs
 
     def _due(self, kind: Kind) -> float:
         return self._chores[kind].due(self._interval(kind), self._settings.markets)
