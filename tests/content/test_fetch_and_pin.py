@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import aiohttp
 import pytest
@@ -28,9 +29,12 @@ from nosana_operator.content import (
     build_unixfs,
     cid_from_digest,
     cid_of,
+    dagpb,
+    digest_of,
     parse_cid,
 )
 from nosana_operator.content.dagpb import Link, encode_inner, encode_leaf
+from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCK
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -210,6 +214,85 @@ async def test_a_small_tree_that_unfolds_to_a_large_file_is_stopped(
     gateways = IpfsGateways([await serve(blocks_only(blocks, b"?")), url], session)
     with pytest.raises(ContentTooLarge):
         await gateways.fetch(cid)
+
+
+def padded(number: int) -> bytes:
+    """The block of a leaf without a byte of the file, as large as a block may be: its record has a field that
+    no file needs.
+    """
+    size = MAX_BLOCK - 64
+    field = b"\x4a" + varint(size) + number.to_bytes(4, "big") + bytes(size - 4)
+    record = b"\x08\x02\x18\x00" + field
+    return b"\x0a" + varint(len(record)) + record
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def above(blocks: Iterable[bytes]) -> tuple[str, dict[str, bytes]]:
+    """A file with the given blocks below its root."""
+    found = {cid_from_digest(hashlib.sha256(block).digest()): block for block in blocks}
+    root = encode_inner([(Link(b"\x12\x20" + digest_of(cid), len(one)), 0) for cid, one in found.items()])
+    cid = cid_from_digest(hashlib.sha256(root).digest())
+    return cid, {**found, cid: root}
+
+
+def counted(handler: Handler) -> tuple[Handler, list[int]]:
+    """The same gateway, and the bytes of each of its answers."""
+    sent: list[int] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = await handler(request)
+        body = response.body if isinstance(response, web.Response) else None
+        sent.append(len(body) if isinstance(body, bytes) else 0)
+        return response
+
+    return handle, sent
+
+
+async def test_blocks_without_content_count_toward_the_limit(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    cid, blocks = above(padded(number) for number in range(4))
+    handle, sent = counted(blocks_only(blocks, b""))
+    with pytest.raises(ContentTooLarge, match="2048 KiB"):
+        await IpfsGateways([await serve(handle)], session).fetch(cid)
+    assert sum(sent) < 2 * DEFAULT_SIZE_LIMIT + MAX_BLOCK
+
+
+async def test_a_block_with_more_links_than_blocks_are_allowed_is_not_followed(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    link = Link(b"\x12\x20" + bytes(32), 1)
+    root = encode_inner([(link, 0)] * 600)
+    cid = cid_from_digest(hashlib.sha256(root).digest())
+    handle, sent = counted(blocks_only({cid: root}, b""))
+    with pytest.raises(ContentTooLarge, match="more or deeper blocks"):
+        await IpfsGateways([await serve(handle)], session).fetch(cid)
+    assert len(sent) == 2, "the plain answer and the root"
+
+
+async def test_a_block_is_read_once_and_beside_the_loop(
+    session: aiohttp.ClientSession, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block may take a quarter of a second to read, and be in a file five hundred times."""
+    read: list[threading.Thread] = []
+    decode = dagpb.decode
+
+    def noted(block: bytes, **limits: int) -> dagpb.Node:
+        read.append(threading.current_thread())
+        return decode(block, **limits)
+
+    monkeypatch.setattr(dagpb, "decode", noted)
+    cid, blocks = tree(*[b"again "] * 100)
+    url = await serve(blocks_only(blocks, b"?"))
+    assert await IpfsGateways([url], session).fetch(cid) == b"again " * 100
+    assert len(read) == 2
+    assert threading.main_thread() not in read
 
 
 async def test_a_folder_is_no_definition(session: aiohttp.ClientSession, serve: Serve) -> None:

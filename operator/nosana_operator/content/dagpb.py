@@ -25,6 +25,10 @@ class MalformedNode(ValueError):
     """The bytes are not a DAG-PB node, or its data is not a UnixFS record. Internal to this room."""
 
 
+class TooManyLinks(MalformedNode):
+    """The node has more links than were to be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A link to a child: its binary CID (v0: the bare multihash) and the size of the child's whole tree."""
@@ -69,16 +73,19 @@ def encode_inner(children: Sequence[tuple[Link, int]]) -> bytes:
     return links + _bytes_field(1, record)
 
 
-def decode(block: bytes) -> Node:
+def decode(block: bytes, *, max_links: int | None = None) -> Node:
     """Read a DAG-PB block with a UnixFS record.
 
     Raises:
+        TooManyLinks: more than `max_links`: a link takes many times its bytes in memory.
         MalformedNode: bad protobuf, unknown fields, no record, or sizes that contradict each other.
     """
     links: list[Link] = []
     data: bytes | None = None
     for number, value in _fields(block):
         if number == 2 and isinstance(value, bytes) and data is None:
+            if len(links) == max_links:
+                raise TooManyLinks(f"more than {max_links} links")
             links.append(_decode_link(value))
         elif number == 1 and isinstance(value, bytes) and data is None:
             data = value

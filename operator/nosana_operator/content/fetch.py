@@ -33,6 +33,8 @@ MAX_BLOCK: Final = 2 * 1024 * 1024
 """IPFS moves no larger blocks."""
 MAX_BLOCKS: Final = 512
 MAX_DEPTH: Final = 8
+_OVERHEAD: Final = 2
+"""Times the limit that all blocks of a file may have: what is in them besides the file's bytes is little."""
 
 # A compressed answer could unfold to more than the limit before it is counted.
 _HEADERS: Final = {"Accept-Encoding": "identity"}
@@ -148,23 +150,30 @@ class IpfsGateways:
     async def _walk(self, url: str, root: CID) -> bytes:
         """Fetch and verify block by block, in the order of the file."""
         out = bytearray()
-        seen: dict[bytes, bytes] = {}
+        # Read once: a block may be in the file many times.
+        seen: dict[bytes, tuple[bytes, list[CID]]] = {}
         stack: list[tuple[CID, int]] = [(root, 0)]
-        visits = 0
+        visits = taken = 0
         while stack:
             cid, depth = stack.pop()
             visits += 1
-            if visits > MAX_BLOCKS or depth > MAX_DEPTH:
-                raise ContentTooLarge(
-                    f"{root} has more or deeper blocks than allowed; add it in 256 KiB chunks."
-                )
             key = bytes(cid)
             if key not in seen:
-                seen[key] = await self._block(url, cid)
-            part, children = _read_block(root, cid, seen[key], self._size_limit)
+                block = await self._block(url, cid)
+                taken += len(block)
+                if taken > _OVERHEAD * self._size_limit:
+                    raise ContentTooLarge(
+                        f"{root} takes more than {_OVERHEAD * self._size_limit // 1024} KiB of blocks; "
+                        "make the file smaller, and add it with IPFS' defaults."
+                    )
+                # A stranger's block may take a quarter of a second.
+                seen[key] = await asyncio.to_thread(_read_block, root, cid, block, self._size_limit)
+            part, children = seen[key]
             out += part
             if len(out) > self._size_limit:
                 raise ContentTooLarge(self._too_large(str(root)))
+            if visits + len(stack) + len(children) > MAX_BLOCKS or (children and depth == MAX_DEPTH):
+                raise ContentTooLarge(_too_many_blocks(root))
             stack.extend((child, depth + 1) for child in reversed(children))
         return bytes(out)
 
@@ -197,7 +206,9 @@ def _read_block(root: CID, cid: CID, block: bytes, limit: int) -> tuple[bytes, l
     if cid.codec.name == "raw":
         return block, []
     try:
-        node = dagpb.decode(block)
+        node = dagpb.decode(block, max_links=MAX_BLOCKS)
+    except dagpb.TooManyLinks as error:
+        raise ContentTooLarge(_too_many_blocks(root)) from error
     except dagpb.MalformedNode as error:
         raise ContentMalformed(f"{root} is not a file: {error}; add a plain file.") from error
     if node.record.type not in (dagpb.UNIXFS_FILE, dagpb.UNIXFS_RAW):
@@ -211,3 +222,7 @@ def _read_block(root: CID, cid: CID, block: bytes, limit: int) -> tuple[bytes, l
         return node.record.data, [parse_cid(link.cid) for link in node.links]
     except InvalidCid as error:
         raise ContentMalformed(f"{root} links to a block that cannot be read: {error}") from error
+
+
+def _too_many_blocks(root: CID) -> str:
+    return f"{root} has more or deeper blocks than allowed; add it in 256 KiB chunks."
