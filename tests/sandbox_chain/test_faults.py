@@ -80,6 +80,41 @@ async def test_a_node_that_lags_shows_the_past(chain: RunningChain, founded: Fou
     assert old["lastValidBlockHeight"] < founded.bank.blockhash_at(Commitment.FINALIZED)[1]
 
 
+async def test_a_node_that_lags_does_not_know_what_landed_since(
+    chain: RunningChain, founded: Founded
+) -> None:
+    to = Keypair().pubkey()
+    founded.bank.tick(20)
+    for lamports in (SOL, 2 * SOL, 3 * SOL):
+        founded.submit([pay(founded.poster, to, lamports)], founded.poster)
+        founded.bank.tick(2)
+    first, second, third = sent = [str(landed.signature) for landed in founded.bank.history_of(to)]
+
+    async def statuses(**config: bool) -> list[Any]:
+        reply = (await rpc(chain.url, "getSignatureStatuses", sent, config))["result"]
+        assert all(one is None or one["slot"] <= reply["context"]["slot"] for one in reply["value"])
+        return [one and (one["confirmationStatus"], one["confirmations"]) for one in reply["value"]]
+
+    async def history(**config: Any) -> list[str]:
+        reply = await rpc(
+            chain.url, "getSignaturesForAddress", str(to), {"commitment": "confirmed", **config}
+        )
+        return [one["signature"] for one in reply["result"]]
+
+    assert await statuses() == [("finalized", None), ("finalized", None), ("confirmed", 2)]
+    assert await history() == [third, second, first]
+    assert await history(until=first) == [third, second]
+    assert await history(before=third) == [second, first]
+    # It is in the slot of the second, two slots after the first.
+    chain.faults.add("lag", slots=4)
+    for known in (True, False):
+        assert await statuses(searchTransactionHistory=known) == [("confirmed", 2), ("processed", 0), None]
+    assert await history() == [first]
+    assert await history(until=first) == []
+    assert await history(until=third) == [first], "what it does not know cannot end the list"
+    assert await history(before=third) == []
+
+
 async def test_a_transaction_that_vanishes_and_one_that_comes_late(
     chain: RunningChain, founded: Founded
 ) -> None:

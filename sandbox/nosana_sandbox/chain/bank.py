@@ -228,7 +228,7 @@ class Bank:
         """The highest commitment that `slot` has reached."""
         if slot <= self.slot_at(Commitment.FINALIZED):
             return Commitment.FINALIZED
-        return Commitment.CONFIRMED if slot < self._slot else Commitment.PROCESSED
+        return Commitment.CONFIRMED if slot <= self.slot_at(Commitment.CONFIRMED) else Commitment.PROCESSED
 
     def height_at(self, commitment: Commitment) -> int:
         """Block height of the newest slot of this commitment."""

@@ -357,7 +357,7 @@ class Methods:
         """How far each transaction has got; null when it is not known or too long ago."""
         wanted = parse_list(signatures, _MAX_STATUSES)
         everything = Config.of(config).flag("searchTransactionHistory")
-        oldest = 0 if everything else self._bank.slot - _RECENT_SLOTS
+        oldest = 0 if everything else self._bank.slot_at(Commitment.PROCESSED) - _RECENT_SLOTS
         statuses = [self._status(parse_signature(text), oldest) for text in wanted]
         return self._answer(Commitment.PROCESSED, statuses)
 
@@ -389,7 +389,11 @@ class Methods:
         return body
 
     def get_signatures_for_address(self, address: Any, config: Any = None) -> Any:
-        """Landed transactions that name an address, newest first."""
+        """Landed transactions that name an address, newest first.
+
+        As on a real node one that is not known at the commitment is no `until`, and after such a `before` there
+        is nothing.
+        """
         settings = Config.of(config)
         commitment = settings.commitment()
         if commitment is Commitment.PROCESSED:
@@ -404,9 +408,11 @@ class Methods:
         found: list[dict[str, Any]] = []
         started = before is None
         for landed in reversed(self._bank.history_of(parse_pubkey(address))):
+            if landed.slot > newest:
+                continue
             if landed.signature == until or len(found) == limit:
                 break
-            if started and landed.slot <= newest:
+            if started:
                 found.append(self._history_entry(landed))
             started = started or landed.signature == before
         return found
@@ -519,12 +525,13 @@ class Methods:
 
     def _status(self, signature: Signature, oldest: int) -> dict[str, Any] | None:
         landed = self._bank.landed(signature)
-        if landed is None or landed.slot < oldest:
+        newest = self._bank.slot_at(Commitment.PROCESSED)
+        if landed is None or not oldest <= landed.slot <= newest:
             return None
         commitment = self._bank.commitment_of(landed.slot)
         return {
             "slot": landed.slot,
-            "confirmations": None if commitment is Commitment.FINALIZED else self._bank.slot - landed.slot,
+            "confirmations": None if commitment is Commitment.FINALIZED else newest - landed.slot,
             "err": landed.outcome.error,
             "status": encode_status(landed.outcome.error),
             "confirmationStatus": commitment.value,
