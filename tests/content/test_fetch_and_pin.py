@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import aiohttp
@@ -14,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from nosana_operator.content import (
+    ContentError,
     ContentMalformed,
     ContentMismatch,
     ContentNotFound,
@@ -182,6 +184,47 @@ async def test_a_silent_gateway_is_left_in_time(session: aiohttp.ClientSession, 
         await gateways.fetch(cid_of(TEXT))
     assert 0.04 < raised.value.seconds < 5
     stop.set()
+
+
+def keyed(url: str) -> str:
+    """The URL with a password and a key in its path, as some services want it."""
+    return url.replace("http://", "http://user:s3cret@") + "/key/s3cret"
+
+
+async def redirected(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound(request.path)
+
+
+SAYS_NO = {
+    "404": answer(404),
+    "500": answer(500),
+    "another file": answer(200, b"x"),
+    "in circles": redirected,
+}
+
+
+@pytest.mark.parametrize("handlers", [*([one] for one in SAYS_NO), ["404", "500"], ["away", "404"]], ids=str)
+async def test_a_gateways_url_is_not_told(
+    session: aiohttp.ClientSession, serve: Serve, handlers: list[str]
+) -> None:
+    """What is said here may be published with a job's result."""
+    urls = [
+        keyed("http://127.0.0.1:9" if name == "away" else await serve(SAYS_NO[name])) for name in handlers
+    ]
+    with pytest.raises(ContentError) as raised:
+        await IpfsGateways(urls, session).fetch(cid_of(TEXT))
+    told = "".join(traceback.format_exception(raised.value))
+    assert not any(word in told for word in ("s3cret", "127.0.0.1", "http://"))
+
+
+async def test_the_gateway_that_failed_is_named_by_its_number(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    urls = [await serve(answer(404)), await serve(answer(503)), "http://127.0.0.1:9"]
+    with pytest.raises(ContentUnreachable, match=r"gateway 2: HTTP 503; gateway 3: Client\w+Error"):
+        await IpfsGateways(urls, session).fetch(cid_of(TEXT))
+    with pytest.raises(ContentNotFound, match="not on gateway 1;"):
+        await IpfsGateways([urls[0], await serve(answer(200, b"x"))], session).fetch(cid_of(TEXT))
 
 
 async def test_no_gateway_set(session: aiohttp.ClientSession) -> None:
@@ -372,3 +415,41 @@ async def test_a_pin_that_did_not_happen_says_so(
     with pytest.raises(kind) as raised:
         await PinataPinner(await serve(handler), session, "secret-token").pin(TEXT, "r")
     assert "secret-token" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [None, 200, 401, 418, 503])
+async def test_a_pin_services_url_is_not_told(
+    session: aiohttp.ClientSession, serve: Serve, status: int | None
+) -> None:
+    """It goes into logs; `called` says which service it is."""
+    said = json.dumps({"Hash": cid_of(b"something else")}).encode()
+    url = keyed("http://127.0.0.1:9" if status is None else await serve(answer(status, said)))
+    with pytest.raises(ContentError, match=r"^networks\.x\.ipfs\.pin\[1\] ") as raised:
+        await KuboPinner(url, session, called="networks.x.ipfs.pin[1]").pin(TEXT, "r")
+    told = "".join(traceback.format_exception(raised.value))
+    assert not any(word in told for word in ("s3cret", "127.0.0.1", "http://"))
+
+
+async def test_a_silent_pin_service_is_not_told_by_its_url(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    stop = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await stop.wait()
+        return web.Response()
+
+    url = keyed(await serve(hang))
+    with pytest.raises(PinUnavailable, match=r"did not answer in 0\.05 s") as raised:
+        await KuboPinner(url, session, timeout=0.05).pin(TEXT, "r")
+    assert "127.0.0.1" not in "".join(traceback.format_exception(raised.value))
+    stop.set()
+
+
+@pytest.mark.parametrize("token", ["s3cret", "s3\ncret"])
+async def test_credentials_that_no_request_can_hold_are_refused(
+    session: aiohttp.ClientSession, token: str
+) -> None:
+    with pytest.raises(PinRefused, match="its URL or its token") as raised:
+        await PinataPinner(keyed("http://127.0.0.1:9"), session, token).pin(TEXT, "r")
+    assert "cret" not in "".join(traceback.format_exception(raised.value))

@@ -18,7 +18,7 @@ from nosana_operator.api import (
     micro_timestamp,
     parse_timestamp,
 )
-from nosana_operator.errors import Mismatch, NotFound, Refused, Unavailable
+from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused, Unavailable
 
 ONE = definition(op("hello", cmd="echo hi"))
 TWO_STAGES = definition(op("first"), op("second"))
@@ -96,20 +96,34 @@ async def test_nothing_is_written_when_nothing_changes() -> None:
     assert lab.written() == []
 
 
-async def test_a_definition_that_cannot_be_reached_is_looked_for_two_minutes() -> None:
+@pytest.mark.parametrize(
+    ("problem", "reason", "told"),
+    [
+        (Unavailable("no gateway answers"), "DefinitionUnreachable", "fetched"),
+        (NotFound("no gateway has it"), "DefinitionNotFound", "found"),
+    ],
+)
+async def test_a_definition_that_cannot_be_had_is_looked_for_two_minutes(
+    problem: NosanaError, reason: str, told: str
+) -> None:
     lab = Lab()
-    lab.ipfs.content[CID] = Unavailable("no gateway answers")
+    lab.ipfs.content[CID] = problem
     lab.kube.add(market_job(lab.clock.now()))
     lab.boot()
     lab.verify()
     begin = lab.clock.now()
-    await lab.drive(lambda: lab.says("Accepted", "run-a") == ("Unknown", "DefinitionUnreachable"))
+    await lab.drive(lambda: lab.says("Accepted", "run-a") == ("Unknown", reason))
     await lab.drive(lab.over("run-a"))
     assert 110 <= (lab.clock.now() - begin).total_seconds() <= 160
-    assert lab.says("Accepted", "run-a") == ("False", "DefinitionUnreachable")
-    assert lab.result("run-a")["status"] == "init error"
-    assert lab.result("run-a")["opStates"] == []
-    assert "no gateway answers" in lab.result("run-a")["errors"][0]["message"]
+    assert lab.says("Accepted", "run-a") == ("False", reason)
+    [failed] = [c for c in lab.status("run-a")["conditions"] if c["type"] == "Failed"]
+    assert failed["message"] == f"given up after 120 s: {problem}"
+    result = lab.result("run-a")
+    assert (result["status"], result["opStates"]) == ("init error", [])
+    # The result is published, and our gateways are nobody's business.
+    [error] = result["errors"]
+    assert error["message"].endswith(f"the definition could not be {told} in 120 s")
+    assert str(problem) not in json.dumps(result)
     assert not lab.pods()
 
 

@@ -63,6 +63,9 @@ class _Lied(Exception):
 class IpfsGateways:
     """A list of gateways, tried in turn.
 
+    Errors name a gateway by its number, the first is 1: its URL may hold a key, and what is said of a definition
+    is published.
+
     Args:
         urls: base URLs; `/ipfs/<cid>` is appended.
         session: the caller's HTTP session; not closed here.
@@ -100,19 +103,19 @@ class IpfsGateways:
         started = self._clock()
         unreachable: list[str] = []
         missing: list[str] = []
-        oversized: list[str] = []
-        for url in self._urls:
+        oversized = False
+        for number, url in enumerate(self._urls, 1):
             try:
                 async with asyncio.timeout(self._timeouts.gateway):
                     return await self._from_gateway(url, root)
             except TimeoutError:
-                unreachable.append(f"{url}: no answer in {self._timeouts.gateway:g} s")
+                unreachable.append(f"gateway {number}: no answer in {self._timeouts.gateway:g} s")
             except _Unreachable as reason:
-                unreachable.append(f"{url}: {reason}")
+                unreachable.append(f"gateway {number}: {reason}")
             except _NotFound:
-                missing.append(url)
+                missing.append(f"gateway {number}")
             except BodyTooLarge:
-                oversized.append(url)
+                oversized = True
             except _Lied:
                 pass
         seconds = self._clock() - started
@@ -129,8 +132,7 @@ class IpfsGateways:
         if oversized:
             raise ContentTooLarge(self._too_large(cid))
         raise ContentMismatch(
-            f"The bytes from {', '.join(self._urls)} are not those that {cid} stands for; "
-            "add a gateway that gives them."
+            f"No gateway gives the bytes that {cid} stands for, only others; add one that gives them."
         )
 
     async def _from_gateway(self, url: str, root: CID) -> bytes:
@@ -195,7 +197,7 @@ class IpfsGateways:
         except TimeoutError as error:
             raise _Unreachable(f"no answer in {self._timeouts.request:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _Unreachable(str(error) or type(error).__name__) from error
+            raise _Unreachable(type(error).__name__) from error
 
     def _too_large(self, cid: str) -> str:
         return f"{cid} is larger than {self._size_limit // 1024} KiB; make the file smaller."

@@ -17,6 +17,7 @@ from nosana_operator.content.http import BodyTooLarge, read_body
 
 DEFAULT_TIMEOUT: Final = 30.0
 _ANSWER_LIMIT: Final = 64 * 1024
+_CALLED: Final = "The pin service"
 
 
 class Pinner(Protocol):
@@ -41,6 +42,7 @@ class KuboPinner:
         session: the caller's HTTP session; not closed here.
         authorization: the whole `Authorization` header, for a node behind a proxy. Secret.
         timeout: seconds for one pin.
+        called: what errors call it: its URL may hold a key.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class KuboPinner:
         session: aiohttp.ClientSession,
         authorization: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        called: str = _CALLED,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = session
         self._headers = {"Authorization": authorization} if authorization else {}
         self._timeout = timeout
+        self._called = called
 
     async def pin(self, data: bytes, name: str) -> str:
         """See `Pinner.pin`."""
@@ -67,8 +71,8 @@ class KuboPinner:
         form = aiohttp.FormData()
         form.add_field("file", data, filename=name, content_type="application/octet-stream")
         url = f"{self._url}/api/v0/add"
-        answer = await _post(self._session, url, form, self._headers, query, self._timeout)
-        return _checked(answer.get("Hash"), data, url)
+        answer = await _post(self._session, url, form, self._headers, query, self._timeout, self._called)
+        return _checked(answer.get("Hash"), data, self._called)
 
 
 class PinataPinner:
@@ -79,15 +83,22 @@ class PinataPinner:
         session: the caller's HTTP session; not closed here.
         jwt: the account's token. Secret.
         timeout: seconds for one pin.
+        called: what errors call it: its URL may hold a key.
     """
 
     def __init__(
-        self, url: str, session: aiohttp.ClientSession, jwt: str, timeout: float = DEFAULT_TIMEOUT
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        jwt: str,
+        timeout: float = DEFAULT_TIMEOUT,
+        called: str = _CALLED,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = session
         self._headers = {"Authorization": f"Bearer {jwt}"}
         self._timeout = timeout
+        self._called = called
 
     async def pin(self, data: bytes, name: str) -> str:
         """See `Pinner.pin`."""
@@ -96,8 +107,8 @@ class PinataPinner:
         form.add_field("pinataOptions", json.dumps({"cidVersion": 0}))
         form.add_field("pinataMetadata", json.dumps({"name": name}))
         url = f"{self._url}/pinning/pinFileToIPFS"
-        answer = await _post(self._session, url, form, self._headers, {}, self._timeout)
-        return _checked(answer.get("IpfsHash"), data, url)
+        answer = await _post(self._session, url, form, self._headers, {}, self._timeout, self._called)
+        return _checked(answer.get("IpfsHash"), data, self._called)
 
 
 async def _post(
@@ -107,6 +118,7 @@ async def _post(
     headers: Mapping[str, str],
     query: Mapping[str, str],
     timeout: float,
+    called: str,
 ) -> dict[str, Any]:
     """One POST; the last JSON object of the answer."""
     try:
@@ -120,21 +132,28 @@ async def _post(
         ) as response:
             body = await read_body(response, _ANSWER_LIMIT)
             status = response.status
-    except TimeoutError as error:
-        raise PinUnavailable(f"{url} did not answer in {timeout:g} s; it is asked again.") from error
-    except BodyTooLarge as error:
-        raise PinUnavailable(f"{url} did not answer as a pinning API does; check the URL.") from error
+    except TimeoutError:
+        raise PinUnavailable(f"{called} did not answer in {timeout:g} s; it is asked again.") from None
+    except BodyTooLarge:
+        raise PinUnavailable(f"{called} did not answer as a pinning API does; check the URL.") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise PinUnavailable(f"{url} cannot be reached ({error}); it is asked again.") from error
+        raise PinUnavailable(
+            f"{called} cannot be reached ({type(error).__name__}); it is asked again."
+        ) from None
+    except ValueError:
+        # A token that no header can hold, or beside a password in the URL; its text would show them.
+        raise PinRefused(f"{called} cannot be asked as set up; correct its URL or its token.") from None
     if status in (408, 429) or status >= 500:
-        raise PinUnavailable(f"{url} answered HTTP {status}; it is asked again.")
+        raise PinUnavailable(f"{called} answered HTTP {status}; it is asked again.")
     if status in (401, 403):
-        raise PinRefused(f"{url} refused the credentials (HTTP {status}); check the pin credentials' Secret.")
+        raise PinRefused(
+            f"{called} refused the credentials (HTTP {status}); check the pin credentials' Secret."
+        )
     if status != 200:
-        raise PinRefused(f"{url} refused the pin (HTTP {status}); check its URL and quota.")
+        raise PinRefused(f"{called} refused the pin (HTTP {status}); check its URL and quota.")
     answer = _last_json(body)
     if not isinstance(answer, dict):
-        raise PinUnavailable(f"{url} did not answer with JSON; check that it is a pinning API.")
+        raise PinUnavailable(f"{called} did not answer with JSON; check that it is a pinning API.")
     return answer
 
 
@@ -148,10 +167,10 @@ def _last_json(body: bytes) -> object:
     return None
 
 
-def _checked(named: object, data: bytes, url: str) -> str:
+def _checked(named: object, data: bytes, called: str) -> str:
     expected = cid_of(data)
     if named != expected:
         raise PinMismatch(
-            f"{url} stored {str(named)[:80]!r}, the bytes are {expected}; use one that stores bytes as sent."
+            f"{called} stored {str(named)[:80]!r}, the bytes are {expected}; use one that stores bytes as sent."
         )
     return expected

@@ -186,7 +186,10 @@ def _given_up(view: JobView) -> JobView:
     reason = JobReason.DEFINITION_UNREACHABLE if asked else loading.reason
     poster = loading.reason is JobReason.WAITING_FOR_POSTER
     flow: UnusableFlow = FlowStatus.LOGISTICS_ERROR if poster else FlowStatus.INIT_ERROR
-    return altered(view, definition=Unusable(reason, message, (Problem("$", message),), flow))
+    lacks = "found" if reason is JobReason.DEFINITION_NOT_FOUND else "fetched"
+    # What the poster is told is published: how we fetch is nobody's business, what his own endpoint said is his.
+    told = message if poster else f"the definition could not be {lacks} in {GIVE_UP_DEFINITION.seconds} s"
+    return altered(view, definition=Unusable(reason, message, (Problem("$", told),), flow))
 
 
 def _known(view: JobView) -> Ops:
