@@ -30,6 +30,7 @@ from nosana_operator.definition import (
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
 from nosana_operator.jobs.confidential import progress, stub_in, stub_of
+from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.ports import Body, Definitions, JobSettings, Key, Kube
 from nosana_operator.jobs.view import DefinitionState, Loaded, Loading, Unusable
 from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_args, unsupported
@@ -184,7 +185,7 @@ class DefinitionLoader:
         wait = _FIRST_WAIT
         while True:
             async with self._turn:
-                document = await self._attempt(key[0], source)
+                document = await self._attempt_in_time(key[0], source)
             if entry.stub is not None and isinstance(document, Definition):
                 # Where it came from and where its result goes is said by the stub.
                 document = document.model_copy(update={"logistics": None})
@@ -195,6 +196,17 @@ class DefinitionLoader:
             log.info("definition not here: %s", entry.document.problem, extra={"job": f"{key[0]}/{key[1]}"})
             await self._sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
             wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def _attempt_in_time(
+        self, namespace: str, source: DefinitionFrom | None
+    ) -> Definition | Unusable | Loading:
+        """One attempt; a job is given up after one at least, and others wait for its turn."""
+        seconds = GIVE_UP_DEFINITION.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._attempt(namespace, source)
+        except TimeoutError:
+            return Loading(f"no answer in {seconds:g} s", JobReason.DEFINITION_UNREACHABLE)
 
     async def _attempt(
         self, namespace: str, source: DefinitionFrom | None
