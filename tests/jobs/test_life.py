@@ -103,7 +103,7 @@ async def test_nothing_is_written_when_nothing_changes() -> None:
         (NotFound("no gateway has it"), "DefinitionNotFound", "found"),
     ],
 )
-async def test_a_definition_that_cannot_be_had_is_looked_for_two_minutes(
+async def test_a_definition_that_cannot_be_reached_is_looked_for_two_minutes(
     problem: NosanaError, reason: str, told: str
 ) -> None:
     lab = Lab()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCKS
+from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCK, MAX_BLOCKS
 from nosana_operator.definition import MAX_OPS
 from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
 from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
+from nosana_operator.jobs.definitions import AT_ONCE
 from nosana_operator.jobs.patience import PULL
 from nosana_operator.market.confidential import BETWEEN_TRIES, MAX_DEFINITION, RESULT_TRIES
 from nosana_operator.market.settlement import POSTER_GRACE
@@ -22,7 +23,7 @@ PAGE = (ROOT / "docs" / "markets.md").read_text()
 TESTS = {
     ("definition: place", "not put it"): "jobs/test_life.py::test_a_definition_that_cannot_be_reached_is_looked_for_two_minutes",
     ("definition: content", "other bytes"): "content/test_fetch_and_pin.py::test_all_lying_is_final",
-    ("definition: size", "more than 1 MiB"): "content/test_fetch_and_pin.py::test_the_size_limit_is_proved_by_the_root_block",
+    ("definition: size", "more than 1 MiB"): "content/test_fetch_and_pin.py::test_blocks_without_content_count_toward_the_limit",
     ("definition: form", "anything"): "definition/test_reading.py::test_any_bytes_are_refused_with_an_error_of_ours",
     ("`ops`", "more than 64"): "definition/test_bounds.py::test_the_number_of_ops_is_bounded",
     ("`ops`: GPUs", "more at once"): "workload/test_support.py::test_gpus_of_a_stage",
@@ -64,7 +65,8 @@ def test_the_test_is_there(named: str) -> None:
 
 
 def test_the_figures_are_the_codes() -> None:
-    assert DEFAULT_SIZE_LIMIT == 1024 * 1024
+    assert (DEFAULT_SIZE_LIMIT, MAX_BLOCK) == (1024 * 1024, 2 * 1024 * 1024)
+    assert AT_ONCE == 16
     assert (MAX_BLOCKS, MAX_OPS, MAX_LOG_ENTRIES) == (512, 64, 24_999)
     assert MAX_LOG_BYTES == 16 * 1024 * 1024
     assert MAX_DEFINITION == 900 * 1024
