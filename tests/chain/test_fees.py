@@ -71,15 +71,34 @@ class Clock:
 async def test_the_going_price_is_asked_at_most_every_ten_seconds() -> None:
     node, clock = Node([[700], ChainUnavailable("away"), [900]]), Clock()
     market = FeeMarket(cast(Rpc, node), FeePolicy(priority="dynamic", minimum=5), clock)
-    assert await market.price(["A"] * 200) == 700
+    accounts = ["A"] * 200
+    assert await market.price(accounts) == 700
     assert len(node.asked[0]) == 128
     clock.now = 9
-    assert await market.price(["A"]) == 700
+    assert await market.price(accounts) == 700
     assert len(node.asked) == 1
     clock.now = 10
-    assert await market.price(["A"]) == 700, "silence leaves the last price"
+    assert await market.price(accounts) == 700, "silence leaves the last price"
     clock.now = 20
-    assert await market.price(["A"]) == 900
+    assert await market.price(accounts) == 900
+
+
+async def test_each_transaction_has_the_price_of_its_own_accounts() -> None:
+    node = Node([[700], [9000], ChainUnavailable("away")])
+    market = FeeMarket(cast(Rpc, node), FeePolicy(priority="dynamic", minimum=5), Clock())
+    assert await market.price(["calm"]) == 700
+    assert await market.price(["hot"]) == 9000
+    assert await market.price(["calm"]) == 700
+    assert await market.price(["unknown"]) == 9000, "silence leaves the price told last"
+    assert [*map(list, node.asked)] == [["calm"], ["hot"], ["unknown"]]
+
+
+async def test_few_prices_are_remembered() -> None:
+    node = Node([[number] for number in range(1, 301)])
+    market = FeeMarket(cast(Rpc, node), FeePolicy(priority="dynamic", minimum=0), Clock())
+    assert [await market.price([f"account-{number}"]) for number in range(1, 301)] == [*range(1, 301)]
+    assert await market.price(["account-300"]) == 300
+    assert len(market._told) == 100
 
 
 @pytest.mark.parametrize(

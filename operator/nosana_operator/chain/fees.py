@@ -22,6 +22,8 @@ _MICRO: Final = 1_000_000
 _FRESH_SECONDS: Final = 10.0
 _MOST_ACCOUNTS: Final = 128
 """That getRecentPrioritizationFees takes."""
+_MOST_PRICES: Final = 100
+"""Prices that are remembered: most transactions write accounts that no other one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def fee_of(price: int, *, limit: int, signatures: int) -> int:
 
 
 class FeeMarket:
-    """Knows the going price; asks the chain at most every ten seconds.
+    """Knows the going price; asks the chain at most every ten seconds for the same accounts.
 
     Args:
         rpc: the network's RPC.
@@ -75,25 +77,34 @@ class FeeMarket:
         self._rpc = rpc
         self._policy = policy
         self._clock = clock
-        self._price = policy.minimum
-        self._read_at: float | None = None
+        self._last = policy.minimum
+        """The price told last, whatever for."""
+        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+        """Accounts → when it was asked and what it was."""
 
     async def price(self, writable: Sequence[str]) -> int:
         """Micro-lamports a compute unit for a transaction that writes these accounts.
 
-        Never fails: a node that does not tell its fees leaves the last price, at first the minimum, so that
-        no transaction waits for it.
+        Never fails: a node that does not tell its fees leaves the last price of these accounts, else of any, at
+        first the minimum, so that no transaction waits for it.
         """
         if self._policy.priority == "none":
             return 0
         if self._policy.priority == "fixed":
             return self._policy.price
-        now = self._clock()
-        if self._read_at is None or now - self._read_at >= _FRESH_SECONDS:
-            self._read_at = now
-            try:
-                recent = await self._rpc.recent_priority_fees(writable[:_MOST_ACCOUNTS])
-            except ChainError:
-                return self._price
-            self._price = percentile_price(self._policy, recent)
-        return self._price
+        now, accounts = self._clock(), tuple(writable[:_MOST_ACCOUNTS])
+        read_at, price = self._told.pop(accounts, (None, self._last))
+        if read_at is not None and now - read_at < _FRESH_SECONDS:
+            self._told[accounts] = read_at, price
+            return price
+        # Before the answer: who asks meanwhile makes no request of his own.
+        self._told[accounts] = now, price
+        while len(self._told) > _MOST_PRICES:
+            del self._told[next(iter(self._told))]
+        try:
+            recent = await self._rpc.recent_priority_fees(accounts)
+        except ChainError:
+            return price
+        self._last = percentile_price(self._policy, recent)
+        self._told[accounts] = now, self._last
+        return self._last
