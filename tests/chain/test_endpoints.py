@@ -9,6 +9,7 @@ import pytest
 
 from nosana_operator.chain import ChainUnavailable, Endpoints, EndpointView, Health, MethodRefused, RpcError
 from nosana_operator.chain.endpoints import Candidate, choose
+from nosana_operator.chain.wire import read_int
 
 NOW = 100.0
 
@@ -76,11 +77,15 @@ class Scripted(Endpoints):
         return [view.health for view in self.views]
 
 
+async def ask(nodes: Endpoints, number: int, method: str) -> Any:
+    return await nodes.ask(number, method, [], 1, read_int)
+
+
 async def test_failure_and_recovery() -> None:
     clock = Clock()
     nodes = Scripted([ChainUnavailable("away"), 7], clock)
     with pytest.raises(ChainUnavailable):
-        await nodes.ask(0, "getSlot", [], 1)
+        await ask(nodes, 0, "getSlot")
     assert nodes.healths() == [Health.DOWN, Health.GOOD]
     assert await nodes.take("getSlot") == 1
     assert await nodes.take("getSlot", avoid={1}) == 0
@@ -94,7 +99,7 @@ async def test_a_limit_is_kept_for_as_long_as_it_was_asked() -> None:
     clock = Clock()
     nodes = Scripted([ChainUnavailable("slowly", retry_after=30, limited=True), 7], clock)
     with pytest.raises(ChainUnavailable):
-        await nodes.ask(0, "getSlot", [], 1)
+        await ask(nodes, 0, "getSlot")
     assert nodes.healths() == [Health.RESTING, Health.GOOD]
     clock.now += 29
     assert await nodes.take("getSlot") == 1
@@ -102,7 +107,7 @@ async def test_a_limit_is_kept_for_as_long_as_it_was_asked() -> None:
     assert await nodes.take("getSlot") == 0
     nodes.answers[0] = ChainUnavailable("slowly", limited=True)
     with pytest.raises(ChainUnavailable):
-        await nodes.ask(0, "getSlot", [], 1)
+        await ask(nodes, 0, "getSlot")
     clock.now += 5
     assert nodes.healths() == [Health.GOOD, Health.GOOD]
 
@@ -111,7 +116,7 @@ async def test_a_refused_method_is_asked_again_much_later() -> None:
     clock = Clock()
     nodes = Scripted([MethodRefused("off", code=410)], clock)
     with pytest.raises(MethodRefused):
-        await nodes.ask(0, "getProgramAccounts", [], 1)
+        await ask(nodes, 0, "getProgramAccounts")
     assert nodes.healths() == [Health.GOOD]
     assert await nodes.take("getProgramAccounts") is None
     assert await nodes.take("getSlot") == 0
@@ -122,7 +127,7 @@ async def test_a_refused_method_is_asked_again_much_later() -> None:
 async def test_an_error_of_the_request_is_no_fault_of_the_node() -> None:
     nodes = Scripted([RpcError("invalid", code=-32602)], Clock())
     with pytest.raises(RpcError):
-        await nodes.ask(0, "getBalance", [], 1)
+        await ask(nodes, 0, "getBalance")
     assert nodes.healths() == [Health.GOOD]
 
 
@@ -141,7 +146,7 @@ async def test_probing_finds_the_slow_and_the_lagging() -> None:
     clock = Clock()
     nodes = Scripted([1000, 1100, 1090, "nonsense"], clock)
     await nodes.probe()
-    assert nodes.healths() == [Health.LAGGING, Health.GOOD, Health.GOOD, Health.GOOD]
+    assert nodes.healths() == [Health.LAGGING, Health.GOOD, Health.GOOD, Health.DOWN]
     assert [view.slots_behind for view in nodes.views] == [100, 0, 10, 0]
     nodes._all[1].probed(1.5, 0)
     assert nodes.healths()[1] is Health.SLOW

@@ -27,7 +27,7 @@ from nosana_operator.chain import (
     RpcError,
     TransactionFailed,
 )
-from nosana_operator.chain.wire import AccountInfo, Memcmp
+from nosana_operator.chain.wire import AccountInfo, Memcmp, read_string
 
 SECRET_PATH = "/an-api-key"
 
@@ -319,7 +319,7 @@ async def test_an_answer_larger_than_a_node_gives_is_cut_off(
     monkeypatch.setattr("nosana_operator.chain.endpoints._MAX_BODY", 1000)
     node.answers = [{"result": "x" * 2000}]
     with pytest.raises(ChainUnavailable):
-        await client(attempts=1).call("getVersion", [])
+        await client(attempts=1).call("getVersion", [], read_string)
 
 
 WORDS = [

@@ -23,6 +23,7 @@ from solders.transaction import VersionedTransaction
 from nosana_operator.chain import BlockhashNotFound, TransactionFailed
 from nosana_operator.chain.accounts import RUN_DISCRIMINATOR, RUN_DISCRIMINATOR_BASE58
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
+from nosana_operator.chain.errors import NodeBehind
 from nosana_operator.chain.wire import (
     AccountInfo,
     Blockhash,
@@ -287,6 +288,12 @@ class FakeRpc:
     def _at(self, commitment: Commitment) -> int:
         return self.ledger.slot_of(commitment) - self.lag()
 
+    def _reached(self, commitment: Commitment, not_before: int) -> int:
+        slot = self._at(commitment)
+        if slot < not_before:
+            raise NodeBehind(not_before - slot)
+        return slot
+
     def _info(self, address: str, slot: int) -> AccountInfo | None:
         if address == CLOCK_SYSVAR:
             values = (slot, 0, 0, 0, self.ledger.time(slot))
@@ -295,23 +302,25 @@ class FakeRpc:
         found = self.ledger.account(Pubkey.from_string(address), slot)
         return None if found is None else AccountInfo(found.lamports, str(found.owner), found.data)
 
-    async def account(self, address: str, commitment: Commitment) -> Slotted[AccountInfo | None]:
+    async def account(
+        self, address: str, commitment: Commitment, *, not_before: int = 0
+    ) -> Slotted[AccountInfo | None]:
         await self.gate("getAccountInfo", "before")
-        slot = self._at(commitment)
+        slot = self._reached(commitment, not_before)
         return Slotted(slot, self._info(address, slot))
 
     async def accounts(
-        self, addresses: Sequence[str], commitment: Commitment
+        self, addresses: Sequence[str], commitment: Commitment, *, not_before: int = 0
     ) -> Slotted[dict[str, AccountInfo | None]]:
         await self.gate("getMultipleAccounts", "before")
-        slot = self._at(commitment)
+        slot = self._reached(commitment, not_before)
         return Slotted(slot, {address: self._info(address, slot) for address in addresses})
 
     async def program_accounts(
-        self, program: str, filters: Iterable[Memcmp], commitment: Commitment
+        self, program: str, filters: Iterable[Memcmp], commitment: Commitment, *, not_before: int = 0
     ) -> Slotted[dict[str, AccountInfo]]:
         await self.gate("getProgramAccounts", "before")
-        slot, wanted = self._at(commitment), []
+        slot, wanted = self._reached(commitment, not_before), []
         for one in filters:
             disc = one.value == RUN_DISCRIMINATOR_BASE58
             wanted.append((one.offset, RUN_DISCRIMINATOR if disc else bytes(Pubkey.from_string(one.value))))

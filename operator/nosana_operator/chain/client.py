@@ -12,17 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
-from solana.rpc.commitment import Confirmed, Finalized
+from solana.rpc.commitment import Commitment, Confirmed, Finalized
 from solders.instruction import Instruction
 
 from nosana_operator.chain.access import AccessKey, verified_collection
 from nosana_operator.chain.accounts import Job, Market, Run, Stake, TokenAccount, decode_clock
 from nosana_operator.chain.addresses import CLOCK_SYSVAR, TOKEN, Programs, pubkey
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.endpoints import Endpoints
+from nosana_operator.chain.endpoints import SLOTS_BEHIND, Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
 from nosana_operator.chain.ledger import signed_by
+from nosana_operator.chain.newest import NewestSlot
 from nosana_operator.chain.payment import PaymentState, read_payment, read_payout_problem
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import MAX_HISTORY, Observer, Retry, Rpc
@@ -109,6 +110,7 @@ class ChainClient:
         self.clock = ChainClock()
         self._fees = FeeMarket(self.rpc, network.fees)
         self._on_transaction = on_transaction or (lambda kind, outcome, fee: None)
+        self._finalized = NewestSlot()
         self._open: dict[str, tuple[str, int]] = {}
         """Kind and fee of what was signed here and is not known to have ended, by signature."""
         # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
@@ -170,7 +172,14 @@ class ChainClient:
 
     async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
         """What a `finish` finds besides run and job, at confirmed, in one request."""
-        return await read_payment(self.rpc, self.program.programs, market=market, payer=payer, payout=payout)
+        return await read_payment(
+            self.rpc,
+            self.program.programs,
+            market=market,
+            payer=payer,
+            payout=payout,
+            not_before=self.watcher.slot - SLOTS_BEHIND,
+        )
 
     async def find_access_key(self, wallet: str, collection: str) -> AccessKey | None:
         """The wallet's token of that verified collection at confirmed; None: it holds none."""
@@ -220,10 +229,14 @@ class ChainClient:
         return await signed_by(self.rpc, self.program.programs, signature, key)
 
     async def finalized_time(self) -> int:
-        """The chain's time in the newest finalized slot, unix seconds."""
+        """The chain's time in the newest finalized slot, unix seconds.
+
+        What is read at finalized after it is at most ten seconds of slots older.
+        """
         found = await self.rpc.account(CLOCK_SYSVAR, Finalized)
         if found.value is None:
             raise AccountMissing("Clock sysvar", CLOCK_SYSVAR)
+        self._finalized.saw(found.slot)
         return decode_clock(found.value.data)[1]
 
     def chain_time(self) -> float:
@@ -233,10 +246,21 @@ class ChainClient:
     async def _data(self, address: str, finalized: bool) -> bytes | None:
         """The data of an account of the Jobs program; None when there is no such account."""
         pubkey(address)
-        found = await self.rpc.account(address, Finalized if finalized else Confirmed)
+        commitment = Finalized if finalized else Confirmed
+        found = await self.rpc.account(address, commitment, not_before=self._not_before(address, commitment))
         info = found.value
         # A closed account that got lamports again belongs to the System program.
         return info.data if info is not None and info.owner == self.program.programs.jobs else None
+
+    def _not_before(self, address: str, commitment: Commitment) -> int:
+        """The oldest slot at which a reading of an account is of use: a node that lags shows what is no more,
+        and not what is. Sound nodes differ by some slots; where the account itself was seen, by none.
+        """
+        if commitment == Finalized:
+            return self._finalized.slot - SLOTS_BEHIND
+        watcher = self.watcher
+        seen = watcher.runs.get(address) or watcher.jobs.get(address) or watcher.markets.get(address)
+        return max(watcher.slot - SLOTS_BEHIND, seen.slot if seen is not None else 0)
 
     # signing: nothing is sent
 

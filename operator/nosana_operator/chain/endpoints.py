@@ -14,28 +14,40 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 from solana.rpc.commitment import Confirmed
 
-from nosana_operator.chain.errors import ChainError, ChainUnavailable, MethodRefused, RpcError
+from nosana_operator.chain.errors import ChainError, ChainUnavailable, MethodRefused, NodeBehind, RpcError
+from nosana_operator.chain.wire import read_int
+
+T = TypeVar("T")
 
 _MAX_BODY: Final = 64 * 1024 * 1024
 _PROBE_SECONDS: Final = 20.0
 _PROBE_TIMEOUT: Final = 5.0
 _SLOW_SECONDS: Final = 1.0
-_SLOTS_BEHIND: Final = 25
+SLOTS_BEHIND: Final = 25
 """Ten seconds of slots behind the best node: one that far back is not preferred any more."""
 _REST_SECONDS: Final = 5.0
 """For a node that limits us without saying how long."""
 _REFUSED_SECONDS: Final = 600.0
 """How long a method that a node has switched off is not asked of it again."""
+_MOST_REFUSED: Final = 3
+"""A node that refuses so many methods in a row, and answers none, refuses us."""
+_SECRET_LENGTH: Final = 8
+"""Characters of a part of a URL from which on it may be an API key."""
+_MOST_SAID: Final = 300
+"""Characters of a node's own words that are told on."""
 
-# JSON-RPC codes by which a node says "not now": unhealthy, behind, slot not reached, rate limits.
-_TRANSIENT_CODES: Final = frozenset({-32004, -32005, -32014, -32016, -32429, -32603, 429, 503})
-# … and by which it says that the method is not for us: not found, no index for it, switched off.
-_REFUSED_CODES: Final = frozenset({-32601, -32010, 401, 403, 410})
+# JSON-RPC codes by which a node says "not now": unhealthy, behind, slot not reached, archive away, rate limits.
+_TRANSIENT_CODES: Final = frozenset({-32004, -32005, -32014, -32016, -32019, -32429, -32603, 429, 503})
+# … and by which it says that the method is not for us: not found, no index for it, no history kept, too much to
+# scan, switched off.
+_REFUSED_CODES: Final = frozenset({-32601, -32010, -32011, -32012, 401, 403, 405, 410})
+_REFUSED_STATUSES: Final = frozenset({401, 403, 405, 410})
 
 
 class Health(IntEnum):
@@ -47,7 +59,7 @@ class Health(IntEnum):
     RESTING = 3
     """It limits us, and said for how long."""
     DOWN = 4
-    """Its last answer was none."""
+    """Its last answer was none, or made no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,7 @@ class Endpoint:
     ) -> None:
         self.number = number
         self._url = url
+        self._secrets = _secrets(url)
         self._session = session
         self._rate = requests_per_second
         self._tokens = self._burst
@@ -111,6 +124,8 @@ class Endpoint:
         self._latency: float | None = None
         self._behind = 0
         self._refused: dict[str, float] = {}
+        self._refused_in_a_row: set[str] = set()
+        """Methods refused since it last answered anything."""
 
     @property
     def _burst(self) -> float:
@@ -122,7 +137,7 @@ class Endpoint:
             health = Health.DOWN
         elif now < self._rest_until:
             health = Health.RESTING
-        elif self._behind > _SLOTS_BEHIND:
+        elif self._behind > SLOTS_BEHIND:
             health = Health.LAGGING
         elif self._latency is not None and self._latency > _SLOW_SECONDS:
             health = Health.SLOW
@@ -149,6 +164,7 @@ class Endpoint:
     def succeeded(self) -> None:
         """It answered."""
         self._down = False
+        self._refused_in_a_row.clear()
 
     def failed(self, error: ChainUnavailable, now: float) -> None:
         """It gave no usable answer."""
@@ -157,9 +173,21 @@ class Endpoint:
         else:
             self._down = True
 
-    def refused(self, method: str, now: float) -> None:
-        """It has the method switched off."""
+    def refused(self, method: str, now: float) -> bool:
+        """It has the method switched off. True: it refuses us altogether, for a wrong API key say."""
+        self._down = False
         self._refused[method] = now + _REFUSED_SECONDS
+        self._refused_in_a_row.add(method)
+        if len(self._refused_in_a_row) >= _MOST_REFUSED:
+            # Not a matter of methods: each is asked again, as of a node that does not answer.
+            self._refused.clear()
+            self._down = True
+        return self._down
+
+    def lagged(self, slots: int) -> None:
+        """It answered, but of a slot that long ago."""
+        self._down = False
+        self._behind = slots
 
     def probed(self, seconds: float, behind: int) -> None:
         """It told its slot."""
@@ -191,11 +219,13 @@ class Endpoint:
             ) from None
         try:
             reply = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, Mapping) or not (
             "result" in reply or isinstance(reply.get("error"), Mapping)
         ):
+            if status in _REFUSED_STATUSES:
+                raise MethodRefused(f"The RPC node refused {method} with HTTP {status}.", code=status)
             raise ChainUnavailable(
                 f"The RPC node answered {method} with HTTP {status} and no JSON-RPC; it is asked again.",
                 retry_after=retry_after,
@@ -203,8 +233,15 @@ class Endpoint:
             )
         refusal = reply.get("error")
         if isinstance(refusal, Mapping):
-            raise _refusal(method, status, refusal, retry_after)
+            said = self._without_secrets(str(refusal.get("message", "no reason")))[:_MOST_SAID]
+            raise _refusal(method, status, refusal, said, retry_after)
         return reply["result"]
+
+    def _without_secrets(self, said: str) -> str:
+        """A node's words, which go to logs and conditions, less the key that they may repeat."""
+        for secret in self._secrets:
+            said = said.replace(secret, "…")
+        return said
 
 
 class Endpoints:
@@ -248,6 +285,11 @@ class Endpoints:
         fit = [e.number for e in self._all if e.view(now).health < Health.RESTING]
         return fit or [e.number for e in self._all]
 
+    def refuses(self, method: str) -> bool:
+        """Whether one of the nodes has the method switched off."""
+        now = self._clock()
+        return any(endpoint.candidate(method, now).refuses for endpoint in self._all)
+
     async def take(self, method: str, avoid: Collection[int] = ()) -> int | None:
         """The node to ask next, once its rate limit allows; None: all are avoided or refuse the method."""
         while True:
@@ -266,17 +308,29 @@ class Endpoints:
         """Count a request that no limit may hold up."""
         self._all[number].spend(self._clock())
 
-    async def ask(self, number: int, method: str, params: Sequence[Any], seconds: float) -> Any:
-        """One request to one node; what it says of the node's health is kept. Raises as `Endpoint.ask`."""
+    async def ask(
+        self, number: int, method: str, params: Sequence[Any], seconds: float, read: Callable[[Any], T]
+    ) -> T:
+        """One request to one node, its `result` as read; what it says of the node's health is kept.
+
+        Raises as `Endpoint.ask`, and as `read`: an answer that cannot be used is none.
+        """
         endpoint = self._all[number]
         try:
-            result = await endpoint.ask(method, params, seconds)
+            result = read(await endpoint.ask(method, params, seconds))
+        except NodeBehind as error:
+            if len(self._all) > 1:
+                # With a single one there is nothing to prefer, and no probe that says otherwise later.
+                endpoint.lagged(error.slots)
+            raise
         except ChainUnavailable as error:
             endpoint.failed(error, self._clock())
             raise
-        except MethodRefused:
-            endpoint.succeeded()
-            endpoint.refused(method, self._clock())
+        except MethodRefused as error:
+            if endpoint.refused(method, self._clock()):
+                raise ChainUnavailable(
+                    f"{error} It refuses all methods; check its URL and API key."
+                ) from None
             raise
         except RpcError:
             endpoint.succeeded()
@@ -297,10 +351,12 @@ class Endpoints:
             started = self._clock()
             self._all[number].spend(started)
             try:
-                slot = await self.ask(number, "getSlot", [{"commitment": Confirmed}], _PROBE_TIMEOUT)
+                slot = await self.ask(
+                    number, "getSlot", [{"commitment": Confirmed}], _PROBE_TIMEOUT, read_int
+                )
             except ChainError:
                 return None
-            return (self._clock() - started, slot) if isinstance(slot, int) else None
+            return self._clock() - started, slot
 
         told = await asyncio.gather(*(one(endpoint.number) for endpoint in self._all))
         newest = max((slot for _, slot in filter(None, told)), default=0)
@@ -310,11 +366,11 @@ class Endpoints:
 
 
 def _refusal(
-    method: str, status: int, error: Mapping[str, Any], retry_after: float | None
+    method: str, status: int, error: Mapping[str, Any], said: str, retry_after: float | None
 ) -> ChainUnavailable | RpcError:
+    """What a JSON-RPC error means; `said` are its words."""
     code = error.get("code")
     code = code if isinstance(code, int) else 0
-    said = str(error.get("message", "no reason"))[:300]
     limited = status == 429 or code in (429, -32429)
     if limited or status >= 500 or code in _TRANSIENT_CODES:
         return ChainUnavailable(
@@ -322,8 +378,18 @@ def _refusal(
             retry_after=retry_after,
             limited=limited,
         )
-    kind = MethodRefused if code in _REFUSED_CODES or status in (401, 403, 410) else RpcError
+    kind = MethodRefused if code in _REFUSED_CODES or status in _REFUSED_STATUSES else RpcError
     return kind(f"The RPC node refused {method}: {said} ({code}).", code=code, data=error.get("data"))
+
+
+def _secrets(url: str) -> tuple[str, ...]:
+    """The parts of a URL that may be an API key, as they stand and decoded; the longest first."""
+    parts = urlsplit(url)
+    found = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
+    found += [parts.username or "", parts.password or ""]
+    found += [part.partition("=")[2] for part in parts.query.split("&")]
+    found += [unquote(part) for part in found]
+    return tuple(sorted({part for part in found if len(part) >= _SECRET_LENGTH}, key=len, reverse=True))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

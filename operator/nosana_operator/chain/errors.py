@@ -1,7 +1,8 @@
 """What can go wrong with Solana: the `ChainError` branch of the error tree.
 
     ChainError
-    ├── ChainUnavailable     no answer, 429, 5xx, a node that lags: the outcome is unknown (Unavailable)
+    ├── ChainUnavailable     no answer, 429, 5xx: the outcome is unknown (Unavailable)
+    │   └── NodeBehind       the node that answered has not seen what is known already
     ├── RpcError             the node answered with an error of its own (Refused)
     │   └── MethodRefused    the method is switched off there, or needs another API key
     ├── TransactionFailed    the chain ran, or simulated, the transaction and says no (Refused)
@@ -47,6 +48,14 @@ class ChainUnavailable(ChainError, Unavailable):
         super().__init__(message)
         self.retry_after = retry_after
         self.limited = limited
+
+
+class NodeBehind(ChainUnavailable):
+    """The node that answered is `slots` behind the slot that was asked for: what it says is too old."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(f"The RPC node that answered is {slots} slots behind; asked again.")
+        self.slots = slots
 
 
 class RpcError(ChainError, Refused):

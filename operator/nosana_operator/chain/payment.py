@@ -27,13 +27,13 @@ class PaymentState:
 
 
 async def read_payment(
-    rpc: Rpc, programs: Programs, *, market: str, payer: str, payout: str | None
+    rpc: Rpc, programs: Programs, *, market: str, payer: str, payout: str | None, not_before: int = 0
 ) -> PaymentState:
-    """Read them in one request. Raises ChainUnavailable."""
+    """Read them in one request, at slot `not_before` or later. Raises ChainUnavailable."""
     vault, account = programs.market_vault(market), programs.nos_account(payer)
     problem = address_problem(payout) if payout is not None else None
     asked = [market, vault, account, *([payout] if payout is not None and problem is None else [])]
-    found = (await rpc.accounts(asked, Confirmed)).value
+    found = (await rpc.accounts(asked, Confirmed, not_before=not_before)).value
     held = _token(vault, found[vault])
     if payout is not None and problem is None:
         problem = _payout_problem(payout, found[payout])

@@ -20,7 +20,7 @@ from nosana_operator.chain.addresses import SYSTEM, TOKEN, Programs
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import ChainUnavailable, MethodRefused, RpcError
 from nosana_operator.chain.rpc import Retry, Rpc
-from nosana_operator.chain.wire import Memcmp
+from nosana_operator.chain.wire import Memcmp, read_string
 
 Answer = TypeVar("Answer")
 
@@ -62,9 +62,11 @@ async def probe_endpoint(url: str, session: aiohttp.ClientSession, programs: Pro
     slot = await rpc.slot(Confirmed)
     latency = time.monotonic() - began
     genesis, lists, mint = await asyncio.gather(
-        _answer(rpc.call("getGenesisHash", [])), _lists(rpc, programs), _answer(_has_mint(rpc, programs))
+        _answer(rpc.call("getGenesisHash", [], read_string)),
+        _lists(rpc, programs),
+        _answer(_has_mint(rpc, programs)),
     )
-    return EndpointReport(latency, slot, genesis if isinstance(genesis, str) else None, lists, mint)
+    return EndpointReport(latency, slot, genesis, lists, mint)
 
 
 async def probe_websocket(url: str, session: aiohttp.ClientSession) -> float:

@@ -149,10 +149,14 @@ def read_decimal(value: Any) -> int:
 
 def read_text(value: Any, key: str) -> str:
     """A member that is text."""
-    found = field(value, key)
-    if not isinstance(found, str):
+    return read_string(field(value, key))
+
+
+def read_string(value: Any) -> str:
+    """Text."""
+    if not isinstance(value, str):
         raise _odd()
-    return found
+    return value
 
 
 def read_slotted(result: Any, read: Callable[[Any], T]) -> Slotted[T]:
@@ -176,6 +180,16 @@ def read_account(value: Any) -> AccountInfo:
     return AccountInfo(read_int(field(value, "lamports")), read_text(value, "owner"), data)
 
 
+def read_blockhash(value: Any) -> Blockhash:
+    """The value of getLatestBlockhash."""
+    return Blockhash(read_text(value, "blockhash"), read_int(field(value, "lastValidBlockHeight")))
+
+
+def read_epoch_info(value: Any) -> EpochInfo:
+    """The answer of getEpochInfo."""
+    return EpochInfo(read_int(field(value, "absoluteSlot")), read_int(field(value, "blockHeight")))
+
+
 def read_status(value: Any) -> SignatureStatus:
     """One entry of getSignatureStatuses."""
     # Old nodes leave confirmationStatus out; None confirmations then means rooted.
@@ -196,10 +210,11 @@ def read_history_entry(value: Any) -> HistoryEntry:
 
 
 def read_landed(value: Any) -> LandedTransaction:
-    """The answer of getTransaction in base64."""
+    """The answer of getTransaction in base64; a node may have lost what the transaction did."""
     meta = field(value, "meta")
-    loaded = meta.get("loadedAddresses") if isinstance(meta, Mapping) else None
-    inner = field(meta, "innerInstructions") if "innerInstructions" in meta else None
+    if not isinstance(meta, Mapping):
+        raise _odd()
+    loaded, inner = meta.get("loadedAddresses"), meta.get("innerInstructions")
     return LandedTransaction(
         raw=read_base64(field(value, "transaction")),
         slot=read_int(field(value, "slot")),
