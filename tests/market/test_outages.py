@@ -8,6 +8,7 @@ from typing import Literal
 from fakes.kube import Request
 from fakes.market import JOBS, MarketLab, Posted, Silence
 from nosana_operator.api import JOB_KIND, find, is_true
+from nosana_operator.chain import RpcError
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED
 
 _JOBS = 50
@@ -136,3 +137,20 @@ def is_settled(lab: MarketLab, job: Posted) -> bool:
 
 async def _answers(method: str, when: Literal["before", "after"]) -> None:
     """A node that answers."""
+
+
+async def test_a_run_is_settled_though_no_node_keeps_a_history_of_transactions() -> None:
+    """What became of the `finish` is read from the accounts: nobody tells it of the signature."""
+    lab = MarketLab(gpus=1)
+    await lab.until(lab.standing)
+    posted = lab.post()
+
+    async def without_history(method: str, when: str) -> None:
+        if method == "getSignatureStatuses" and lab.count("Finish"):
+            raise RpcError("Transaction history is not available from this node", code=-32011)
+
+    lab.rpc.gate = without_history
+    await lab.until(lambda: lab.count("Finish") == 1, 60)
+    await lab.until(lab.settled(posted), 60)
+    assert lab.says("Settled", posted) == ("True", "Finished")
+    lab.check_books()

@@ -167,7 +167,8 @@ def next_step(now: Situation) -> Step:
                 _REASONS[now.intent], f"{now.intent} is finalized; the job account has changed since"
             )
         if not now.outcome.dead:
-            if unread and now.outcome.fate is Fate.FINALIZED:
+            # A node that keeps no history does not tell what became of it; the accounts do.
+            if unread and now.outcome.fate in (Fate.FINALIZED, Fate.UNKNOWN):
                 return ReadFinalized()
             if now.outcome.fate is Fate.PENDING:
                 return Resend()

@@ -61,7 +61,7 @@ RESEND_AFTER = 2.0
 POLL = 0.5
 """Seconds between looks while a transaction is under way: a slot takes 0.4."""
 FINALITY_POLL = 2.0
-"""Seconds between looks once a transaction is confirmed: finality takes some 13 s."""
+"""Seconds between looks once a transaction is confirmed, for finality takes some 13 s, or where nobody tells."""
 SOON = 1.0
 SLOW_POLL = 15.0
 KEEP_SETTLED = timedelta(hours=24)
@@ -122,7 +122,7 @@ class Settler:
                 return await self.finish_record(step)
             case Look(reason, message):
                 log.debug("%s: %s", reason, message, extra=self.here.fields())
-        return FINALITY_POLL if outcome.fate is Fate.CONFIRMED else POLL
+        return FINALITY_POLL if outcome.fate in (Fate.CONFIRMED, Fate.UNKNOWN) else POLL
 
     def _give_up_unpaid(self, market: NosanaMarketSpec) -> bool:
         """Whether the run is given back. An intent decides it once: a later edit must not contradict it."""
