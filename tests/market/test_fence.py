@@ -7,6 +7,7 @@ stopped one notices that it leads no more: one transaction for each end, every p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from typing import Any
@@ -15,8 +16,11 @@ import pytest
 
 from fakes.kube import Request
 from fakes.market import ADMIN, MARKET, MarketLab, Silence, closed_runs
+from fakes.queue_world import add_market, matches, post_to, spec
 from nosana_operator.api import JOB_KIND, MARKET_KIND
 from nosana_operator.kube import LeadershipLost
+
+_WRITES = ("apply", "create", "delete", "patch", "sendTransaction")
 
 
 class Term:
@@ -33,12 +37,16 @@ class Term:
 
 
 class Stopped:
-    """A lab whose first process stops at its `at`-th request, before or after that takes effect."""
+    """A lab whose first process stops at its `at`-th request, before or after that takes effect.
 
-    def __init__(self, at: int) -> None:
+    `writes`: of those that change something.
+    """
+
+    def __init__(self, at: int, *, writes: bool = False, **options: Any) -> None:
         self.at = at
+        self.writes = writes
         self.term = Term(1)
-        self.lab = MarketLab(seconds=lambda: 3.0, leadership=self.term)
+        self.lab = MarketLab(seconds=lambda: 3.0, leadership=self.term, **options)
         self.old = self.lab.process
         self.steps = 0
         self.where = ""
@@ -52,6 +60,8 @@ class Stopped:
 
     async def _gate(self, where: str) -> None:
         if self._task is None or asyncio.current_task() is not self._task:
+            return
+        if self.writes and where.split()[1] not in _WRITES:
             return
         self.steps += 1
         if self.steps == self.at:
@@ -131,6 +141,44 @@ def _rests(lab: MarketLab, settled: bool) -> bool:
     return settled and lab.standing() and not status.get("transactions")
 
 
+async def live_with_two_markets(at: int, *, late: bool) -> str | None:
+    """As `live`, on a cluster of one GPU with two NosanaMarkets, and jobs wait for the other one meanwhile.
+
+    `late`: whoever takes over comes to the first one last.
+    """
+    scene = Stopped(at, writes=True, hosts=2, gpus=1)
+    lab = scene.lab
+    spec(lab, wallets=[{"secretRef": {"name": "wallet-0"}}])
+    add_market(lab, "second", ["wallet-1"])
+    scene.old.wake_all()
+    await lab.until(lambda: scene.stopped.is_set() or lab.standing())
+    if not scene.stopped.is_set():
+        settled = lab.settled(lab.post())
+        await lab.until(lambda: scene.stopped.is_set() or _rests(lab, settled()))
+        if not scene.stopped.is_set():
+            return None
+    post_to(lab, "second", 1, timeout=600)
+    new = lab.twin(Term(2))
+    reconcile = new.host.reconcile
+
+    async def elsewhere(key: tuple[str, str]) -> float | None:
+        return 0.4 if key == (ADMIN, MARKET) else await reconcile(key)
+
+    if late:
+        new.host.reconcile = elsewhere  # type: ignore[method-assign]
+    # The other market is looked at again after 10 s, and offers then what it can.
+    for n in range(40):
+        if n == 27:
+            new.host.reconcile = reconcile  # type: ignore[method-assign]
+            # Of what it was at only the write that was on its way is done.
+            scene.term.over = True
+            with contextlib.suppress(LeadershipLost):
+                await scene.resume()
+        await lab.slot()
+        assert matches(lab, "market", "second") <= 1, "one GPU was given twice"
+    return scene.where
+
+
 async def stop_at_all(*, slots: tuple[int | None, ...], notices: bool) -> None:
     """A life for each point, with pauses of these lengths in turn."""
     for at in itertools.count(1):
@@ -148,6 +196,22 @@ async def stop_at_all(*, slots: tuple[int | None, ...], notices: bool) -> None:
 @pytest.mark.parametrize("notices", [True, False], ids=["noticed", "unnoticed"])
 async def test_a_leader_stopped_at_any_request(notices: bool) -> None:
     await stop_at_all(slots=(None, 1, 6), notices=notices)
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late", "in turn"])
+async def test_a_leader_stopped_at_any_write_with_two_markets_on_one_gpu(late: bool) -> None:
+    """A write that comes late to one NosanaMarket offers no slot that the other one has offered meanwhile.
+
+    Whoever is stopped at a reading finds before its next write that it leads no more.
+    """
+    for at in itertools.count(1):
+        try:
+            where = await live_with_two_markets(at, late=late)
+        except AssertionError as problem:
+            raise AssertionError(f"stopped at write {at}: {problem}") from problem
+        if where is None:
+            break
+    assert at > 30, "a life has many writes"
 
 
 @pytest.mark.soak

@@ -10,7 +10,7 @@ from fakes.world import FakeClock
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Conflict, Unavailable
 from nosana_operator.kube import ObjectCache
-from nosana_operator.market.turns import DOUBT, Turns
+from nosana_operator.market.turns import DOUBT, Turns, epoch_of
 
 A, B = ("system", "a"), ("system", "b")
 
@@ -23,11 +23,19 @@ class Lost(Conflict):
     """Somebody wrote in between."""
 
 
-def market(name: str, version: int) -> dict[str, Any]:
+def market(name: str, version: int, epoch: int = 1) -> dict[str, Any]:
     return {
         "kind": MARKET_KIND,
         "metadata": {"namespace": "system", "name": name, "uid": name, "resourceVersion": str(version)},
+        "status": {"epoch": epoch},
     }
+
+
+class First:
+    """The first leader there is."""
+
+    def check(self, seen: int = 0) -> int:
+        return 1
 
 
 class Lab:
@@ -36,7 +44,7 @@ class Lab:
         self.cache = ObjectCache((MARKET_KIND,))
         for name in ("a", "b"):
             self.cache.put(market(name, 1))
-        self.turns = Turns(self.cache, self.clock)
+        self.turns = Turns(self.cache, self.clock, First())
 
     async def offer(self, turn: int | None, name: str, problem: Exception | None = None) -> bool:
         async with self.turns.offer(turn, market(name, 1)) as ours:
@@ -79,3 +87,25 @@ async def test_a_refused_write_leaves_no_doubt() -> None:
     with pytest.raises(Lost):
         await lab.offer(lab.turns.begin(A), "a", Lost("conflict"))
     assert await lab.offer(lab.turns.begin(B), "b")
+
+
+async def test_nothing_is_offered_before_our_epoch_stands_in_every_nosana_market() -> None:
+    """An earlier leader may have offered the slot in one that we have not written to yet."""
+    lab = Lab()
+    lab.cache.put(market("b", 2, epoch=0))
+    assert lab.turns.begin(A) is lab.turns.begin(B) is None
+    lab.cache.put(market("b", 3))
+    assert await lab.offer(lab.turns.begin(A), "a")
+
+
+async def test_a_nosana_market_that_takes_no_status_keeps_nobody_waiting() -> None:
+    lab = Lab()
+    old = market("b", 2, epoch=0)
+    lab.cache.put(old)
+    lab.turns.shut(old)
+    assert await lab.offer(lab.turns.begin(A), "a")
+
+
+def test_the_epoch_of_a_nosana_market() -> None:
+    assert epoch_of(market("a", 1, epoch=7)) == 7
+    assert epoch_of({}) == epoch_of({"status": None}) == epoch_of({"status": {"epoch": "7"}}) == 0

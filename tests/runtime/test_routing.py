@@ -113,7 +113,7 @@ def test_other_kinds_never_move_capacity() -> None:
     assert not CapacityWatch().moved(Change("NosanaJob", RUN_JOB))
 
 
-def test_the_latest_epoch_is_that_of_any_intent() -> None:
+def test_the_latest_epoch_is_that_of_any_intent_or_nosana_market() -> None:
     job = {"status": {"settlement": {"transaction": {"epoch": 3}}}}
     market = {
         "status": {"transactions": [{"epoch": 7}, {"epoch": 2}, {"signature": "before there were epochs"}]}
@@ -122,3 +122,4 @@ def test_the_latest_epoch_is_that_of_any_intent() -> None:
     assert latest_epoch([{}, {"status": {"settlement": {}}}], [{"status": {}}]) == 0
     assert latest_epoch([job], [{}]) == 3
     assert latest_epoch([job], [market]) == 7
+    assert latest_epoch([job], [market, {"status": {"epoch": 8}}]) == 8

@@ -145,6 +145,11 @@ class NosanaMarketStatus(StatusModel):
     """What the market host saw and did."""
 
     observed_generation: int | None = None
+    epoch: int | None = Field(
+        default=None,
+        description="Of the process that leads: it stands here before that offers a slot, so that what an "
+        "earlier one may still write is refused.",
+    )
     conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
     slots: SlotStatus | None = None
     wallets: tuple[WalletStatus, ...] = Field(

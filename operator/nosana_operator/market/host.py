@@ -36,7 +36,7 @@ from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.report import differs, flips, market_status, newest_epoch, unreadable_status
-from nosana_operator.market.turns import Turns
+from nosana_operator.market.turns import Turns, epoch_of
 from nosana_operator.market.verify import job_spec
 from nosana_operator.market.view import MarketView
 from nosana_operator.market.wallets import Wallets
@@ -86,7 +86,7 @@ class MarketHost:
         self._edges = edges
         self._wallets = wallets
         self._gatherer = Gatherer(edges, wallets)
-        self._turns = Turns(edges.cache, edges.clock)
+        self._turns = Turns(edges.cache, edges.clock, edges.leadership)
         self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
@@ -100,6 +100,7 @@ class MarketHost:
         if memory is None or memory.uid != body["metadata"]["uid"]:
             memory = self._memory[key] = _Memory(body["metadata"]["uid"])
         try:
+            body = await self._fence(dict(body))
             spec = read(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
             status = read(NosanaMarketStatus, MARKET_KIND, "status", body.get("status"))
             return await self._step(dict(body), memory, spec, status)
@@ -109,6 +110,19 @@ class MarketHost:
         except Conflict:
             # Somebody wrote in between: nothing was signed in vain, the watch brings the newer object.
             return AT_ONCE
+
+    async def _fence(self, body: Body) -> Body:
+        """With our epoch in its status: nothing that an earlier leader may still write is taken after that."""
+        known = epoch_of(body)
+        epoch = self._edges.leadership.check(known)
+        if known == epoch:
+            return body
+        try:
+            return await self._apply(body, {**(body.get("status") or {}), "epoch": epoch})
+        except Refused as exc:
+            log.warning("status not taken: %s", exc, extra={"market": body["metadata"]["name"]})
+            self._turns.shut(body)
+            return body
 
     async def _step(
         self, body: Body, memory: _Memory, spec: NosanaMarketSpec, status: NosanaMarketStatus
@@ -278,11 +292,10 @@ class MarketHost:
         for transaction, words in decision.failed:
             note = f"{transaction.kind} of {transaction.key} failed: {words}"
             self._event(body, MarketReason.TRANSACTION_FAILED, "Send", note)
-        for run, market in decision.unserved:
+        for run, said in decision.unserved:
             if run not in memory.told:
                 memory.told.add(run)
-                note = f"run {run} is of market {market}, which no NosanaMarket serves; make one for it"
-                self._event(body, MarketReason.RUN_UNSERVED, "Serve", note)
+                self._event(body, MarketReason.RUN_UNSERVED, "Serve", f"run {run} {said}")
         for key in self._gatherer.put_out(body):
             note = (
                 f"{key} is not in the queue any more and got no job that is still open: put out by the market's "

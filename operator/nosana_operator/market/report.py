@@ -47,7 +47,7 @@ def market_status(
     now: datetime,
     epoch: int,
 ) -> dict[str, Any]:
-    """The whole status: an apply deletes what it leaves out. `epoch` is that of what was signed."""
+    """The whole status: an apply deletes what it leaves out. `epoch` is ours, and that of what was signed."""
     meta, before = body["metadata"], body.get("status") or {}
 
     def is_(kind: MarketCondition, verdict: Verdict) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def market_status(
     transactions = [*decision.kept, *(transaction(one, now, epoch) for one in signed)]
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
+        "epoch": epoch,
         "conditions": [
             is_(MarketCondition.READY, ready),
             is_(MarketCondition.MARKET_FOUND, decision.found),

@@ -2,18 +2,22 @@
 
 Nobody waits for anybody else's chain: what was decided from a view that is older than another one's offer is
 dropped, and looked at again. What was signed for it is nowhere, and cannot be sent.
+
+A leader that was deposed may still have a write on its way, to any NosanaMarket. So the next one first writes its
+epoch into all of them: what comes after that is refused, and what came before is seen.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Conflict, NosanaError
-from nosana_operator.market.ports import Body, Cache, Clock
+from nosana_operator.market.ports import Body, Cache, Clock, Leadership
 
 DOUBT = timedelta(seconds=30)
 """For so long a write that was not answered may still be carried out."""
@@ -24,14 +28,21 @@ Key = tuple[str, str]
 class Turns:
     """Who may offer slots now."""
 
-    def __init__(self, cache: Cache, clock: Clock) -> None:
+    def __init__(self, cache: Cache, clock: Clock, leadership: Leadership) -> None:
         self._cache = cache
         self._clock = clock
+        self._leadership = leadership
         self._writing = asyncio.Lock()
         self._number = 0
         """Writes that offered slots, whatever became of them."""
         self._doubts: dict[Key, tuple[str, datetime]] = {}
         """NosanaMarkets of whose offer it is not known whether it was written, and the version before it."""
+        self._shut: set[str] = set()
+        """uids of NosanaMarkets whose status the API server takes from nobody."""
+
+    def shut(self, body: Body) -> None:
+        """Our epoch was refused there: so is an earlier leader's offer, and nobody need wait."""
+        self._shut.add(body["metadata"]["uid"])
 
     def begin(self, key: Key) -> int | None:
         """Before the view is gathered that is to be decided from; None: it cannot show all offers."""
@@ -41,7 +52,7 @@ class Turns:
             for other, (version, at) in self._doubts.items()
             if now - at < DOUBT and self._version(other) == version
         }
-        return None if self._doubts.keys() - {key} else self._number
+        return None if self._doubts.keys() - {key} or not self._fenced() else self._number
 
     @asynccontextmanager
     async def offer(self, turn: int | None, body: Body) -> AsyncIterator[bool]:
@@ -66,6 +77,20 @@ class Turns:
             finally:
                 self._number += 1
 
+    def _fenced(self) -> bool:
+        """Whether no write of an earlier leader can come any more."""
+        epoch = self._leadership.check()
+        return all(
+            epoch_of(market) == epoch or market["metadata"]["uid"] in self._shut
+            for market in self._cache.list(MARKET_KIND)
+        )
+
     def _version(self, key: Key) -> str | None:
         found = self._cache.get(MARKET_KIND, *key)
         return None if found is None else found["metadata"]["resourceVersion"]
+
+
+def epoch_of(market: Mapping[str, Any]) -> int:
+    """The term of the leader that wrote to that NosanaMarket last; 0 where none says it."""
+    epoch = (market.get("status") or {}).get("epoch")
+    return epoch if isinstance(epoch, int) else 0

@@ -102,17 +102,18 @@ def _node_mark(node: Mapping[str, Any]) -> object:
 
 
 def latest_epoch(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> int:
-    """The latest epoch that stands in an intent of these NosanaJobs and NosanaMarkets; 0 when there is none."""
-    return max((_epoch_of(one) for one in _intents(jobs, markets)), default=0)
+    """The latest epoch that stands in these NosanaMarkets, or in an intent; 0 when there is none."""
+    return max((_epoch_of(one) for one in _bearers(jobs, markets)), default=0)
 
 
-def _intents(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+def _bearers(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
     for job in jobs:
         yield ((job.get("status") or {}).get("settlement") or {}).get("transaction")
     for market in markets:
-        yield from (market.get("status") or {}).get("transactions") or ()
+        status = market.get("status") or {}
+        yield from (status, *(status.get("transactions") or ()))
 
 
-def _epoch_of(intent: Any) -> int:
-    epoch = intent.get("epoch") if isinstance(intent, dict) else None
+def _epoch_of(bearer: Any) -> int:
+    epoch = bearer.get("epoch") if isinstance(bearer, dict) else None
     return epoch if isinstance(epoch, int) else 0
