@@ -5,6 +5,7 @@ Only translation happens here: accounts to the market's plain values, errors to 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import logging
@@ -72,6 +73,9 @@ Made = TypeVar("Made")
 
 _SEEN_KEPT = timedelta(hours=1)
 """How long the first sight of a run is remembered: until its job is made, with room to spare."""
+
+_HEAD_START = 5.0
+"""Seconds that a pin service is waited for before the next one is asked as well."""
 
 OnChange = Callable[[str, str, str], None]
 """(network, kind, address): what changed."""
@@ -287,18 +291,36 @@ class ResultPinner:
         return cid_from_digest(digest)
 
     async def pin(self, data: bytes, *, name: str) -> None:
-        """See `Pinner.pin`. Raises what the last service said."""
+        """See `Pinner.pin`. Raises what the last service said.
+
+        The next service is asked when one refuses, or does not answer soon: pay waits for the pin.
+        """
         problem: NosanaError = PinUnavailable(
             "no pin service is set up for this network; add one under networks.<name>.ipfs.pin"
         )
-        for service in self._services:
-            try:
-                await service.pin(data, name)
-            except NosanaError as error:
-                problem = error
-                continue
-            return
-        raise problem
+        waiting = list(self._services)
+        tasks: list[asyncio.Task[str]] = []
+        asked: set[asyncio.Task[str]] = set()
+        try:
+            while waiting or asked:
+                if waiting:
+                    tasks.append(asyncio.create_task(waiting.pop(0).pin(data, name), name=f"pin of {name}"))
+                    asked.add(tasks[-1])
+                done, asked = await asyncio.wait(
+                    asked, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    try:
+                        task.result()
+                    except NosanaError as error:
+                        problem = error
+                    else:
+                        return
+            raise problem
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def gives(self, cid: str) -> bool:
         """See `Pinner.gives`. What a gateway gives is verified against the CID."""
