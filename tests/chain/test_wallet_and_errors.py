@@ -56,6 +56,9 @@ BROKEN = {
     "cut base58": str(KEYPAIR).encode()[:-2],
     "not base58": b"0OIl" * 20,
     "an object": b'{"key": 1}',
+    "brackets": b"[" * 4000,
+    "many brackets": b"[" * 100_000,
+    "a long text": str(KEYPAIR).encode() * 100,
 }
 
 

@@ -52,6 +52,29 @@ def market(name: str = "m", namespace: str = "a", **status: Any) -> dict[str, An
             {"slots": {"standing": 0}, "wallets": [{"secret": "s", "state": "Unknown"}]},
             "not known whether a key stands",
         ),
+        # A key that the operator has lost still stands: who can do something about it is in its row.
+        (
+            {
+                "slots": {"standing": 1},
+                "wallets": [
+                    {
+                        "secret": "s",
+                        "state": "Blocked",
+                        "standing": True,
+                        "reason": "SecretMissing",
+                        "message": "create it",
+                    },
+                    {
+                        "secret": "t",
+                        "state": "Standing",
+                        "standing": True,
+                        "reason": "Standing",
+                        "message": "stands",
+                    },
+                ],
+            },
+            "1 key stands (Standing: as it is; SecretMissing: create it)",
+        ),
         # There is no such market: nothing stands in it.
         (
             {"slots": {"standing": 0}, "conditions": [condition("MarketFound", "False", "MarketNotFound")]},

@@ -104,6 +104,7 @@ class MarketReason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - a reason, not a secret
     SECRET_INVALID = "SecretInvalid"  # noqa: S105
     SECRET_ROTATED = "SecretRotated"  # noqa: S105
+    WALLET_REMOVED = "WalletRemoved"
     KEY_IN_USE_ELSEWHERE = "KeyInUseElsewhere"
     SOL_TOO_LOW = "SolTooLow"
     STAKE_MISSING = "StakeMissing"

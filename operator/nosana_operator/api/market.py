@@ -118,7 +118,9 @@ class SlotStatus(StatusModel):
 class WalletStatus(StatusModel):
     """One key as it stands."""
 
-    secret: str
+    secret: str = Field(
+        description="Name and key of the Secret; `#` and the address follow when it holds the key no more."
+    )
     address: str | None = None
     lamports: int | None = None
     nos: int | None = Field(default=None, description="NOS base units.")
@@ -154,7 +156,8 @@ class NosanaMarketStatus(StatusModel):
     slots: SlotStatus | None = None
     wallets: tuple[WalletStatus, ...] = Field(
         default=(),
-        max_length=64,
+        # More than spec.wallets has: a key that was replaced or taken out stays until it holds nothing.
+        max_length=256,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["secret"]},
     )
     queue: QueueStatus | None = None

@@ -13,6 +13,8 @@ from nosana_operator.chain.errors import InvalidWallet
 _REMEDY: Final = (
     "put a Solana CLI key file (a JSON array of 64 numbers), or its 64 bytes in base58, into the Secret."
 )
+_LONGEST: Final = 4096
+"""Bytes: 64 numbers, one a line and indented, have fewer than a thousand."""
 
 
 class Wallet:
@@ -31,6 +33,8 @@ class Wallet:
         Raises:
             InvalidWallet: neither, or the public half does not belong to the secret one.
         """
+        if len(secret) > _LONGEST:
+            raise InvalidWallet(f"The wallet has {len(secret)} bytes; {_REMEDY}")
         # `from None` throughout: an exception's context could carry the secret into a log.
         try:
             text = secret.decode("ascii").strip()
@@ -74,7 +78,7 @@ class Wallet:
 def _from_json(text: str) -> bytes:
     try:
         numbers = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidWallet(f"The wallet is broken JSON; {_REMEDY}") from None
     if (
         not isinstance(numbers, list)

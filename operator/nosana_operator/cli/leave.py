@@ -148,7 +148,8 @@ def still_standing(market: Mapping[str, Any]) -> str | None:
     standing = (status.get("slots") or {}).get("standing", 0)
     pending = sorted({one["kind"] for one in status.get("transactions") or ()})
     found = find(conditions, MarketCondition.MARKET_FOUND) or {}
-    unread = [one["secret"] for one in status.get("wallets") or () if one.get("state") == "Unknown"]
+    wallets = status.get("wallets") or ()
+    unread = any(one.get("state") == "Unknown" for one in wallets)
     parts = [
         f"{standing} {'key stands' if standing == 1 else 'keys stand'}" if standing else "",
         f"{' and '.join(pending)} not final yet" if pending else "",
@@ -156,9 +157,17 @@ def still_standing(market: Mapping[str, Any]) -> str | None:
     ]
     if not any(parts):
         return None
-    said = find(conditions, MarketCondition.READY) or {}
-    told = f" ({said['reason']}: {said['message']})" if said else ""
-    return ", ".join(filter(None, parts)) + told
+    ready = find(conditions, MarketCondition.READY) or {}
+    # A key that stands though it may not has a message of its own: perhaps the operator cannot take it out.
+    barred = [
+        one
+        for one in wallets
+        if one.get("standing")
+        and one.get("state") == "Blocked"
+        and one["message"] not in ready.get("message", "")
+    ]
+    told = "; ".join(f"{one['reason']}: {one['message']}" for one in (ready, *barred) if one)
+    return ", ".join(filter(None, parts)) + (f" ({told})" if told else "")
 
 
 def _line(key: Key, market: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.key_use import KeyUse, acknowledged
-from nosana_operator.market.known_jobs import KnownJobs
+from nosana_operator.market.known_jobs import KnownJobs, serving_keys
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.slots import holder
 from nosana_operator.market.standings import Standing, Standings
@@ -148,15 +148,16 @@ class Gatherer:
             if isinstance(market, MarketFacts):
                 standing = await self._standings.look(chain, ref, market, wallets, status.wallets, pending)
                 wallets = await self._use_of_keys(chain, spec, standing.wallets, status.wallets, market.slot)
-            in_queue = market.standing if isinstance(market, MarketFacts) else frozenset()
-            wallets = [
-                wallet
-                for wallet, one in zip(wallets, loaded, strict=True)
-                if not (one.former and wallet.runs == () and wallet.address not in in_queue)
-            ]
             for run in _runs(wallets):
                 if run.job not in jobs:
                     jobs[run.job] = await self._job(chain, run.job)
+            needed = {one.transaction.key for one in pending}
+            needed |= serving_keys(self._edges.cache, ref, spec.job_namespace)
+            wallets = [
+                wallet
+                for wallet, one in zip(wallets, loaded, strict=True)
+                if not one.former or wallet.address in needed or _holds(wallet, market, jobs, spec.address)
+            ]
         held = self._jobs.held(ref, spec, wallets)
         return MarketView(
             ref=ref,
@@ -303,9 +304,9 @@ class Gatherer:
     async def _wallet(
         self, chain: Chain, spec: NosanaMarketSpec, loaded: LoadedWallet, not_before: int | None
     ) -> WalletView:
-        if loaded.wallet is None:
+        address = loaded.address
+        if address is None or loaded.unknown:
             return _wallet_view(loaded, UNKNOWN, UNKNOWN)
-        address = loaded.wallet.address
         runs = chain.watched_runs(address)
         if not_before is not None:
             runs = await self._runs_now(chain, address, not_before)
@@ -375,14 +376,27 @@ def _runs(wallets: Sequence[WalletView]) -> list[RunFacts]:
     return [run for wallet in wallets if not isinstance(wallet.runs, Absent) for run in wallet.runs]
 
 
+def _holds(
+    wallet: WalletView, market: Known[MarketFacts], jobs: Mapping[str, Known[JobFacts]], address: str
+) -> bool:
+    """Whether a key stands in the market or holds a run of it, or may."""
+    if market is UNKNOWN or isinstance(wallet.runs, Absent):
+        return True
+    if isinstance(market, MarketFacts) and wallet.address in market.standing:
+        return True
+    found = (jobs.get(run.job) for run in wallet.runs)
+    return any(not isinstance(job, JobFacts) or job.market == address for job in found)
+
+
 def _wallet_view(
     loaded: LoadedWallet, funds: Funds | Absent, runs: Known[tuple[RunFacts, ...]]
 ) -> WalletView:
     return WalletView(
         secret=loaded.secret,
-        address=loaded.wallet.address if loaded.wallet else None,
+        address=loaded.address,
         problem=(loaded.reason, loaded.message) if loaded.reason else None,
         funds=funds,
         runs=runs,
         unread=loaded.unknown,
+        lost=loaded.lost is not None,
     )

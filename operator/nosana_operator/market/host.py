@@ -255,7 +255,7 @@ class MarketHost:
             if not isinstance(effect, Work | Stop):
                 continue
             self._edges.leadership.check(newest_epoch(one.transaction for one in view.pending))
-            wallet = self._wallets.key(effect.address, view.ref.namespace, view.spec)
+            wallet = self._wallets.key(effect.address, view.ref, view.spec)
             if wallet is None:
                 continue
             try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nosana_operator.api import (
     JOB_KIND,
@@ -31,6 +32,27 @@ class Held:
     occupied: dict[str, str]
     """Runs whose NosanaJob still needs its slot, with its uid."""
     unsettled: frozenset[str]
+
+
+def unsettled_jobs(cache: Cache, ref: MarketRef, namespace: str) -> Iterator[Mapping[str, Any]]:
+    """The NosanaJobs of a NosanaMarket that are not settled.
+
+    Those that stand where the market host puts this NosanaMarket's: others are somebody else's doing.
+    """
+    mine = ref.model_dump(by_alias=True)
+    for body in cache.list(JOB_KIND, namespace):
+        run = body["spec"].get("run")
+        conditions = (body.get("status") or {}).get("conditions")
+        if not run or run["marketRef"] != mine or is_true(conditions, JobCondition.SETTLED):
+            continue
+        verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
+        if verified.get("status") != "False" and body["metadata"]["name"] == run_job_name(run["run"]):
+            yield body
+
+
+def serving_keys(cache: Cache, ref: MarketRef, namespace: str) -> frozenset[str]:
+    """The keys whose runs a NosanaMarket still has to settle."""
+    return frozenset(body["spec"]["run"]["node"] for body in unsettled_jobs(cache, ref, namespace))
 
 
 class KnownJobs:
@@ -81,25 +103,15 @@ class KnownJobs:
         )
 
     def held(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> Held:
-        """Runs whose NosanaJob still needs its slot, and runs that are not settled.
-
-        Of the NosanaJobs that stand where the market host puts this NosanaMarket's: others are somebody
-        else's doing.
-        """
+        """Runs whose NosanaJob still needs its slot, and runs that are not settled."""
         known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
-        mine = ref.model_dump(by_alias=True)
         occupied: dict[str, str] = {}
         unsettled = set()
-        for body in self._cache.list(JOB_KIND, spec.job_namespace):
-            run = body["spec"].get("run")
-            conditions = (body.get("status") or {}).get("conditions")
-            if not run or run["marketRef"] != mine or is_true(conditions, JobCondition.SETTLED):
-                continue
-            verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
-            if verified.get("status") == "False" or body["metadata"]["name"] != run_job_name(run["run"]):
-                continue
+        for body in unsettled_jobs(self._cache, ref, spec.job_namespace):
+            run, conditions = body["spec"]["run"], (body.get("status") or {}).get("conditions")
             unsettled.add(run["run"])
             ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
-            if verified.get("status") == "True" and not (ended and run["node"] in known):
+            verified = is_true(conditions, JobCondition.RUN_VERIFIED)
+            if verified and not (ended and run["node"] in known):
                 occupied[run["run"]] = body["metadata"]["uid"]
         return Held(occupied, frozenset(unsettled))

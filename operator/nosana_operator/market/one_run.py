@@ -135,7 +135,7 @@ class OneRun:
         ref = self.run.market_ref
         body = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
         if body is None:
-            found = self.wallets.key(self.run.node, ref.namespace, market)
+            found = self.wallets.key(self.run.node, ref, market)
             return ({found.address} if found else set()), False
         loaded = await self.wallets.of_market(body, market)
         keys = {one.wallet.address for one in loaded if one.wallet is not None}
@@ -178,12 +178,11 @@ class OneRun:
         return Accounts(run, job)
 
     async def wallet(self, market: NosanaMarketSpec) -> Wallet | None:
-        """The key that holds the run; None: no Secret of the NosanaMarket has had it."""
-        namespace = self.run.market_ref.namespace
-        wallet = self.wallets.key(self.run.node, namespace, market)
+        """The key that holds the run; None: no Secret of the NosanaMarket has it, or has had it since the start."""
+        wallet = self.wallets.key(self.run.node, self.run.market_ref, market)
         if wallet is None:
             await self.keys(market)
-            wallet = self.wallets.key(self.run.node, namespace, market)
+            wallet = self.wallets.key(self.run.node, self.run.market_ref, market)
         return wallet
 
     def say(self, kind: JobCondition, status: bool | None, reason: str, message: str) -> None:

@@ -71,7 +71,7 @@ def stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[st
     One that somebody else put there is left alone: it would be put back at once.
     """
     mine = {wallet.address: wallet for wallet in view.wallets if wallet.address in market.standing}
-    standing = [address for address in mine if address and address not in busy]
+    standing = [address for address in mine if address and address not in busy and not mine[address].lost]
     if leaves(view, market):
         return [Stop(address) for address in standing]
     barred = {address for address, wallet in mine.items() if wallet.problem is not None}

@@ -26,6 +26,8 @@ class WalletView:
     """Its Secret could not be read: which key it is, and what that holds, is not known."""
     foreign: str | None = None
     """Signature of a transaction of this key that is not ours, and that no admin has acknowledged."""
+    lost: bool = False
+    """Its address is known from the status only: nothing can be signed with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def watch_all(cache: Cache, networks: Networks, wallets: Wallets) -> None:
         if chain is None or chain.problem_with(address) is not None:
             continue
         markets.setdefault(network, set()).add(address)
-        keys.setdefault(network, set()).update(wallets.addresses(meta["namespace"], body["spec"]))
+        keys.setdefault(network, set()).update(wallets.addresses(body))
     for body in cache.list(JOB_KIND):
         run = body["spec"].get("run")
         conditions = (body.get("status") or {}).get("conditions")
