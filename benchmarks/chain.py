@@ -52,9 +52,9 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Followed(ChainWatcher):
-    """Takes its WebSocket for alive."""
+    """Takes its WebSocket for one that tells of all accounts."""
 
-    alive = True
+    followed = True
 
 
 def _account(state: Job | Run) -> Account:

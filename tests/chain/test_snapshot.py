@@ -75,6 +75,24 @@ def test_a_late_report_does_not_bring_a_closed_run_back(store: SnapshotStore, cl
     assert RUN not in store.runs, "the closed run is forgotten in time"
 
 
+def test_closed_runs_are_forgotten_without_listings(store: SnapshotStore, clock: Clock) -> None:
+    for slot in range(10, 1010, 10):
+        store.report("run", f"{RUN}{slot}", slot, info("run"))
+        store.report("run", f"{RUN}{slot}", slot + 1, None)
+        clock.now += 100
+        store.list_found([NODE])
+    assert 1 <= len(store.runs) <= 7
+
+
+def test_a_false_slot_holds_nothing_up_once_it_is_known(store: SnapshotStore) -> None:
+    store.report("job", JOB, 10**12, info("job"))
+    store.report("market", MARKET, 20, info("market"))
+    assert store.report("job", JOB, 30, info("job", "post")) is False
+    store.correct_slots(180, 30)
+    assert store.report("job", JOB, 30, info("job", "post")) is True
+    assert store.markets[MARKET].slot == 20
+
+
 def test_a_fork_that_takes_a_run_back_and_gives_it_again(store: SnapshotStore) -> None:
     store.report_runs(NODE, 10, {RUN: info("run")})
     assert store.report_runs(NODE, 11, {}) == {RUN}

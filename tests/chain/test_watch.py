@@ -45,20 +45,23 @@ class Node:
         self.slot += 1
 
     async def program_accounts(
-        self, program: str, filters: Iterable[Memcmp], commitment: Commitment
+        self, program: str, filters: Iterable[Memcmp], commitment: Commitment, *, not_before: int
     ) -> Slotted[dict[str, AccountInfo]]:
         assert (program, commitment) == (DEVNET.jobs, Confirmed)
         await self._answer("runs", [*filters][1].value)
         return Slotted(self.slot, dict(self.runs))
 
     async def accounts(
-        self, addresses: Sequence[str], commitment: Commitment
+        self, addresses: Sequence[str], commitment: Commitment, *, not_before: int
     ) -> Slotted[dict[str, AccountInfo | None]]:
         await self._answer("accounts", tuple(addresses))
         held: dict[str, AccountInfo | None] = {a: self.accounts_held.get(a) for a in addresses}
         clock = b"".join(n.to_bytes(8, "little") for n in (self.slot, 0, 0, 0, self.time))
         held[CLOCK_SYSVAR] = AccountInfo(1, "Sysvar", clock)
         return Slotted(self.slot, held)
+
+    def refuses(self, method: str) -> bool:
+        return False
 
     async def until(self, true: Any) -> None:
         async with asyncio.timeout(10), self.round:
@@ -92,12 +95,13 @@ async def test_a_poll_reads_everything_watched_in_few_requests(node: Node, watch
     await node.until(lambda: len(told) == 3)
     assert set(told) == {("run", RUN), ("job", JOB), ("market", MARKET)}
     node.asked.clear()
-    await node.until(lambda: len(node.asked) >= 2)
+    await node.until(lambda: len(node.asked) >= 3)
     # The known run is covered by the listing, the clock rides along.
-    assert ("runs", NODE) in node.asked[:2]
-    assert {CLOCK_SYSVAR, JOB, MARKET} in [
-        set(what) for method, what in node.asked[:2] if method == "accounts"
-    ]
+    assert ("runs", NODE) in node.asked[:3]
+    assert {frozenset(what) for method, what in node.asked if method == "accounts"} == {
+        frozenset({CLOCK_SYSVAR, MARKET}),
+        frozenset({JOB}),
+    }
     assert len(told) == 3, "what did not change is not told again"
 
 
@@ -123,7 +127,7 @@ async def test_an_outage_is_said_once_and_survived(
 
 
 async def test_the_chains_clock_comes_with_the_polls(node: Node, watcher: ChainWatcher) -> None:
-    await node.until(lambda: watcher.staleness is not None)
+    await node.until(lambda: watcher.slot)
     clock = watcher._chain_clock
     assert clock.offset == -100
     assert clock.now() == 1_750_000_000
@@ -145,6 +149,28 @@ async def test_a_broken_listener_does_not_blind_the_others(
     assert "a listener to run" in caplog.text
 
 
+async def test_staleness_begins_with_the_watcher(node: Node) -> None:
+    now = 1000.0
+    made = ChainWatcher(cast(Rpc, node), (), cast(Any, None), DEVNET.jobs, ChainClock(), clock=lambda: now)
+    assert made.staleness is None, "a replica that waits to lead watches nothing"
+    node.away = True
+    task = asyncio.create_task(made.run())
+    await node.until(lambda: node.asked)
+    now = 1100.0
+    assert made.staleness == 100
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def test_before_the_first_reading_the_chains_time_is_unknown() -> None:
     with pytest.raises(ChainUnavailable, match="has not been read"):
         ChainClock().now()
+
+
+def test_a_node_that_lags_does_not_set_the_clock_back() -> None:
+    clock = ChainClock(wall=lambda: 1_750_000_000.0)
+    clock.observe(1_750_000_002, 500)
+    clock.observe(1_749_999_900, 250)
+    assert clock.offset == 2
+    clock.observe(1_750_000_001, 500)
+    assert clock.offset == 1

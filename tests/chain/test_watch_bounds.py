@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -85,6 +85,7 @@ def simulate(
     jobs: int = 0,
     followed: bool = False,
     session: Callable[[Bank], DirectSession] | None = None,
+    urls: Sequence[str] = ("http://node",),
 ) -> Any:
     """Run `program(scene)` with the watcher on; without a WebSocket unless the session offers one."""
 
@@ -93,7 +94,8 @@ def simulate(
         founded = found(finality=4, clock=ChainClock(lambda: START + loop.time()))
         http = session(founded.bank) if session else DirectSession(founded.bank, seconds=0.05)
         ws_urls = ("ws://node",) if hasattr(http, "ws_connect") else ()
-        client = ChainClient(Network(("http://node",), ws_urls, DEVNET), cast(aiohttp.ClientSession, http))
+        client = ChainClient(Network(tuple(urls), ws_urls, DEVNET), cast(aiohttp.ClientSession, http))
+        client.clock._wall = lambda: START + loop.time()
         kind = type("Followed", (ChainWatcher,), {"followed": True}) if followed else ChainWatcher
         watcher = client.watcher = kind(
             client.watcher._rpc, ws_urls, cast(Any, http), DEVNET.jobs, client.clock, clock=loop.time
@@ -188,10 +190,10 @@ def test_standing_ends_the_expectation() -> None:
         await asyncio.sleep(40)
         return scene.session.requests - before
 
-    assert simulate(program) <= 40 / 5 + 40 / 8 + 2
+    assert simulate(program) <= 40 / 6 + 2
 
 
-def test_a_closed_run_is_missed_within_a_minute() -> None:
+def test_a_closed_run_is_missed_within_a_minute_and_a_half() -> None:
     """An admin's quit touches the run only."""
 
     async def program(scene: Scene) -> float:
@@ -200,17 +202,19 @@ def test_a_closed_run_is_missed_within_a_minute() -> None:
         scene.founded.bank.place(run, None)
         return await scene.until(lambda: scene.watcher.runs_of(str(scene.hosts[0])) == ())
 
-    assert simulate(program) <= 61
+    assert simulate(program) <= 91
 
 
-@pytest.mark.parametrize("followed", [False, True])
-def test_500_running_jobs_cost_one_request_a_second(followed: bool) -> None:
+@pytest.mark.parametrize(("followed", "most"), [(False, 0.86), (True, 0.48)])
+def test_500_running_jobs_leave_room_below_one_request_a_second(followed: bool, most: float) -> None:
+    """For what the market room reads: keys' funds and history, payout addresses."""
+
     async def program(scene: Scene) -> float:
         before = scene.session.requests
-        await asyncio.sleep(240)
-        return (scene.session.requests - before) / 240
+        await asyncio.sleep(900)
+        return (scene.session.requests - before) / 900
 
-    assert simulate(program, hosts=8, jobs=500, followed=followed) <= (0.55 if followed else 1.0)
+    assert simulate(program, hosts=8, jobs=500, followed=followed) <= most
 
 
 def test_after_two_hours_away_everything_is_read_within_seconds() -> None:

@@ -134,8 +134,8 @@ def test_what_tells_of_all_accounts_saves_readings() -> None:
         return (scene.session.requests - before) / 300
 
     socket = partial(Socket, refuse=["programSubscribe"])
-    assert run(program, socket, jobs=50) < 1 / 5 + 1 / 20 + 1 / 60
-    assert run(program, partial(Socket, refuse=ACCOUNTS), jobs=50) > 1 / 5 + 1 / 10
+    assert run(program, socket, jobs=50) < 1 / 6 + 1 / 20 + 1 / 60
+    assert run(program, partial(Socket, refuse=ACCOUNTS), jobs=50) > 1 / 6 + 1 / 10
 
 
 def test_a_node_that_hangs_up_at_its_limit_is_hardly_asked_again() -> None:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from nosana_operator.chain import DEVNET, ChainClient, Market, Network
+from nosana_operator.chain import DEVNET, ChainClient, ChainWatcher, Market, Network
 from nosana_operator.chain.snapshot import Seen
 from nosana_operator.runtime.chain_metrics import ChainCollector
 
@@ -34,13 +34,23 @@ def test_what_was_never_measured_has_no_series(client: ChainClient) -> None:
     assert "secret-key" not in text
 
 
-def test_what_was_measured(client: ChainClient) -> None:
-    client.clock.observe(0)
+def test_a_chain_that_was_never_read_is_seen_to_be_silent(
+    client: ChainClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChainWatcher, "staleness", 90.0)
+    text = scrape(client)
+    assert 'nosana_operator_solana_staleness_seconds{network="devnet"} 90.0' in text
+    assert 'solana_slot{network="devnet"}' not in text
+
+
+def test_what_was_measured(client: ChainClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChainWatcher, "staleness", 0.5)
+    client.clock.observe(0, 77)
     client.watcher._advance(77)
     client.endpoints._all[1].probed(2.5, 40)
     text = scrape(client)
     assert 'nosana_operator_solana_slot{network="devnet"} 77.0' in text
-    assert 'solana_staleness_seconds{network="devnet"}' in text
+    assert 'solana_staleness_seconds{network="devnet"} 0.5' in text
     assert 'solana_clock_offset_seconds{network="devnet"} -' in text
     assert 'solana_rpc_health{network="devnet",rpc="1",state="lagging"} 1.0' in text
     assert 'solana_rpc_health{network="devnet",rpc="1",state="good"} 0.0' in text

@@ -213,7 +213,7 @@ class ChainClient:
         found = await self.rpc.account(CLOCK_SYSVAR, Confirmed)
         if found.value is None:
             raise AccountMissing("Clock sysvar", CLOCK_SYSVAR)
-        self.clock.observe(decode_clock(found.value.data)[1])
+        self.clock.observe(decode_clock(found.value.data)[1], found.slot)
         return self.clock.now()
 
     async def fetch_history(self, key: str, *, until: str | None) -> list[HistoryEntry]:

@@ -9,20 +9,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from nosana_operator.chain.errors import ChainUnavailable
 
+_LATE_SECONDS: Final = 30.0
+"""A reading that is later than that comes from a node that lags."""
+
 
 class ChainClock:
-    """The offset of the last measurement; `wall` gives our unix seconds."""
+    """The offset of the newest measurement; `wall` gives our unix seconds."""
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self._offset: float | None = None
+        self._slot = 0
 
-    def observe(self, chain_seconds: int) -> None:
-        """Take a reading of the chain's clock, made just now."""
-        self._offset = chain_seconds - self._wall()
+    def observe(self, chain_seconds: int, slot: int) -> None:
+        """Take a reading of the chain's clock at a slot, made just now.
+
+        One of an older slot than the last is ignored: it comes from a node that lags, whose clock does too.
+        """
+        if slot >= self._slot:
+            self._offset, self._slot = chain_seconds - self._wall(), slot
+
+    def shows_now(self, chain_seconds: int) -> bool:
+        """Whether a reading made just now is of the present, as far as is known here."""
+        return self._offset is None or chain_seconds >= self.now() - _LATE_SECONDS
+
+    def forget_slot(self) -> None:
+        """Take the next reading, whatever its slot."""
+        self._slot = 0
 
     @property
     def offset(self) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, Literal, TypeVar
 
 from nosana_operator.chain.accounts import Job, Market, Run
@@ -163,18 +163,33 @@ class SnapshotStore:
             return set()
         changed = {address for address, info in found.items() if self.report("run", address, slot, info)}
         for address, seen in list(self._runs.items()):
-            if seen.value is not None:
-                if seen.value.node == key and address not in found and seen.slot < slot:
-                    self._runs[address] = Seen(None, slot, self._clock())
-                    changed.add(address)
-            elif self._clock() - seen.at > _TOMBSTONE_SECONDS:
-                del self._runs[address]
+            live_here = seen.value is not None and seen.value.node == key
+            if live_here and address not in found and seen.slot < slot:
+                self._runs[address] = Seen(None, slot, self._clock())
+                changed.add(address)
         self._listed.add(key)
+        self._bury()
         return changed
 
     def list_found(self, keys: Collection[str]) -> None:
         """All runs of these hosts have been reported one by one, as far as they can be found."""
         self._listed |= self._keys.intersection(keys)
+        self._bury()
+
+    def correct_slots(self, beyond: int, slot: int) -> None:
+        """What was reported at slots that the chain has not reached counts as of `slot`."""
+        _correct_slots(self._runs, beyond, slot)
+        _correct_slots(self._jobs, beyond, slot)
+        _correct_slots(self._markets, beyond, slot)
+
+    def _bury(self) -> None:
+        """Forget the runs that closed long ago."""
+        before = self._clock() - _TOMBSTONE_SECONDS
+        self._runs = {
+            address: seen
+            for address, seen in self._runs.items()
+            if seen.value is not None or seen.at >= before
+        }
 
     def _take(
         self,
@@ -196,3 +211,9 @@ class SnapshotStore:
             return False
         store[address] = Seen(value, slot, self._clock())
         return known is None or known.value != value
+
+
+def _correct_slots(store: dict[str, Seen[T]], beyond: int, slot: int) -> None:
+    for address, seen in store.items():
+        if seen.slot > beyond:
+            store[address] = replace(seen, slot=slot)

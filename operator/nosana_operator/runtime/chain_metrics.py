@@ -22,8 +22,8 @@ def _words(health: Health) -> str:
 STALENESS = Family(
     "solana_staleness_seconds",
     "gauge",
-    "How far what is known may be behind the chain: since a node showed a newer slot, or by which a reading is "
-    "overdue.",
+    "How far what is known may be behind the chain: since a node showed a newer slot, or by which a reading that "
+    "succeeds is overdue.",
     ("network",),
 )
 SLOT = Family("solana_slot", "gauge", "Newest slot that was read at confirmed.", ("network",))
@@ -78,6 +78,7 @@ class ChainCollector(Collector):
             watcher = client.watcher
             if watcher.staleness is not None:
                 staleness.add_metric((name,), watcher.staleness)
+            if watcher.slot:
                 slot.add_metric((name,), watcher.slot)
             if client.clock.offset is not None:
                 offset.add_metric((name,), client.clock.offset)
