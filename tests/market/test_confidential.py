@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from fakes.rooms import BothRooms
+from fakes.virtual_time import run_virtually
 from nosana_operator.api import JOB_KIND, Delivery
 from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
@@ -206,6 +208,49 @@ async def test_a_poster_who_does_not_take_the_result_delays_the_pay_by_half_a_mi
     assert status(both, posted)["delivery"]["result"] == "Undelivered"
     assert ("Warning", "ResultUndelivered") in [event[:2] for event in lab.events.seen]
     lab.check_books()
+    await both.close()
+
+
+@pytest.mark.parametrize("after", [0, 3600], ids=["at once", "after an hour"])
+def test_a_poster_whose_endpoint_never_answers_delays_the_pay_by_40_seconds(
+    after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request would take 30 s. Whoever comes late, after an outage of the host, asks him once."""
+
+    async def at_once(function: Any, *args: Any) -> Any:
+        return function(*args)
+
+    # Virtual time waits for no thread.
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    run_virtually(_silent_endpoint(after))
+
+
+async def _silent_endpoint(after: float) -> None:
+    both = BothRooms()
+    lab, loop = both.market, asyncio.get_running_loop()
+    lab.poster.gives = REAL
+    tries: list[float] = []
+
+    async def post(url: str, body: bytes, *, authorization: str) -> None:
+        begun = loop.time()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            tries.append(loop.time() - begun)
+            lab.clock.advance(tries[-1])
+        raise Silence("poster.example did not answer in 30 s")
+
+    lab.poster.post = post  # type: ignore[method-assign]
+    posted = await both.post(stub(), timeout=7200)
+    await both.until(lambda: lab.says("Complete", posted) is not None, 4000)
+    lab.clock.advance(after)
+    began = lab.clock.now()
+    await both.until(lambda: lab.run_of(posted) is None)
+    took = (lab.clock.now() - began).total_seconds()
+    assert took <= 45
+    assert tries == ([10.0] if after else [30.0, pytest.approx(10, abs=1)])
+    assert status(both, posted)["delivery"]["result"] == "Undelivered"
+    assert "within 40 s" in published(lab, posted)["errors"][0]["message"]
     await both.close()
 
 

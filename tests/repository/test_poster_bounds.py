@@ -13,7 +13,7 @@ from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
 from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.definitions import AT_ONCE
 from nosana_operator.jobs.patience import PULL
-from nosana_operator.market.confidential import BETWEEN_TRIES, MAX_DEFINITION, RESULT_TRIES
+from nosana_operator.market.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
 from nosana_operator.market.settlement import POSTER_GRACE
 
 ROOT = Path(__file__).parents[2]
@@ -72,4 +72,4 @@ def test_the_figures_are_the_codes() -> None:
     assert MAX_DEFINITION == 900 * 1024
     assert (GIVE_UP_DEFINITION.total_seconds(), PULL.total_seconds()) == (120, 900)
     assert POSTER_GRACE.total_seconds() == 600
-    assert (RESULT_TRIES, BETWEEN_TRIES.total_seconds()) == (4, 10)
+    assert (RESULT_TRIES, BETWEEN_TRIES.total_seconds(), DELIVERY.total_seconds()) == (4, 10, 40)

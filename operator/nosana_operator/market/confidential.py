@@ -2,11 +2,12 @@
 
 The job controller says in `status.logistics` where; every request is signed with the run's key, which proves
 to the poster who asks (node-behaviour.md §4.3, §11.4). A poster who does not answer is asked again; after four
-tries, ten seconds apart, the result is published without him: blank, with the reason.
+tries, ten seconds apart, or 40 s the result is published without him: blank, with the reason.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from dataclasses import replace
@@ -28,11 +29,14 @@ from nosana_operator.definition.flowstate import FlowError, FlowState, FlowStatu
 from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.market.one_run import OneRun
 from nosana_operator.market.ports import Posters
+from nosana_operator.market.results import ended_at
 
 log = logging.getLogger(__name__)
 
 BETWEEN_TRIES = timedelta(seconds=10)
 RESULT_TRIES = 4
+DELIVERY = timedelta(seconds=40)
+"""After the job's end, for all tries together: the run is settled after that, and beyond its time-out nobody pays."""
 _TURN = 1.0
 """Seconds until it is looked again whether it is this run's turn."""
 MAX_DEFINITION = 900 * 1024
@@ -88,7 +92,8 @@ async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Po
 async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Posters, result: bytes) -> bool:
     """Give the poster the result; True once that is decided, either way, and stands in the status.
 
-    What is published depends on it, so it is decided once.
+    What is published depends on it, so it is decided once. It is tried at least once, also when this process
+    begins after `DELIVERY`.
     """
     logistics, delivery = logistics_of(here), here.record.delivery or Delivery()
     if logistics is None or delivery.result in ("Delivered", "Undelivered"):
@@ -106,20 +111,25 @@ async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Poster
         here.record = replace(here.record, delivery=delivery.model_copy(update={"result": "Posting"}))
         await here.write()
         delivery = here.record.delivery or delivery
+    deadline = ended_at(here.body) + DELIVERY
+    least = timedelta(0) if memory.posts else BETWEEN_TRIES
     memory.posts += 1
     problem: str | None = None
     final = False
     try:
         authorization = wallet.authorization(here.run.job, here.now)
-        async with here.turns.posters:
+        async with asyncio.timeout(max(deadline - here.now, least).total_seconds()), here.turns.posters:
             await posters.post(logistics.receive, result, authorization=authorization)
+    except TimeoutError:
+        problem = f"the endpoint has not taken it within {DELIVERY.seconds} s of the job's end."
     except (NotFound, Unavailable) as exc:
         problem = _words(exc)
         if again and isinstance(exc, NotFound):
             problem += " An earlier try may have delivered it."
     except Refused as exc:
         problem, final = _words(exc), True
-    if problem is not None and not final and memory.posts < RESULT_TRIES:
+    next_try = max(here.now + BETWEEN_TRIES, here.edges.clock.now())
+    if problem is not None and not final and memory.posts < RESULT_TRIES and next_try < deadline:
         log.info("result not delivered yet: %s", problem, extra=here.fields())
         return False
     said = "Delivered" if problem is None else "Undelivered"
