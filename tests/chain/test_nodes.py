@@ -13,7 +13,7 @@ from solana.rpc.commitment import Confirmed, Finalized
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from chain.test_watch_bounds import account
+from chain.test_watch_bounds import Scene, account, simulate
 from fakes.virtual_time import run_virtually
 from nosana_operator.chain import (
     DEVNET,
@@ -200,6 +200,29 @@ def test_a_slot_that_never_was_is_believed_for_minutes_only() -> None:
     assert newest.slot == 1500
 
 
+def test_a_slot_from_the_future_holds_single_readings_up_for_minutes_only() -> None:
+    async def program(scene: Scene) -> None:
+        job, _ = scene.job(scene.hosts[0])
+        endpoint = scene.session._endpoint
+        answer = endpoint.answer
+
+        def from_the_future(body: Any) -> dict[str, Any]:
+            said = answer(body)
+            if body["method"] == "getMultipleAccounts":
+                said["result"]["context"]["slot"] = 10**12
+            return said
+
+        endpoint.answer = from_the_future  # type: ignore[method-assign]
+        await asyncio.sleep(10)
+        endpoint.answer = answer  # type: ignore[method-assign]
+        with pytest.raises(ChainUnavailable):
+            await scene.client.fetch_job(str(job))
+        await asyncio.sleep(120)
+        assert await scene.client.fetch_job(str(job)) is not None
+
+    simulate(program)
+
+
 # Nodes that refuse
 
 
@@ -328,6 +351,24 @@ async def test_a_transaction_whose_effects_a_node_has_lost() -> None:
         await rpc.landed("S", Confirmed)
     assert await rpc.transaction_logs("S", Confirmed) == ()
     assert await rpc.transaction("S", Confirmed) == b"\0\0\0"
+
+
+@pytest.mark.parametrize("said", [{"data": ["\u00e9", "base64"]}, {"data": ["A", "base64"]}, {"data": []}])
+async def test_data_that_cannot_be_read(said: dict[str, Any]) -> None:
+    value = {"lamports": 1, "owner": "O", **said}
+    rpc, _, _ = rpc_over({"http://a": Says({"result": {"context": {"slot": 1}, "value": value}})}, attempts=1)
+    with pytest.raises(ChainUnavailable):
+        await rpc.account("A", Confirmed)
+
+
+@pytest.mark.parametrize(
+    "amount", ["9" * 5000, "-1", "1.5", "", 7], ids=["long", "negative", "fraction", "none", "number"]
+)
+async def test_an_amount_that_cannot_be_read(amount: Any) -> None:
+    said = {"context": {"slot": 1}, "value": {"amount": amount}}
+    rpc, _, _ = rpc_over({"http://a": Says({"result": said})}, attempts=1)
+    with pytest.raises(ChainUnavailable):
+        await rpc.token_balance("A", Confirmed)
 
 
 # Keys

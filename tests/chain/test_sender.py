@@ -101,6 +101,17 @@ async def test_outcomes(node: Node, state: OutcomeState, finalized: bool) -> Non
     assert (outcome.error is not None) == (state is OutcomeState.FAILED)
 
 
+async def test_where_history_is_kept_by_a_node_that_always_lags_a_signature_expires_at_last() -> None:
+    node = Node([None], status_slot=400, finalized=EpochInfo(490, 1001))
+    asked = sender(node)
+    assert (await asked.outcome("sig", 1000)).state is OutcomeState.PENDING
+    node.status_slot, node.finalized = 489, EpochInfo(579, 1090)
+    assert (await asked.outcome("sig", 1000)).state is OutcomeState.PENDING
+    node.status_slot, node.finalized = 490, EpochInfo(580, 1091)
+    assert (await asked.outcome("sig", 1000)).state is OutcomeState.EXPIRED
+    assert (await asked.outcome("another", 1000)).state is OutcomeState.PENDING
+
+
 async def test_a_failure_is_named_by_its_log_only() -> None:
     named = (await sender(Node([status(Confirmed, FAILURE)])).outcome("sig", 1000)).error
     assert named is not None

@@ -38,6 +38,8 @@ MAX_TRANSACTION: Final = 1232
 """Bytes of a transaction: what fits in one network packet."""
 _POLL: Final = 0.4
 _RESEND_AFTER: Final = 2.0
+_MOST_PAST: Final = 1000
+"""Signatures remembered that wait for the proof of their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class Sender:
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
+        self._past: dict[str, int] = {}
+        """Signature → the oldest finalized slot seen at which it cannot land any more, while that is no proof yet."""
 
     async def send(self, raw: bytes, *, first: bool) -> None:
         """Send signed bytes, the first time with preflight. Returning means taken, not landed.
@@ -175,8 +179,11 @@ class Sender:
             statuses = await self._rpc.signature_statuses([signature])
             status = statuses.value[0]
             if status is None:
-                # Behind a load balancer the second answer may come from a node that lags.
-                if statuses.slot < finalized.slot:
+                # Behind a load balancer the second answer may come from a node that lags; where the node that
+                # keeps history always does, it has once seen the slot that another told before.
+                past = min(finalized.slot, self._past.pop(signature, finalized.slot))
+                if statuses.slot < past:
+                    self._wait_for(signature, past)
                     return Outcome(OutcomeState.PENDING)
                 return Outcome(OutcomeState.EXPIRED, finalized=True)
         if status.commitment not in (Confirmed, Finalized):
@@ -187,6 +194,11 @@ class Sender:
             return Outcome(OutcomeState.FAILED, is_final, failure, status.slot)
         state = OutcomeState.FINALIZED if is_final else OutcomeState.CONFIRMED
         return Outcome(state, is_final, slot=status.slot)
+
+    def _wait_for(self, signature: str, slot: int) -> None:
+        self._past[signature] = slot
+        while len(self._past) > _MOST_PAST:
+            del self._past[next(iter(self._past))]
 
     async def send_and_confirm(self, signed: SignedTransaction, commitment: Commitment = Confirmed) -> None:
         """Send and wait until the transaction has landed: for those who have no durable intent to keep.

@@ -6,7 +6,6 @@ A reply of another shape says nothing about the chain, so every reader raises `C
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -142,7 +141,8 @@ def read_int(value: Any) -> int:
 
 def read_decimal(value: Any) -> int:
     """A number written as text, as token amounts are."""
-    if not isinstance(value, str) or not value.isdecimal():
+    # A number of 64 bits has 20 digits; of thousands `int` makes none.
+    if not isinstance(value, str) or not value.isdecimal() or len(value) > 20:
         raise _odd()
     return int(value)
 
@@ -170,7 +170,7 @@ def read_base64(data: Any) -> bytes:
         raise _odd()
     try:
         return base64.b64decode(data[0], validate=True)
-    except binascii.Error:
+    except ValueError:
         raise _odd() from None
 
 
