@@ -15,7 +15,7 @@ from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from fakes.rooms import BothRooms
 from fakes.virtual_time import run_virtually
-from nosana_operator.api import JOB_KIND, Delivery
+from nosana_operator.api import JOB_KIND, Delivery, find
 from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
 from nosana_operator.market.confidential import blank_result
@@ -189,6 +189,32 @@ async def test_a_definition_that_is_invalid_is_told_to_the_poster_alone() -> Non
     blank = published(lab, posted)
     assert blank["status"] == "validation-error"
     assert SECRET not in json.dumps(blank)
+    await both.close()
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        {"type": "container/run", "id": "work", "args": {"image": "i", "expose": SECRET}},
+        {"type": "container/run", "id": "work", "args": {"image": "i", "env": {SECRET: 5}}},
+        {"type": SECRET, "id": "work", "args": {"image": "i"}},
+        # Found when it is judged, not when it is read.
+        {**op("work"), "execution": {"depends_on": [SECRET]}},
+    ],
+    ids=["value", "key", "type", "judged"],
+)
+async def test_what_is_wrong_with_a_definition_quotes_it_to_the_poster_alone(invalid: dict[str, Any]) -> None:
+    both = BothRooms()
+    lab = both.market
+    lab.poster.gives = json.dumps({**definition(), "ops": [invalid]}).encode()
+    posted = await both.post(stub())
+    await both.until(lab.settled(), 800)
+    assert SECRET in lab.poster.given[0].decode()
+    failed = find(status(both, posted)["conditions"], "Failed") or {}
+    assert failed["reason"] == "DefinitionInvalid"
+    assert "told to the poster alone" in failed["message"]
+    for shown in (lab.nosana_jobs(), lab.market(), lab.events.seen, list(lab.pins.pinned.values())):
+        assert SECRET not in str(shown)
     await both.close()
 
 

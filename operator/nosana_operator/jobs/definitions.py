@@ -12,7 +12,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run, parse_inline
@@ -99,12 +99,12 @@ class DefinitionLoader:
                 # A fetch that died of a defect of ours: the work queue shows it and calls again.
                 task, entry.task = entry.task, None
                 task.result()
-            return entry.document
+            return _told(entry.document, entry)
         generation = int(meta.get("generation", 0))
         if entry.state is None or entry.generation != generation:
             entry.state = self._judge(body, spec, entry.document)
             entry.generation = generation
-        return entry.state
+        return _told(entry.state, entry)
 
     def forget(self, uid: str) -> None:
         """The job is over or gone: its fetch ends."""
@@ -269,6 +269,14 @@ def _parsed(read: Callable[[], Definition]) -> Definition | Unusable:
         return read()
     except DefinitionError as error:
         return _invalid(error, FlowStatus.VALIDATION_ERROR)
+
+
+def _told(state: DefinitionState, entry: _Entry) -> DefinitionState:
+    """What is wrong with a confidential definition quotes it: the result tells it to the poster, no condition does."""
+    if entry.stub is None or not isinstance(state, Unusable) or state.reason != JobReason.DEFINITION_INVALID:
+        return state
+    number = "a problem" if len(state.problems) == 1 else f"{len(state.problems)} problems"
+    return replace(state, message=f"the definition has {number}, told to the poster alone")
 
 
 def _invalid(
