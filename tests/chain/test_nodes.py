@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, cast
@@ -393,6 +394,14 @@ async def test_a_key_that_a_node_repeats_is_cut_out(url: str, status: int) -> No
         with pytest.raises((RpcError, ChainUnavailable)) as raised:
             await rpc.slot(Confirmed)
         assert "SECRET" not in str(raised.value)
+
+
+async def test_the_header_that_holds_a_key_is_cut_out() -> None:
+    header = base64.b64encode(b"user:SECRET+KEY").decode()
+    url = "http://user:SECRET%2BKEY@a/"
+    rpc, _, _ = rpc_over({url: Says(error(-32401, f"not for Basic {header}"))}, attempts=1)
+    with pytest.raises(RpcError, match="not for Basic …"):
+        await rpc.slot(Confirmed)
 
 
 # Slow nodes

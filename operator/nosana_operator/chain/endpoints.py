@@ -8,6 +8,7 @@ its slot now and then.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import time
@@ -26,7 +27,8 @@ from nosana_operator.chain.wire import read_int
 T = TypeVar("T")
 
 _MAX_BODY: Final = 64 * 1024 * 1024
-_PROBE_SECONDS: Final = 20.0
+_PROBE_SECONDS: Final = 30.0
+"""Each probe is a request to each node, and counts toward what 500 running jobs may cost."""
 _PROBE_TIMEOUT: Final = 5.0
 _SLOW_SECONDS: Final = 1.0
 SLOTS_BEHIND: Final = 25
@@ -383,12 +385,15 @@ def _refusal(
 
 
 def _secrets(url: str) -> tuple[str, ...]:
-    """The parts of a URL that may be an API key, as they stand and decoded; the longest first."""
+    """The parts of a URL that may be an API key, as they stand, decoded, and in the header; the longest first."""
     parts = urlsplit(url)
     found = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
     found += [parts.username or "", parts.password or ""]
     found += [part.partition("=")[2] for part in parts.query.split("&")]
     found += [unquote(part) for part in found]
+    if parts.username or parts.password:
+        login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        found.append(base64.b64encode(login.encode()).decode())
     return tuple(sorted({part for part in found if len(part) >= _SECRET_LENGTH}, key=len, reverse=True))
 
 
