@@ -54,7 +54,7 @@ LOST = ("SecretMissing", "create it")
 
 def wallet(address: str | None = KEY, *, runs: Any = (), funds: Any = RICH, problem: Any = None, unread: bool = False, foreign: str | None = None) -> WalletView:  # fmt: skip
     name = address[0] if address else "none"
-    return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread, foreign)
+    return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread=unread, foreign=foreign)
 
 
 def known(**changes: Any) -> dict[str, KnownJob]:
@@ -68,6 +68,8 @@ def replaced(**changes: Any) -> ReplaceJob:
 
 EARLIER = run_spec(RunFacts("6" * 32, "7" * 32, KEY, KEY, 0), job(), REF)
 """Another run at the same address."""
+ELSEWHERE = run_spec(run(), job("2" * 32), MarketRef(namespace="system", name="other"))
+"""The same run, of another NosanaMarket."""
 
 
 def work(key: str = KEY, fate: Fate = Fate.PENDING, *, seen: bool = False, kind: str = "work") -> PendingTransaction:  # fmt: skip
@@ -147,7 +149,8 @@ def deep(length: int) -> MarketFacts:
 
 
 STRANGE = ("KeyInUseElsewhere", "end the other one")
-RUNNING = {"wallets": (wallet(runs=(run(),)),), "jobs": {"7" * 32: job()}}
+RUNNING: dict[str, Any] = {"wallets": (wallet(runs=(run(),)),), "jobs": {"7" * 32: job()}}
+CLOSED_JOB = {**RUNNING, "jobs": {"7" * 32: GONE}}
 
 EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("a free slot is offered", {}, [Work(KEY)]),
@@ -186,7 +189,13 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("a run without a job gets one", {**RUNNING, "total": 1}, [CreateJob(run(), job())]),
     ("a run of another market is not ours", {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}, "total": 1}, [Work(KEY)]),
     ("a run whose job is unknown waits and counts", {**RUNNING, "jobs": {}, "total": 1}, []),
-    ("a run whose job a node that lags does not have counts", {**RUNNING, "jobs": {"7" * 32: GONE}, "total": 1}, []),
+    ("a run whose job a node that lags does not have counts", {**CLOSED_JOB, "young": frozenset({"6" * 32}), "total": 1}, []),
+    ("a run whose job is closed is nobody's", {**CLOSED_JOB, "total": 1}, [Work(KEY)]),
+    ("one that we serve holds its slot", {**CLOSED_JOB, "known": known(), "total": 1}, []),
+    ("one that another market serves does not", {**CLOSED_JOB, "known": known(run=ELSEWHERE), "total": 1}, [Work(KEY)]),
+    ("one that was given up does not", {**CLOSED_JOB, "known": known(settled=True), "total": 1}, [Work(KEY)]),
+    ("another run was served at its address", {**CLOSED_JOB, "known": known(run=EARLIER), "total": 1}, [Work(KEY)]),
+    ("an unverified job vouches for none", {**CLOSED_JOB, "known": known(verified=False), "total": 1}, [Work(KEY)]),
     ("capacity went: leave", {"market": standing(KEY), "total": 0}, [Stop(KEY)]),
     ("capacity went: one leaves", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "total": 1}, [Stop(KEY)]),
     ("paused: leave", {"market": standing(KEY), "paused": True}, [Stop(KEY)]),
@@ -387,8 +396,30 @@ def test_a_deleted_market_goes_only_when_nothing_needs_it(changes: dict[str, Any
 
 def test_runs_that_nobody_serves_are_told() -> None:
     elsewhere = {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}}
-    assert decide(view(**elsewhere)).unserved == (("6" * 32, "2" * 32),)
+    ((address, why),) = decide(view(**elsewhere)).unserved
+    assert address == "6" * 32
+    assert "2" * 32 in why
     assert decide(view(**elsewhere, served=frozenset({ADDRESS, "2" * 32}))).unserved == ()
+
+
+def test_a_run_whose_job_is_closed_is_told() -> None:
+    ((address, why),) = decide(view(**CLOSED_JOB)).unserved
+    assert address == "6" * 32
+    assert "7" * 32 in why
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"young": frozenset({"6" * 32})},
+        {"known": known()},
+        {"known": known(settled=True)},
+        {"known": known(run=ELSEWHERE)},
+    ],
+    ids=["it may yet come", "served", "given up", "served by another one"],
+)
+def test_what_a_nosanajob_tells_of_is_not_told_again(changes: dict[str, Any]) -> None:
+    assert decide(view(**CLOSED_JOB, **changes)).unserved == ()
 
 
 def test_more_matches_than_slots_are_never_possible() -> None:

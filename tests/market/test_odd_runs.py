@@ -7,9 +7,10 @@ from typing import Any
 
 from fakes.chain import keypair
 from fakes.jobs import definition, op
-from fakes.market import JOBS, MarketLab, Posted
+from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
+from fakes.queue_world import add_market, slots, work_by_hand
 from fakes.rooms import BothRooms
-from nosana_operator.api import JOB_KIND
+from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT, TOKEN_PROGRAM, market_vault
 from nosana_sandbox.program.layout import STATE_DONE, TokenAccount
@@ -86,6 +87,46 @@ async def test_a_second_run_of_a_job_that_another_host_has_finished_is_told_when
     lab.ledger.place(vault, Account(held.lamports, TOKEN_PROGRAM, other))
     await lab.until(lambda: lab.says("Settled", posted) == ("False", "SettlementImpossible"))
     assert lab.count("Finish") == 0
+
+
+async def test_a_run_whose_job_account_is_closed_holds_its_slot_until_it_is_given_up() -> None:
+    """`clean_admin` closes a job under its run; without it nobody can close that one."""
+    lab = MarketLab(gpus=1, seconds=lambda: 60)
+    posted = await running(lab, timeout=600)
+    lab.ledger.place(posted.job, None)
+    await lab.until(lambda: lab.says("Settled", posted) == ("False", "SettlementImpossible"), 200)
+    await lab.pass_time(60)
+    assert slots(lab)["running"] == 1
+    body = lab.job_of(posted) or {}
+    note = {ANNOTATION_ABANDON: body["spec"]["run"]["run"]}
+    lab.kube.edit(JOB_KIND, JOBS, body["metadata"]["name"], {"metadata": {"annotations": note}})
+    await lab.until(lab.settled(posted))
+    await lab.until(lab.standing, 60)
+    assert slots(lab)["running"] == 0
+    assert not [one for one in lab.events.seen if one[1] == "RunUnserved"]
+    lab.kube.remove(MARKET_KIND, ADMIN, MARKET)
+    await lab.until(lambda: lab.kube.find(MARKET_KIND, ADMIN, MARKET) is None, 120)
+
+
+async def test_a_run_found_without_its_job_account_takes_no_slot_and_is_told() -> None:
+    lab = MarketLab(gpus=2)
+    add_market(lab, "second", ["wallet-0"])
+    lab.processes.clear()
+    await lab.pass_time(1)
+    posted = lab.post()
+    work_by_hand(lab, lab.begin.hosts[0])
+    found = lab.run_of(posted)
+    assert found is not None
+    lab.ledger.place(posted.job, None)
+    lab.boot()
+    await lab.pass_time(20)
+    assert (slots(lab)["running"], slots(lab, "second")["running"]) == (1, 1), "it may yet come"
+    await lab.pass_time(60)
+    assert (slots(lab)["running"], slots(lab, "second")["running"]) == (0, 0)
+    told = {note for _, reason, note in lab.events.seen if reason == "RunUnserved"}
+    assert len(told) == 1, "the same, by each NosanaMarket"
+    assert str(found[0]) in told.pop()
+    assert not lab.nosana_jobs()
 
 
 async def test_a_result_is_pinned_until_the_gateways_give_it() -> None:

@@ -84,6 +84,6 @@ class MarketDecision:
     """Those that ended with an error, with the chain's words: told in an Event."""
     effects: tuple[Effect, ...]
     unserved: tuple[tuple[str, str], ...] = ()
-    """(run, market) of runs that the keys hold in markets which no NosanaMarket serves."""
+    """(run, what is to be said of it) of runs that the keys hold and nobody serves."""
     released: bool = False
     """Deleted, queues left, runs settled: the finalizer may go."""

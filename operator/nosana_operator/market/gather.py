@@ -39,6 +39,7 @@ from nosana_operator.market.facts import (
 )
 from nosana_operator.market.key_use import KeyUse, acknowledged
 from nosana_operator.market.known_jobs import KnownJobs, serving_keys
+from nosana_operator.market.one_run import YOUNG
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.slots import holder
 from nosana_operator.market.standings import Standing, Standings
@@ -188,6 +189,7 @@ class Gatherer:
             fee_cap=chain.fee_cap() if chain else 0,
             now=self._edges.clock.now(),
             share=_NONE,
+            young=self._young(chain, _runs(wallets)) if chain else frozenset(),
         )
 
     def watch_all(self) -> None:
@@ -333,6 +335,11 @@ class Gatherer:
         except NosanaError as exc:
             log.warning("runs not read: %s", exc, extra={"wallet": key})
             return UNKNOWN
+
+    def _young(self, chain: Chain, runs: Sequence[RunFacts]) -> frozenset[str]:
+        """The runs that have just begun."""
+        now = self._edges.clock.now()
+        return frozenset(run.address for run in runs if now - chain.our_time(run.time) < YOUNG)
 
     async def _payout_problem(self, chain: Chain, spec: NosanaMarketSpec) -> str | None:
         """What is known against the payout address, before anything is to be paid there."""

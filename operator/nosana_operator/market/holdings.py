@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from nosana_operator.market.effects import CreateJob, Effect, ReplaceJob
-from nosana_operator.market.facts import UNKNOWN, Absent, JobFacts, RunFacts
-from nosana_operator.market.verify import run_spec
-from nosana_operator.market.view import MarketView
+from nosana_operator.market.facts import GONE, UNKNOWN, Absent, JobFacts, RunFacts
+from nosana_operator.market.verify import is_run, run_spec
+from nosana_operator.market.view import KnownJob, MarketView
 
 
 def own_runs(view: MarketView) -> list[RunFacts]:
-    """The runs that are not known to be of another market.
+    """The runs that are not known to be of another market, or of none.
 
-    One whose job account could not be read, or was not found, counts: the node that answered may lag, and a
-    run too many costs less than a slot given twice.
+    One whose job account could not be read, or was not found yet, counts: the node that answered may lag, and
+    a run too many costs less than a slot given twice. Without its job account a run can never be closed: it
+    counts where it is served, until that is settled or given up.
     """
     out = []
-    for wallet in view.wallets:
-        for run in () if isinstance(wallet.runs, Absent) else wallet.runs:
-            job = view.jobs.get(run.job)
-            if not isinstance(job, JobFacts) or job.market == view.spec.address:
-                out.append(run)
+    for run in _runs(view):
+        job = view.jobs.get(run.job)
+        if isinstance(job, JobFacts):
+            ours = job.market == view.spec.address
+        elif job is GONE and run.address not in view.young:
+            known = _served_by(view, run)
+            ours = (
+                known is not None
+                and known.run is not None
+                and known.run.market_ref == view.ref
+                and not known.settled
+            )
+        else:
+            ours = True
+        if ours:
+            out.append(run)
     return out
 
 
@@ -39,13 +51,16 @@ def open_runs(view: MarketView) -> list[RunFacts]:
 
 
 def unserved(view: MarketView) -> tuple[tuple[str, str], ...]:
-    """(run, market) of runs in markets that no NosanaMarket serves."""
+    """(run, what is to be said of it) of runs that nobody serves."""
     out = []
-    for wallet in view.wallets:
-        for run in () if isinstance(wallet.runs, Absent) else wallet.runs:
-            job = view.jobs.get(run.job)
-            if isinstance(job, JobFacts) and job.market not in view.served:
-                out.append((run.address, job.market))
+    for run in _runs(view):
+        job = view.jobs.get(run.job)
+        if isinstance(job, JobFacts) and job.market not in view.served:
+            said = f"is of market {job.market}, which no NosanaMarket serves; make one for it"
+            out.append((run.address, said))
+        elif job is GONE and run.address not in view.young and _served_by(view, run) is None:
+            said = f"is not served: its job account {run.job} is closed, and no host can close such a run"
+            out.append((run.address, said))
     return tuple(out)
 
 
@@ -65,3 +80,15 @@ def jobs(view: MarketView) -> list[Effect]:
             # A verified one of another run settles first: its run is gone.
             out.append(ReplaceJob(known, run.address))
     return out
+
+
+def _runs(view: MarketView) -> list[RunFacts]:
+    return [run for one in view.wallets if not isinstance(one.runs, Absent) for run in one.runs]
+
+
+def _served_by(view: MarketView, run: RunFacts) -> KnownJob | None:
+    """The NosanaJob that the run was served by, of whatever NosanaMarket."""
+    known = view.known.get(run.address)
+    if known is None or known.run is None or not known.verified or not is_run(known.run, run):
+        return None
+    return known

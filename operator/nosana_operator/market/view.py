@@ -101,3 +101,5 @@ class MarketView:
     now: datetime
     share: Share
     """What the nodes hold for this market beside the others."""
+    young: frozenset[str] = frozenset()
+    """Runs that have just begun: that a node does not have their job account means nothing yet."""
