@@ -321,6 +321,25 @@ def test_too_little_sol_names_what_is_needed() -> None:
     assert "at least 0.008970 SOL" in (said.message or "")
 
 
+def test_a_key_that_stands_without_sol_is_told_and_goes_on_standing() -> None:
+    # A fee of 0.0002 and a NOS account of 0.00203928; the run's account is the poster's to pay.
+    for lamports, reason, ready in ((2_239_280, "Standing", True), (2_239_279, "SolTooLow", False)):
+        made = decide(view(wallets=(wallet(funds=replace(RICH, lamports=lamports)),), market=standing(KEY)))
+        assert (made.wallets[0].state, made.wallets[0].reason) == ("Standing", reason)
+        assert made.wallets_ready.status is ready
+        assert made.wallets_ready.reason == ("Ready" if ready else "SolTooLow")
+        assert (made.ready.status, made.ready.reason) == (True, MarketReason.STANDING)
+        assert made.effects == ()
+
+
+def test_what_offering_takes_is_enough_to_stand() -> None:
+    """Else a key that has got what it was said to lack would lack it again, for the fee of its `work`."""
+    for runs in range(3):
+        for nos_account in (True, False):
+            left = reserve(runs, CAP, nos_account=nos_account) - CAP
+            assert left >= reserve(runs, CAP, nos_account=nos_account, standing=True)
+
+
 def test_no_free_slot_names_what_is_short() -> None:
     full = decide(view(share=replace(NOTHING, short="short of memory (has 1Gi of 4Gi) on n"))).ready
     assert (full.status, full.reason) == (False, MarketReason.NO_FREE_SLOT)

@@ -16,9 +16,14 @@ TOKEN_ACCOUNT_RENT = 2_039_280
 """Lamports of a NOS account: the key's own, and that of a poster who has closed his (onchain.md §3, finish)."""
 
 
-def reserve(runs: int, fee_cap: int, *, nos_account: bool) -> int:
-    """Lamports that a key has to have before it gets another run: what it and the open ones may still cost."""
-    return (runs + 1) * (fee_cap + RUN_RENT + TOKEN_ACCOUNT_RENT) + (0 if nos_account else TOKEN_ACCOUNT_RENT)
+def reserve(runs: int, fee_cap: int, *, nos_account: bool, standing: bool = False) -> int:
+    """Lamports that a key has to have before it gets another run: what it and the open ones may still cost.
+
+    `standing`: less is enough, for a poster pays for the account of the run that he gives a key in the queue,
+    and those of the open ones are paid.
+    """
+    each = fee_cap + TOKEN_ACCOUNT_RENT + (0 if standing else RUN_RENT)
+    return (runs + 1) * each + (0 if nos_account else TOKEN_ACCOUNT_RENT)
 
 
 def wallet_status(
@@ -50,7 +55,14 @@ def wallet_status(
         return is_("Unknown", found.reason, "not looked at: there is no market for it to stand in")
     if market is None or isinstance(wallet.runs, Absent) or funds is None:
         return is_("Unknown", MarketReason.CHAIN_UNAVAILABLE, "the chain has not answered yet")
-    if wallet.address in market.standing:
+    needed = reserve(len(wallet.runs), view.fee_cap, nos_account=funds.nos_account, standing=base.standing)
+    poor = (
+        f"has {funds.lamports / _SOL:.6f} SOL and, with {len(wallet.runs)} open runs, needs "
+        f"{needed / _SOL:.6f} for fees and rent; send it at least {(needed - funds.lamports) / _SOL:.6f} SOL"
+    )
+    if base.standing and funds.lamports < needed:
+        return is_("Standing", MarketReason.SOL_TOO_LOW, f"stands in the market's queue, but {poor}")
+    if base.standing:
         return is_("Standing", MarketReason.STANDING, "stands in the market's queue")
     if market.node_access_key is not None:
         if funds.access_keys is None:
@@ -62,14 +74,8 @@ def wallet_status(
                 f"holds no token of the verified collection {market.node_access_key}, which the market wants; "
                 "have one issued to this key, or choose an open market",
             )
-    needed = reserve(len(wallet.runs), view.fee_cap, nos_account=funds.nos_account)
     if funds.lamports < needed:
-        return is_(
-            "Blocked",
-            MarketReason.SOL_TOO_LOW,
-            f"has {funds.lamports / _SOL:.6f} SOL and, with {len(wallet.runs)} open runs, needs "
-            f"{needed / _SOL:.6f} for fees and rent; send it at least {(needed - funds.lamports) / _SOL:.6f} SOL",
-        )
+        return is_("Blocked", MarketReason.SOL_TOO_LOW, poor)
     if funds.xnos is None:
         return is_(
             "Blocked",
@@ -89,10 +95,14 @@ def wallet_status(
 
 def wallets_ready(wallets: tuple[WalletStatus, ...]) -> Verdict:
     """The keys in one condition: the first lack speaks for all."""
-    blocked = [w for w in wallets if w.state == "Blocked"]
-    if blocked:
-        first = blocked[0]
-        more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
+    lacking = [
+        w
+        for w in wallets
+        if w.state == "Blocked" or (w.state, w.reason) == ("Standing", MarketReason.SOL_TOO_LOW)
+    ]
+    if lacking:
+        first = lacking[0]
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         who = first.address or first.secret
         return Verdict(False, first.reason or "", f"wallet {who}: {first.message}{more}")
     unknown = next((w for w in wallets if w.state == "Unknown"), None)
