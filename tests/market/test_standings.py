@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from fakes.world import FakeClock
-from nosana_operator.api import MarketRef, Transaction, WalletStatus
+from nosana_operator.api import Transaction, WalletStatus
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import UNKNOWN, Fate, Known, MarketFacts, Outcome, RunFacts
 from nosana_operator.market.standings import HOLD_BACK, Standing, Standings
 from nosana_operator.market.view import PendingTransaction, WalletView
 
 KEY = "4" * 32
-REF = MarketRef(namespace="system", name="m")
+UID = "uid-1"
 EMPTY = MarketFacts("3" * 32, 10, None, 0, "Empty", (), slot=7)
 STANDS = replace(EMPTY, queue_type="Node", queue=("9" * 32, KEY))
 
@@ -72,10 +72,10 @@ class Lab:
     ) -> Standing:
         chain: Any = self.node
         wallet = WalletView("secret", KEY, None, UNKNOWN, runs)
-        return await self.standings.look(chain, REF, market, [wallet], self.before, under_way)
+        return await self.standings.look(chain, UID, market, [wallet], self.before, under_way)
 
     def told(self) -> list[str]:
-        return list(self.standings.put_out(REF))
+        return list(self.standings.put_out(UID))
 
 
 async def test_a_run_that_is_seen_at_once_explains_it() -> None:
@@ -95,7 +95,7 @@ async def test_a_run_that_is_seen_before_the_queue_without_the_key_explains_it()
         assert (found.missing, found.held_back) == (frozenset(), frozenset())
     found = await lab.look(EMPTY, (run(),))
     assert (found.missing, found.held_back, lab.node.asked) == (frozenset(), frozenset(), 0)
-    assert lab.standings.put_out(REF) == []
+    assert lab.standings.put_out(UID) == []
 
 
 async def test_a_run_that_the_snapshot_lacks_is_found_by_asking() -> None:
@@ -186,3 +186,11 @@ async def test_who_put_it_there_is_remembered() -> None:
     assert (await lab.look(STANDS)).ours == {KEY}
     await lab.look(EMPTY, (run(),))
     assert (await lab.look(STANDS, (run(),))).ours == frozenset()
+
+
+async def test_what_is_gone_is_forgotten() -> None:
+    lab = Lab()
+    await lab.look(STANDS)
+    lab.standings.forget_all_but({"uid-2"})
+    await lab.look(EMPTY)
+    assert (lab.told(), lab.node.asked) == ([], 0)

@@ -99,7 +99,13 @@ class Gatherer:
 
     def put_out(self, body: Body) -> Collection[str]:
         """Keys of the NosanaMarket that were put out of the queue since this was last asked for."""
-        return self._standings.put_out(_ref(body))
+        return self._standings.put_out(body["metadata"]["uid"])
+
+    def forget(self) -> None:
+        """Drop what is remembered of NosanaMarkets that are gone."""
+        there = self._edges.cache.list(MARKET_KIND)
+        self._standings.forget_all_but({one["metadata"]["uid"] for one in there})
+        self.watch_all()
 
     def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
         """The other NosanaMarkets that can be read: they may have a hold on the same nodes."""
@@ -147,7 +153,9 @@ class Gatherer:
             if fresh:
                 pending = self._seen_by(ref, pending, market, wallets)
             if isinstance(market, MarketFacts):
-                standing = await self._standings.look(chain, ref, market, wallets, status.wallets, pending)
+                standing = await self._standings.look(
+                    chain, meta["uid"], market, wallets, status.wallets, pending
+                )
                 wallets = await self._use_of_keys(chain, spec, standing.wallets, status.wallets, market.slot)
             for run in _runs(wallets):
                 if run.job not in jobs:

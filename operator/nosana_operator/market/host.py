@@ -94,7 +94,7 @@ class MarketHost:
         body = self._edges.cache.get(MARKET_KIND, *key)
         if body is None:
             self._memory.pop(key, None)
-            self._gatherer.watch_all()
+            self._gatherer.forget()
             return None
         memory = self._memory.get(key)
         if memory is None or memory.uid != body["metadata"]["uid"]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from nosana_operator.api import MarketRef, WalletStatus
+from nosana_operator.api import WalletStatus
 from nosana_operator.errors import NosanaError
 from nosana_operator.market.facts import Absent, Fate, MarketFacts
 from nosana_operator.market.ports import Chain, Clock
@@ -52,22 +52,23 @@ class Standings:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._memory: dict[MarketRef, _Memory] = {}
+        self._memory: dict[str, _Memory] = {}
+        """By the NosanaMarket's uid: one that is made anew under an old name has no past."""
 
     async def look(
         self,
         chain: Chain,
-        ref: MarketRef,
+        uid: str,
         market: MarketFacts,
         wallets: Sequence[WalletView],
         before: Sequence[WalletStatus],
         pending: Sequence[PendingTransaction],
     ) -> Standing:
-        """Compare the queue with how it was; `before` are the keys as the status has them."""
-        memory = self._memory.get(ref)
+        """Compare the queue of NosanaMarket `uid` with how it was; `before` are the keys as its status has them."""
+        memory = self._memory.get(uid)
         if memory is None:
             stood = {one.address for one in before if one.standing and one.address}
-            memory = self._memory[ref] = _Memory(dict.fromkeys(stood), stood)
+            memory = self._memory[uid] = _Memory(dict.fromkeys(stood), stood)
         under_way = {one.transaction.key for one in pending if not one.outcome.dead}
         # A `stop` that has not landed may have come too late: a job was given to the key before.
         left = {one.transaction.key for one in pending if one.transaction.kind == "stop" and _landed(one)}
@@ -100,17 +101,17 @@ class Standings:
             out.append(wallet)
         return Standing(out, frozenset(missing), self._held_back(memory), frozenset(memory.ours))
 
-    def put_out(self, ref: MarketRef) -> Collection[str]:
+    def put_out(self, uid: str) -> Collection[str]:
         """Keys that were put out since this was last asked for."""
-        memory = self._memory.get(ref)
+        memory = self._memory.get(uid)
         if memory is None:
             return ()
         told, memory.untold = sorted(memory.untold), set()
         return told
 
-    def forget_all_but(self, refs: Collection[MarketRef]) -> None:
-        """Drop the markets that are gone."""
-        self._memory = {ref: memory for ref, memory in self._memory.items() if ref in refs}
+    def forget_all_but(self, uids: Collection[str]) -> None:
+        """Drop the NosanaMarkets that are gone."""
+        self._memory = {uid: memory for uid, memory in self._memory.items() if uid in uids}
 
     def _held_back(self, memory: _Memory) -> frozenset[str]:
         now = self._clock.now()
