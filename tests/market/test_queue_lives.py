@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from fakes.chain import keypair
+from fakes.kube import FakeNotFound, Request
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
 from fakes.queue_world import (
     PROGRAM,
@@ -136,11 +137,7 @@ async def test_who_is_put_out_of_the_queue_is_told_and_stands_again_after_a_whil
     lab = MarketLab()
     await lab.until(lab.standing)
     await lab.pass_time(20)
-    authority = keypair("authority")
-    evicted = PROGRAM.stop(market=str(lab.begin.market), node=str(lab.begin.hosts[0].pubkey()))
-    metas = [type(one)(authority.pubkey(), True, False) if one.is_signer else one for one in evicted.accounts]
-    out = type(evicted)(evicted.program_id, bytes(evicted.data), metas)
-    assert lab.ledger.act([out], authority) is None
+    _put_out(lab)
     await lab.until(lambda: any(reason == "StandingLost" for _, reason, _ in lab.events.seen), 15)
     await lab.pass_time(30)
     assert not lab.standing(), "each time costs a fee"
@@ -148,6 +145,65 @@ async def test_who_is_put_out_of_the_queue_is_told_and_stands_again_after_a_whil
     assert [reason for _, reason, _ in lab.events.seen].count("StandingLost") == 1
     await lab.pass_time(60)
     assert ready(lab)[0] == "True"
+
+
+def _put_out(lab: MarketLab) -> None:
+    """The market's authority takes the host out of the queue."""
+    authority = keypair("authority")
+    evicted = PROGRAM.stop(market=str(lab.begin.market), node=str(lab.begin.hosts[0].pubkey()))
+    metas = [type(one)(authority.pubkey(), True, False) if one.is_signer else one for one in evicted.accounts]
+    out = type(evicted)(evicted.program_id, bytes(evicted.data), metas)
+    assert lab.ledger.act([out], authority) is None
+
+
+async def test_a_new_nosanamarket_of_an_old_ones_name_begins_with_an_empty_queue() -> None:
+    lab = MarketLab()
+    await lab.until(lab.standing)
+    await lab.pass_time(5)
+    old = lab.market()
+    lab.kube.remove(MARKET_KIND, ADMIN, MARKET, force=True)
+    _put_out(lab)
+    await lab.until(lambda: not lab.standing())
+    meta = {key: old["metadata"][key] for key in ("name", "namespace")}
+    lab.kube.add({**{key: old[key] for key in ("apiVersion", "kind", "spec")}, "metadata": meta})
+    await lab.until(lab.standing, 20)
+    assert not [one for one in lab.events.seen if one[1] == "StandingLost"]
+
+
+async def test_where_jobs_are_refused_no_key_stands_until_one_is_taken() -> None:
+    lab = MarketLab(hosts=3, gpus=3)
+    await lab.until(lambda: len(chain_market(lab).queue) == 3)
+
+    async def missing(request: Request, when: str) -> None:
+        if (request.verb, request.kind) == ("create", JOB_KIND):
+            raise FakeNotFound("namespaces not found")
+
+    lab.kube.interrupt = missing
+    posted = lab.post(timeout=600)
+    await lab.until(lambda: ready(lab)[1] == "JobRefused")
+    await lab.until(lambda: not lab.standing(), 20)
+    await lab.pass_time(120)
+    assert not lab.standing()
+    assert (lab.count("Stop"), lab.count("Work")) == (2, 3)
+    lab.kube.interrupt = None
+    await lab.until(lambda: len(chain_market(lab).queue) == 2, 30)
+    await lab.until(lab.settled(posted))
+    lab.check_books()
+
+
+async def test_a_refusal_that_is_over_at_the_next_try_costs_no_place_in_the_queue() -> None:
+    lab = MarketLab(hosts=2, gpus=2)
+    await lab.until(lambda: len(chain_market(lab).queue) == 2)
+    refusals = iter([True])
+
+    async def once(request: Request, when: str) -> None:
+        if (request.verb, request.kind) == ("create", JOB_KIND) and next(refusals, False):
+            raise FakeNotFound("namespaces not found")
+
+    lab.kube.interrupt = once
+    posted = lab.post(timeout=600)
+    await lab.until(lab.settled(posted))
+    assert lab.count("Stop") == 0
 
 
 async def test_being_matched_is_not_being_put_out() -> None:

@@ -7,7 +7,7 @@ from nosana_operator.market.effects import Effect, MarketDecision, Resend, Stop,
 from nosana_operator.market.facts import GONE, UNKNOWN, Fate, MarketFacts
 from nosana_operator.market.holdings import jobs, open_runs, unserved
 from nosana_operator.market.keys import wallet_status, wallets_ready
-from nosana_operator.market.queueing import drained, reluctance, stops, wanted, works
+from nosana_operator.market.queueing import drained, reluctance, standing_by_us, stops, wanted, works
 from nosana_operator.market.slots import count_slots
 from nosana_operator.market.view import MarketView
 
@@ -154,7 +154,6 @@ def _empty(view: MarketView, market: MarketFacts | None, kept: tuple[Transaction
         return True
     if market is None:
         return False
-    mine = {w.address for w in view.wallets}
     if any(w.unread or (w.address and w.runs is UNKNOWN) for w in view.wallets):
         return False
-    return not (market.standing & mine) and not open_runs(view)
+    return not standing_by_us(view, market) and not open_runs(view)

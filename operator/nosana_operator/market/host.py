@@ -138,6 +138,9 @@ class MarketHost:
         view = await self._gatherer.view(body, spec, status, refusal=refusal)
         decision = decide(view)
         await self._serve(body, memory, spec, decision)
+        if refusal is not None and self._refusal(memory) is None:
+            # What was decided for want of jobs, leaving the queue, is decided anew.
+            return AT_ONCE
         offered = any(isinstance(effect, Work) for effect in decision.effects)
         if offered:
             refusal = self._refusal(memory)

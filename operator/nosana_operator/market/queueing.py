@@ -12,7 +12,8 @@ from nosana_operator.api import (
 )
 from nosana_operator.market.effects import Effect, Stop, StopJob, Verdict, Work
 from nosana_operator.market.facts import UNKNOWN, MarketFacts
-from nosana_operator.market.view import MarketView
+from nosana_operator.market.slots import open_works
+from nosana_operator.market.view import MarketView, WalletView
 
 DEEPEST = 250
 """Entries of a queue up to which the program is known to work well: beyond, `finish` comes close to the end of
@@ -61,21 +62,28 @@ def reluctance(view: MarketView, market: MarketFacts) -> Verdict | None:
 
 def leaves(view: MarketView, market: MarketFacts) -> bool:
     """Whether all keys leave the queue."""
+    if view.deleting or view.refusal is not None:
+        return True
     why = reluctance(view, market)
-    return view.deleting or (why is not None and why.reason != MarketReason.QUEUE_TOO_DEEP)
+    return why is not None and why.reason != MarketReason.QUEUE_TOO_DEEP
+
+
+def standing_by_us(view: MarketView, market: MarketFacts) -> tuple[WalletView, ...]:
+    """The keys in the queue, but for those that somebody else put there: these would be put back at once."""
+    return tuple(
+        wallet
+        for wallet in view.wallets
+        if wallet.address in market.standing and (wallet.foreign is None or wallet.address in view.ours)
+    )
 
 
 def stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[str]) -> list[Effect]:
-    """The keys that leave the queue: all when the market is left, those that may not stand, those too many.
-
-    One that somebody else put there is left alone: it would be put back at once.
-    """
-    mine = {wallet.address: wallet for wallet in view.wallets if wallet.address in market.standing}
-    standing = [address for address in mine if address and address not in busy and not mine[address].lost]
+    """The keys that leave the queue: all when the market is left, those that may not stand, those too many."""
+    mine = {one.address: one for one in standing_by_us(view, market) if one.address and not one.lost}
+    standing = [address for address in mine if address not in busy]
     if leaves(view, market):
         return [Stop(address) for address in standing]
-    barred = {address for address, wallet in mine.items() if wallet.problem is not None}
-    lost = [one for one in standing if one in barred and (mine[one].foreign is None or one in view.ours)]
+    barred = [one for one in standing if mine[one].problem is not None]
     rest = [one for one in standing if one not in barred]
     on_their_way = sum(
         one.transaction.kind == "stop" and not one.seen and not one.outcome.dead for one in view.pending
@@ -83,7 +91,7 @@ def stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[st
     over = slots.running + slots.standing - (slots.total - view.spec.slots.reserve) - on_their_way
     if view.share.gives_way and not on_their_way:
         over = max(over, 1)
-    return [Stop(address) for address in [*lost, *rest[: max(0, over - len(lost))]]]
+    return [Stop(address) for address in [*barred, *rest[: max(0, over - len(barred))]]]
 
 
 def works(
@@ -93,13 +101,19 @@ def works(
     wallets: tuple[WalletStatus, ...],
     busy: set[str],
 ) -> list[Effect]:
-    """The keys that offer a slot; none while it is not known what the keys hold, or jobs cannot be made."""
+    """The keys that offer a slot; none while it is not known what the keys hold, or jobs cannot be made.
+
+    Where nodes stand, each makes the queue one longer.
+    """
     unsure = any(w.unread or (w.address and w.runs is UNKNOWN) for w in view.wallets)
     if unsure or not _offers(view, market):
         return []
     kept = busy | view.held_back | view.missing
     willing = [w.address for w in wallets if w.state == "Ready" and w.address and w.address not in kept]
-    return [Work(address) for address in willing[: slots.free]]
+    room = slots.free
+    if market.queue_type != "Job":
+        room = min(room, max(0, DEEPEST + 1 - len(market.queue) - open_works(view)))
+    return [Work(address) for address in willing[:room]]
 
 
 def wanted(view: MarketView, market: MarketFacts | None, wallets: tuple[WalletStatus, ...]) -> int:
@@ -116,7 +130,7 @@ def _offers(view: MarketView, market: MarketFacts) -> bool:
 
 
 def drained(view: MarketView) -> list[Effect]:
-    """The jobs that are stopped because the deadline of a drain has come."""
+    """The jobs of this market, not of others of its keys, that are stopped because a drain's deadline has come."""
     drain = view.spec.drain
     if drain is None or drain.policy != "Finish":
         return []
@@ -125,5 +139,8 @@ def drained(view: MarketView) -> list[Effect]:
     return [
         StopJob(job)
         for _, job in sorted(view.known.items())
-        if job.verified and not (job.stopping or job.settled or job.deleting)
+        if job.run is not None
+        and job.run.market_ref == view.ref
+        and job.verified
+        and not (job.stopping or job.settled or job.deleting)
     ]

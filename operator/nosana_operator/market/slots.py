@@ -29,7 +29,7 @@ def count_slots(view: MarketView) -> SlotStatus:
 
 def taken(view: MarketView) -> int:
     """Slots that jobs hold, or that the chain may give jobs for at any moment."""
-    return _running(view) + _standing(view) + len(view.missing) + _open_works(view)
+    return _running(view) + _standing(view) + len(view.missing) + open_works(view)
 
 
 def holder(view: MarketView, *, told: SlotStatus | None, wanted: int) -> Holder:
@@ -42,7 +42,7 @@ def holder(view: MarketView, *, told: SlotStatus | None, wanted: int) -> Holder:
         wallet.unread or wallet.runs is UNKNOWN for wallet in view.wallets if wallet.address or wallet.unread
     )
     if silent and told is not None:
-        held = max(held, told.standing + told.running + _open_works(view))
+        held = max(held, told.standing + told.running + open_works(view))
     return Holder(
         name=f"{view.ref.namespace}/{view.ref.name}",
         gpu=view.spec.gpu,
@@ -54,16 +54,7 @@ def holder(view: MarketView, *, told: SlotStatus | None, wanted: int) -> Holder:
     )
 
 
-def _running(view: MarketView) -> int:
-    return len({run.address for run in open_runs(view)} | view.occupied)
-
-
-def _standing(view: MarketView) -> int:
-    mine = {wallet.address for wallet in view.wallets}
-    return len(view.market.standing & mine) if isinstance(view.market, MarketFacts) else 0
-
-
-def _open_works(view: MarketView) -> int:
+def open_works(view: MarketView) -> int:
     """`work`s that may still give a run or a standing that the view does not count yet."""
     runs = {run.address for run in own_runs(view)}
     standing = view.market.standing if isinstance(view.market, MarketFacts) else frozenset()
@@ -76,3 +67,12 @@ def _open_works(view: MarketView) -> int:
         and one.transaction.key not in view.missing
         for one in view.pending
     )
+
+
+def _running(view: MarketView) -> int:
+    return len({run.address for run in open_runs(view)} | view.occupied)
+
+
+def _standing(view: MarketView) -> int:
+    mine = {wallet.address for wallet in view.wallets}
+    return len(view.market.standing & mine) if isinstance(view.market, MarketFacts) else 0

@@ -1,0 +1,69 @@
+"""A key that more than one uses: another NosanaMarket, or somebody else's host."""
+
+from __future__ import annotations
+
+import pytest
+from solders.keypair import Keypair
+
+from fakes.market import ADMIN, MARKET, MarketLab
+from fakes.queue_world import PROGRAM, add_market, by_hand, chain_market, post_to, spec, wallet, work_by_hand
+from nosana_operator.api import ANNOTATION_KEY_USE, MARKET_KIND
+
+
+async def test_a_drain_stops_the_jobs_of_its_own_market_only() -> None:
+    lab = MarketLab(gpus=4, seconds=lambda: 3000)
+    add_market(lab, "second", ["wallet-0"])
+    host = lab.begin.hosts[0].pubkey()
+    await lab.until(lambda: lab.standing() and host in chain_market(lab, "second").queue)
+    post_to(lab, "second", 1, timeout=3600)
+    posted = lab.post(timeout=3600)
+    await lab.until(lambda: len(lab.nosana_jobs()) == 2)
+    await lab.until(lambda: lab.says("RunVerified", posted) == ("True", "Verified"))
+    spec(lab, drain={"policy": "Finish"})
+    await lab.pass_time(30)
+    jobs = lab.nosana_jobs()
+    assert {one["spec"]["run"]["marketRef"]["name"] for one in jobs} == {MARKET, "second"}
+    stopped = [one["spec"]["run"]["marketRef"]["name"] for one in jobs if one["spec"].get("stop")]
+    assert stopped == [MARKET]
+
+
+async def _stands_by_another_host(lab: MarketLab) -> Keypair:
+    """The host whose key another install has put into the queue, and that is known."""
+    host = lab.begin.hosts[0]
+    await lab.until(lab.standing)
+    await lab.pass_time(40)
+    by_hand(lab, host, PROGRAM.stop(market=str(lab.begin.market), node=str(host.pubkey())))
+    await lab.pass_time(5)
+    work_by_hand(lab, host)
+    await lab.until(lambda: wallet(lab, str(host.pubkey())).get("reason") == "KeyInUseElsewhere", 90)
+    return host
+
+
+@pytest.mark.parametrize("how", ["paused", "deleted"])
+async def test_what_another_host_put_into_the_queue_it_would_put_back(how: str) -> None:
+    """Each `stop` costs a fee, and the next one would be due at once."""
+    lab = MarketLab()
+    host = await _stands_by_another_host(lab)
+    stops = lab.count("Stop")
+    if how == "paused":
+        spec(lab, paused=True)
+    else:
+        lab.kube.remove(MARKET_KIND, ADMIN, MARKET)
+    for _ in range(300):
+        await lab.slot()
+        if not lab.standing() and not lab.ledger.waiting:
+            work_by_hand(lab, host)
+    assert lab.count("Stop") == stops
+    found = lab.kube.find(MARKET_KIND, ADMIN, MARKET)
+    assert (found is None) == (how == "deleted"), "a market that is deleted does not wait for it"
+
+
+async def test_once_that_is_acknowledged_a_paused_market_leaves_the_queue() -> None:
+    lab = MarketLab()
+    host = await _stands_by_another_host(lab)
+    spec(lab, paused=True)
+    await lab.pass_time(20)
+    assert lab.standing()
+    note = {ANNOTATION_KEY_USE: wallet(lab, str(host.pubkey()))["foreign"]}
+    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"metadata": {"annotations": note}})
+    await lab.until(lambda: not lab.standing(), 30)
