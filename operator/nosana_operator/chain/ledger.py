@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from solana.rpc.commitment import Finalized
@@ -108,6 +109,7 @@ async def read_ledger(
 async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEntry]:
     """An address' transactions, newest first, back to `since`."""
     found: list[HistoryEntry] = []
+    named: set[str] = set()
     before = None
     while True:
         page = await rpc.signatures_of(address, Finalized, before=before)
@@ -117,6 +119,9 @@ async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEnt
             found.append(entry)
         if len(page) < MAX_HISTORY:
             return found
+        if page[-1].signature in named:
+            raise ChainUnavailable("The RPC node tells the same history again and again; use another one.")
+        named |= {entry.signature for entry in page}
         before = page[-1].signature
 
 
@@ -131,37 +136,32 @@ async def signed_by(rpc: Rpc, programs: Programs, signature: str, key: str) -> s
     landed = await rpc.landed(signature, Finalized)
     if landed is None:
         raise ChainUnavailable(f"The RPC node does not give the transaction {signature}; asked again.")
-    for call in _taken_apart(landed)[1]:
-        known = read_instruction(call.data, call.accounts) if call.program == programs.jobs else None
-        if known is not None and known[0] in _OWN and known[1]["authority"] == key:
-            return known[0]
+    for kind, accounts, _ in _taken_apart(landed, programs)[1]:
+        if kind in _OWN and accounts["authority"] == key:
+            return kind
     return None
 
 
 class _Call(NamedTuple):
-    """An instruction of a message."""
+    """An instruction of the Jobs program."""
 
-    program: str
-    accounts: list[str]
-    data: bytes
+    kind: str
+    accounts: Mapping[str, str]
+    inner: tuple[InnerInstruction, ...] | None
+    """What it called in turn; None: the node does not keep it."""
 
 
 def _entries(
     signature: str, landed: LandedTransaction, programs: Programs, key: str, nos_account: str
 ) -> list[LedgerEntry]:
-    keys, calls = _taken_apart(landed)
+    keys, calls = _taken_apart(landed, programs)
     found: list[LedgerEntry] = []
-    for number, call in enumerate(calls):
-        known = read_instruction(call.data, call.accounts) if call.program == programs.jobs else None
-        if known is None:
-            continue
-        kind, accounts = known
+    for kind, accounts, inner in calls:
         own = kind in _OWN and accounts["authority"] == key
         if not own and not (kind == "end" and accounts["user"] == nos_account):
             continue
         earned: int | None = 0
         refunded: int | None = 0
-        inner = None if landed.inner is None else landed.inner.get(number, ())
         if landed.err is None and kind in _PAID:
             earned, refunded = _payments(inner, keys, accounts)
         found.append(
@@ -186,18 +186,28 @@ def _entries(
     return found
 
 
-def _taken_apart(landed: LandedTransaction) -> tuple[list[str], list[_Call]]:
-    """The transaction's keys, and its instructions with addresses."""
+def _taken_apart(landed: LandedTransaction, programs: Programs) -> tuple[list[str], list[_Call]]:
+    """The transaction's keys, and what it called of the Jobs program: itself, or through another program, as
+    the `end` of an owner does whose jobs belong to a multisig.
+    """
     try:
         message = VersionedTransaction.from_bytes(landed.raw).message
     except ValueError:
         # Of a version that is not known here: nothing of Nosana's clients.
         return [], []
     keys = [*(str(key) for key in message.account_keys), *landed.loaded]
-    return keys, [
-        _Call(_at(keys, each.program_id_index), [_at(keys, at) for at in each.accounts], bytes(each.data))
-        for each in message.instructions
-    ]
+    found: list[_Call] = []
+    for number, each in enumerate(message.instructions):
+        outer = InnerInstruction(each.program_id_index, tuple(each.accounts), bytes(each.data))
+        inner = None if landed.inner is None else landed.inner.get(number, ())
+        line = (outer, *(inner or ()))
+        ours = [at for at, call in enumerate(line) if _at(keys, call.program) == programs.jobs]
+        for at, end in pairwise((*ours, len(line))):
+            # What a call did stands behind it, up to the next.
+            known = read_instruction(line[at].data, [_at(keys, one) for one in line[at].accounts])
+            if known is not None:
+                found.append(_Call(*known, None if inner is None else line[at + 1 : end]))
+    return keys, found
 
 
 def _at(keys: Sequence[str], index: int) -> str:
