@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -215,6 +216,25 @@ def test_500_running_jobs_leave_room_below_one_request_a_second(followed: bool, 
         return (scene.session.requests - before) / 900
 
     assert simulate(program, hosts=8, jobs=500, followed=followed) <= most
+
+
+def test_a_slow_node_hides_no_end_for_long() -> None:
+    async def program(scene: Scene) -> float:
+        chance, bank, late = random.Random(1), scene.founded.bank, 0.0
+        for run in [*scene.runs.values()][:25]:
+            await asyncio.sleep(chance.uniform(0, 9))
+            held = bank.account(run.job)
+            assert held is not None
+            bank.place(run.job, account(replace(Job.decode(held.data), state=STATE_DONE)))
+
+            def seen(job: str = str(run.job)) -> bool:
+                value = scene.watcher.jobs[job].value
+                return value is not None and value.state is JobState.DONE
+
+            late = max(late, await scene.until(seen))
+        return late
+
+    assert simulate(program, hosts=8, jobs=500, session=partial(DirectSession, seconds=1.0)) <= 10
 
 
 def test_after_two_hours_away_everything_is_read_within_seconds() -> None:
