@@ -188,7 +188,7 @@ class Endpoint:
 
     def lagged(self, slots: int) -> None:
         """It answered, but of a slot that long ago."""
-        self._down = False
+        self.succeeded()
         self._behind = slots
 
     def probed(self, seconds: float, behind: int) -> None:
