@@ -139,6 +139,15 @@ async def test_amounts_that_a_node_does_not_keep_are_unknown(
     assert (entry.earned, entry.refunded) == (None, None)
 
 
+async def test_a_finish_tells_what_it_paid(world: World) -> None:
+    await finish(world, 30)
+    (entry,) = [one for one in await ledger(world) if one.kind == "finish"]
+    assert entry.earned
+    assert await world.client.paid_by(entry.signature) == (entry.earned, entry.refunded)
+    (other, *_) = [one for one in await ledger(world) if one.kind != "finish"]
+    assert await world.client.paid_by(other.signature) is None
+
+
 async def test_a_history_that_cannot_be_read_is_no_history(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from solana.rpc.commitment import Commitment
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
-from fakes.chain import keypair
+from fakes.chain import FakeRpc, keypair
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find
+from nosana_operator.chain.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
 from nosana_operator.market.settle import obstacle
 from nosana_sandbox.program import Account
@@ -248,6 +252,65 @@ async def test_a_poster_who_opens_his_account_in_the_last_minute_is_not_given_up
     await lab.until(lab.settled(), 100)
     assert lab.says("Settled", posted) == ("True", "Finished")
     lab.check_books()
+
+
+# -- what is told of it
+
+
+def _keep_transfers(monkeypatch: pytest.MonkeyPatch, lab: MarketLab, posted: Posted) -> None:
+    """The node tells what a `finish` moved, as real ones do."""
+    landed = FakeRpc.landed
+
+    async def kept(rpc: FakeRpc, signature: str, commitment: Commitment) -> LandedTransaction | None:
+        found = await landed(rpc, signature, commitment)
+        if found is None:
+            return None
+        keys = [str(key) for key in VersionedTransaction.from_bytes(found.raw).message.account_keys]
+
+        def transfer(owner: Pubkey, amount: int) -> InnerInstruction:
+            vault, to = (keys.index(str(key)) for key in (_vault(lab), associated_token_account(owner)))
+            token = keys.index(str(TOKEN_PROGRAM))
+            return InnerInstruction(token, (vault, to, vault), bytes([3]) + amount.to_bytes(8, "little"))
+
+        earned = lab.earned()
+        moved = (
+            transfer(lab.begin.hosts[0].pubkey(), earned),
+            transfer(lab.begin.poster.pubkey(), 10 * posted.timeout - earned),
+        )
+        return replace(found, inner=dict.fromkeys(range(8), moved))
+
+    monkeypatch.setattr(FakeRpc, "landed", kept)
+
+
+async def test_a_poster_who_closes_his_job_account_at_once_takes_nothing_out_of_our_books(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`clean` is anybody's; then the `finish` itself tells what it paid."""
+    lab = MarketLab()
+    posted = await running(lab)
+    _keep_transfers(monkeypatch, lab, posted)
+    await lab.until(lambda: lab.run_of(posted) is None)
+    lab.ledger.place(posted.job, None)
+    await lab.until(lab.settled())
+    assert lab.says("Settled", posted) == ("True", "Finished")
+    told, earned = settlement(lab, posted), lab.earned()
+    assert (told["earned"], told["secondsPaid"]) == (earned, earned // 10)
+    assert told["refunded"] == 10 * posted.timeout - earned
+    assert lab.metrics.settlements == [("finish", earned, 10 * posted.timeout - earned, earned // 10)]
+
+
+async def test_where_nothing_tells_the_pay_it_is_said_where_it_stands() -> None:
+    lab = MarketLab(seconds=lambda: 1000)
+    posted = await running(lab)
+    await lab.pass_time(20)
+    assert lab.end(posted) is None
+    lab.ledger.tick()
+    lab.ledger.place(posted.job, None)
+    await lab.until(lab.settled())
+    assert lab.says("Settled", posted) == ("True", "EndedByOthers")
+    said = find((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
+    assert "`nosana-operator earnings` tells what was paid" in said["message"]
+    assert lab.earned() > 0
 
 
 # -- what is given up

@@ -22,7 +22,7 @@ from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.endpoints import SLOTS_BEHIND, Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
-from nosana_operator.chain.ledger import signed_by
+from nosana_operator.chain.ledger import paid_by, signed_by
 from nosana_operator.chain.newest import NewestSlot
 from nosana_operator.chain.payment import PaymentState, read_payment, read_payout_problem
 from nosana_operator.chain.program import JobsProgram
@@ -227,6 +227,10 @@ class ChainClient:
     async def signed_by(self, signature: str, key: str) -> str | None:
         """What the key signed with that transaction: see `ledger.signed_by`."""
         return await signed_by(self.rpc, self.program.programs, signature, key)
+
+    async def paid_by(self, signature: str) -> tuple[int, int] | None:
+        """What a `finish` paid and gave back: see `ledger.paid_by`."""
+        return await paid_by(self.rpc, self.program.programs, signature)
 
     async def finalized_time(self) -> int:
         """The chain's time in the newest finalized slot, unix seconds.

@@ -142,6 +142,25 @@ async def signed_by(rpc: Rpc, programs: Programs, signature: str, key: str) -> s
     return None
 
 
+async def paid_by(rpc: Rpc, programs: Programs, signature: str) -> tuple[int, int] | None:
+    """NOS base units that the `finish` in that transaction paid the host and gave back to the payer.
+
+    None: the node does not keep it, or there is none in it.
+
+    Raises:
+        ChainUnavailable: no answer.
+    """
+    landed = await rpc.landed(signature, Finalized)
+    if landed is None or landed.err is not None:
+        return None
+    keys, calls = _taken_apart(landed, programs)
+    for kind, accounts, inner in calls:
+        if kind == "finish":
+            earned, refunded = _payments(inner, keys, accounts)
+            return None if earned is None or refunded is None else (earned, refunded)
+    return None
+
+
 class _Call(NamedTuple):
     """An instruction of the Jobs program."""
 

@@ -115,6 +115,12 @@ class Chain(Protocol):
     async def signed_by(self, signature: str, key: str) -> str | None:
         """Which instruction of the Jobs program the key signed with that transaction; None: none."""
 
+    async def paid_by(self, signature: str) -> tuple[int, int] | None:
+        """NOS base units that a finalized `finish` paid the host and gave back; None: the node does not say.
+
+        Raises Unavailable.
+        """
+
     def fee_cap(self) -> int:
         """Lamports that one transaction may cost."""
 

@@ -90,12 +90,13 @@ class Settled:
     reason: str
     message: str
     paid: JobFacts | None = None
-    """The job account that tells the amounts, when the run was paid to us."""
+    """The job account that tells the amounts, when the run was paid to us and it still does."""
 
 
 Step = Sign | Resend | Look | ReadFinalized | Settled
 
 
+_SEE_EARNINGS: Final = "`nosana-operator earnings` tells what was paid"
 _REASONS: Final = {"finish": JobReason.FINISHED, "complete": JobReason.COMPLETED, "quit": JobReason.QUIT}
 
 
@@ -125,8 +126,10 @@ def _by_others(now: Situation, at: Accounts) -> Settled:
             said = "the run was paid and a result posted before"
         return Settled(JobReason.COMPLETED, said, paid=job)
     if job is GONE:
-        said = "the job account is closed"
-    elif isinstance(job, JobFacts) and job.state == QUEUED:
+        # By `clean`, which anybody may call once the job is done: it may have paid before.
+        said = f"the job account is closed; {_SEE_EARNINGS}"
+        return Settled(JobReason.ENDED_BY_OTHERS, said)
+    if isinstance(job, JobFacts) and job.state == QUEUED:
         said = "the run was closed without a settlement (quit_admin, or a fork took it back)"
     else:
         said = "the job was ended by others"
@@ -163,9 +166,8 @@ def next_step(now: Situation) -> Step:
             return done
         if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE and _moved_on(now):
             # It succeeded, but the job account has moved on since (cleaned, or finished again by a claim).
-            return Settled(
-                _REASONS[now.intent], f"{now.intent} is finalized; the job account has changed since"
-            )
+            said = f"{now.intent} is finalized; the job account has changed since"
+            return Settled(_REASONS[now.intent], said if now.intent == "quit" else f"{said}; {_SEE_EARNINGS}")
         if not now.outcome.dead:
             # A node that keeps no history does not tell what became of it; the accounts do.
             if unread and now.outcome.fate in (Fate.FINALIZED, Fate.UNKNOWN):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
@@ -73,6 +74,20 @@ POSTER_GRACE = timedelta(minutes=10)
 """A poster who has closed his NOS account has so long to make it again; then the run is given back unpaid."""
 
 
+class _Pay(NamedTuple):
+    """For a run, in NOS base units."""
+
+    seconds: int
+    earned: int
+    refunded: int
+
+    @classmethod
+    def of(cls, job: JobFacts) -> _Pay:
+        """By the job account."""
+        earned = job.price * job.seconds_paid
+        return cls(job.seconds_paid, earned, job.price * max(job.timeout, 0) - earned)
+
+
 class Settler:
     """Settles the run that is looked at."""
 
@@ -119,7 +134,12 @@ class Settler:
                 await self._send(chain, intent)
                 return POLL
             case Settled():
-                return await self.finish_record(step)
+                try:
+                    sent = await self._paid_by(chain, step, intent)
+                except Unavailable as exc:
+                    log.warning("chain does not answer: %s", exc, extra=self.here.fields())
+                    return SOON
+                return await self.finish_record(step, sent)
             case Look(reason, message):
                 log.debug("%s: %s", reason, message, extra=self.here.fields())
         return FINALITY_POLL if outcome.fate in (Fate.CONFIRMED, Fate.UNKNOWN) else POLL
@@ -298,18 +318,24 @@ class Settler:
         self.here.memory.refused.pop(signature, None)
         self.here.memory.accepted.add(signature)
 
-    async def finish_record(self, settled: Settled) -> float | None:
-        """Write that it is settled, and how."""
+    async def _paid_by(self, chain: Chain, settled: Settled, intent: Transaction | None) -> _Pay | None:
+        """What our `finish` paid, by the transaction: the poster may close his job account at once.
+
+        None: the account tells, or nothing does. Raises Unavailable.
+        """
+        if settled.paid is not None or intent is None or settled.reason != JobReason.FINISHED:
+            return None
+        paid = await chain.paid_by(intent.signature)
+        return None if paid is None else _Pay(paid[0] // max(self.here.run.price, 1), *paid)
+
+    async def finish_record(self, settled: Settled, paid: _Pay | None = None) -> float | None:
+        """Write that it is settled, and how; `paid`: what is known of it where no job account tells."""
         settlement = self.here.record.settlement
-        paid = settled.paid
+        if settled.paid is not None:
+            paid = _Pay.of(settled.paid)
         if paid is not None:
-            earned = paid.price * paid.seconds_paid
             settlement = (settlement or Settlement(kind="complete")).model_copy(
-                update={
-                    "seconds_paid": paid.seconds_paid,
-                    "earned": earned,
-                    "refunded": paid.price * max(paid.timeout, 0) - earned,
-                }
+                update={"seconds_paid": paid.seconds, "earned": paid.earned, "refunded": paid.refunded}
             )
         self.here.record = replace(self.here.record, settlement=settlement)
         if await self.publisher.is_published() and settlement is not None:
@@ -322,9 +348,9 @@ class Settler:
             self.here.edges.metrics.settled(
                 self.here.run.market,
                 settlement.kind,
-                settlement.earned or 0,
-                settlement.refunded or 0,
-                paid.seconds_paid,
+                paid.earned,
+                paid.refunded,
+                paid.seconds,
                 took=(self.here.now - ended_at(self.here.body)).total_seconds(),
             )
         self.here.event("Normal", settled.reason, settled.message)

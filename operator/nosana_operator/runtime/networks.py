@@ -186,6 +186,10 @@ class SolanaNetwork:
         """See `Chain.signed_by`."""
         return await self._client.signed_by(signature, key)
 
+    async def paid_by(self, signature: str) -> tuple[int, int] | None:
+        """See `Chain.paid_by`."""
+        return await self._client.paid_by(signature)
+
     def fee_cap(self) -> int:
         """See `Chain.fee_cap`."""
         return self._client.network.fees.cap
