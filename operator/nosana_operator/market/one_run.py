@@ -53,6 +53,8 @@ class Turns:
     """How many runs may wait for strangers' servers at once: the workers are there for all."""
 
     posters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    pins: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    """Of results whose settlement waits for it."""
     gateways: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
 
 

@@ -29,6 +29,10 @@ _NOT_PINNED = (
     f"no pin service has taken the result yet; {PIN_GRACE.seconds} s after the job's end the run is settled without, "
     "and the pin is tried until it is done"
 )
+_PIN_PATIENCE = timedelta(seconds=10)
+"""A pin that takes longer is told."""
+_PIN_AWAITED = 1.0
+"""Seconds that a look at the run waits for a pin that it has begun: most are done by then, and pay waits for it."""
 LATER_PIN = 60.0
 """Seconds that one attempt at such a later pin, or a look at the gateways, may take."""
 _FIRST_LOOK = 3.0
@@ -61,11 +65,16 @@ class Publisher:
             return None
         data = await self._public()
         cid = pinner.cid_of(data)
-        grace = (ended_at(here.body) + PIN_GRACE - here.now).total_seconds()
-        if not await self._pin(pinner, data, cid, max(grace, 1.0)) and grace > 0:
-            here.complain(JobReason.PIN_UNAVAILABLE, _NOT_PINNED)
-            await here.write()
+        waited = here.now - ended_at(here.body)
+        pinned = await self._begun_pin(pinner, data, cid, PIN_GRACE - waited)
+        if not pinned and waited < PIN_GRACE:
+            if pinned is False or waited >= _PIN_PATIENCE:
+                here.complain(JobReason.PIN_UNAVAILABLE, _NOT_PINNED)
+                await here.write()
             return None
+        if (task := here.memory.result.pinning) is not None:
+            task.cancel()
+            here.memory.result.pinning = None
         here.record = replace(here.record, result_cid=cid)
         return cid
 
@@ -145,6 +154,30 @@ class Publisher:
         if kept.blank is None:
             kept.blank = await asyncio.to_thread(blank_result, result, self.here.record.delivery)
         return kept.blank
+
+    async def _begun_pin(self, pinner: Pinner, data: bytes, cid: str, left: timedelta) -> bool | None:
+        """Whether a service has taken the result; None: none has said so yet, or it is others' turn.
+
+        The pin goes on beside the looks at the run: a service may be silent as long as it likes.
+        """
+        kept, turns = self.here.memory.result, self.here.turns.pins
+        if kept.pinned:
+            return True
+        if kept.pinning is None:
+            if turns.locked():
+                return None
+            seconds = max(left.total_seconds(), _PIN_AWAITED)
+            name = f"result of {self.here.run.run}"
+            kept.pinning = asyncio.create_task(self._pin_in_turn(pinner, data, cid, seconds), name=name)
+            await asyncio.wait([kept.pinning], timeout=_PIN_AWAITED)
+        if not kept.pinning.done():
+            return None
+        task, kept.pinning = kept.pinning, None
+        return task.result()
+
+    async def _pin_in_turn(self, pinner: Pinner, data: bytes, cid: str, seconds: float) -> bool:
+        async with self.here.turns.pins:
+            return await self._pin(pinner, data, cid, seconds)
 
     async def _pin(self, pinner: Pinner, data: bytes, cid: str, seconds: float) -> bool:
         name = f"{self.here.meta['namespace']}-{self.here.meta['name']}"

@@ -28,6 +28,8 @@ class KeptResult:
     lost: str | None = None
     """Why the stored result cannot be had any more."""
     pinned: bool = False
+    pinning: asyncio.Task[bool] | None = None
+    """A pin that the settlement waits for; see `pin`."""
 
     def forget(self) -> None:
         """Nothing more is to be done with it."""
