@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -228,6 +229,9 @@ async def test_wrong_addresses(world: World) -> None:
         await world.client.fetch_job(run.address)
     nobody = await world.client.fetch_wallet_state(Wallet.generate().address)
     assert (nobody.lamports, nobody.nos_account_exists, nobody.stake_xnos) == (0, False, None)
+    host = await world.client.fetch_wallet_state(world.host.address)
+    both = await world.client.fetch_wallet_states([nobody.address, host.address])
+    assert [replace(one, slot=0) for one in both.values()] == [replace(one, slot=0) for one in (nobody, host)]
 
 
 async def test_the_chains_clock_is_measured(world: World) -> None:

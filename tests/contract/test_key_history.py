@@ -39,3 +39,5 @@ async def test_what_the_key_signed_is_told_from_what_only_names_it(world: World)
     later = await world.confirm(await client.sign_work(world.host, world.market), finalized=True)
     (found,) = await client.fetch_history(host, until=newest.signature)
     assert found.signature == later.signature
+    older = await client.fetch_history(host, until=None, before=history[0].signature, limit=1)
+    assert older == history[1:2], "a page"

@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from fakes.world import FakeClock
 from nosana_operator.errors import Unavailable
+from nosana_operator.market.checks import BACKLOG
 from nosana_operator.market.facts import Past
-from nosana_operator.market.key_use import LOOK_EVERY, SETTLES, KeyUse, acknowledged
+from nosana_operator.market.key_use import (
+    AT_ONCE,
+    LATER_LOOKS,
+    LOOK_EVERY,
+    SETTLES,
+    TRIES,
+    KeyUse,
+    acknowledged,
+)
 
 KEY = "4" * 32
 
@@ -29,15 +40,23 @@ class History:
     forgets: bool = False
     """It does not know the transaction from which on it is asked."""
 
-    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
+    lost: set[str] = field(default_factory=set)
+    """Signatures that it names and does not give."""
+
+    async def read_history(
+        self, key: str, *, until: str | None, before: str | None, limit: int
+    ) -> list[Past]:
         self.asked.append(until)
-        newest = sorted(self.past, key=lambda one: one.slot, reverse=True)
+        newest = sorted(self.past, key=lambda one: one.slot)[::-1]
         names = [one.signature for one in newest]
+        if before is not None and (before not in names or self.forgets):
+            return []
+        start = names.index(before) + 1 if before is not None else 0
         end = names.index(until) if until in names and not self.forgets else len(newest)
-        return newest[:end]
+        return newest[start:end][:limit]
 
     async def signed_by(self, signature: str, key: str) -> str | None:
-        if self.away:
+        if self.away or signature in self.lost:
             raise Away("away")
         self.read.append(signature)
         return self.signed.get(signature)
@@ -64,7 +83,25 @@ class Lab:
     async def look(self, known: str | None = None, *, seconds: float = LOOK_EVERY) -> str | None:
         self.clock.advance(seconds)
         chain: Any = self.history
-        return await self.use.look(chain, "net", KEY, slot=100, lamports=self.lamports, known=known)
+        self._seen(known)
+        await self.use.look(chain, "net", [KEY])
+        return self._seen(known)
+
+    def _seen(self, known: str | None) -> str | None:
+        return self.use.seen("net", KEY, slot=100, lamports=self.lamports, known=known)
+
+    def dust(self, many: int, slot: int) -> None:
+        """So many transfers to the key, a hundred in a slot, that it did not sign."""
+        for n in range(many):
+            self.lands(f"dust-{slot}-{n}", slot + n // 100, None)
+
+    async def all_judged(self, looks: int = 2000) -> int:
+        """Look until nothing is in question; the looks that it took."""
+        for n in range(looks):
+            if self.use.judged("net", KEY):
+                return n
+            await self.look(seconds=BACKLOG)
+        raise AssertionError(f"not judged in {looks} looks")
 
 
 async def test_a_change_of_the_balance_is_looked_into_once_it_is_final() -> None:
@@ -157,6 +194,102 @@ async def test_a_node_that_does_not_give_it_is_asked_again() -> None:
     lab.history.away = True
     assert await lab.look() is None
     lab.history.away = False
+    assert await lab.look() == "theirs"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["from a known one on", "from the beginning"])
+@pytest.mark.parametrize("dust", [49, 50, 999, 1000, 1001, 2500])
+async def test_transfers_on_top_hide_no_transaction(dust: int, known: bool) -> None:
+    """A node gives a thousand at once, or the newest fifty: there are more, at 0.000005 SOL each."""
+    lab = Lab()
+    await lab.look()
+    if known:
+        lab.lands("first", 101, None)
+        await lab.look()
+    lab.lands("theirs", 102)
+    lab.dust(dust, 103)
+    await lab.look()
+    await lab.all_judged()
+    assert await lab.look() == "theirs"
+    assert len(lab.history.read) == len(set(lab.history.read)) == dust + 1 + known, "each once"
+    assert lab.history.asked[-1] == lab.history.past[-1].signature, "the next look begins there"
+
+
+async def test_a_stranger_does_not_keep_the_other_keys_waiting() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.dust(900, 101)
+    await lab.look()
+    assert len(lab.history.read) < AT_ONCE
+    assert lab.use.behind("net"), "it goes on at once"
+    assert not lab.use.judged("net", KEY), "and until then the key gets no new job"
+    assert await lab.all_judged() >= 900 / AT_ONCE - 1
+    assert not lab.use.behind("net")
+
+
+async def test_a_key_may_work_once_it_was_seen_and_nothing_is_due() -> None:
+    lab = Lab()
+    assert not lab.use.judged("net", KEY)
+    await lab.look()
+    assert lab.use.judged("net", KEY)
+    lab.lamports -= 5
+    await lab.look(seconds=1)
+    assert lab.use.judged("net", KEY), "it is not final yet"
+    lab.clock.advance(SETTLES)
+    assert not lab.use.judged("net", KEY), "now it is"
+    lab.lands("dust", 101, None)
+    lab.history.away = True
+    await lab.look(seconds=0)
+    assert lab.use.judged("net", KEY), "a node that is silent about it keeps no key from its work"
+
+
+async def test_one_that_no_node_gives_hides_no_other_and_is_let_go() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.lands("theirs", 101)
+    lab.lands("lost", 102, None)
+    lab.history.lost = {"lost"}
+    await lab.look()
+    assert await lab.look(seconds=SETTLES) == "theirs"
+    for _ in range(TRIES):
+        await lab.look(seconds=SETTLES)
+    lab.lands("theirs again", 103)
+    await lab.look()
+    assert await lab.look(seconds=SETTLES) == "theirs again"
+    for _ in range((TRIES + 1) * (LATER_LOOKS + 2)):
+        await lab.look()
+    asked = len(lab.history.read)
+    lab.history.lost = set()
+    await lab.look()
+    assert len(lab.history.read) == asked, "it is not asked for any more"
+
+
+async def test_one_that_is_given_later_is_judged_then() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.lands("theirs", 101)
+    lab.history.lost = {"theirs"}
+    for _ in range(2 * TRIES):
+        assert await lab.look() is None
+    lab.history.lost = set()
+    assert await lab.look() == "theirs"
+
+
+async def test_a_node_that_does_not_know_where_to_go_on_is_no_end() -> None:
+    lab = Lab()
+    await lab.look()
+    lab.lands("first", 101, None)
+    await lab.look()
+    lab.lands("theirs", 102)
+    lab.dust(1200, 103)
+    await lab.look()
+    lab.history.forgets = True
+    for _ in range(1200 // AT_ONCE + 1):
+        await lab.look(seconds=BACKLOG)
+    assert lab.use.judged("net", KEY), "for a while"
+    lab.history.forgets = False
+    await lab.look()
+    await lab.all_judged()
     assert await lab.look() == "theirs"
 
 

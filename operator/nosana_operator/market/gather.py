@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from nosana_operator.api import (
@@ -24,6 +23,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.errors import NosanaError
 from nosana_operator.inventory import Share, divide
+from nosana_operator.market.checks import Checks
 from nosana_operator.market.decide import wants
 from nosana_operator.market.facts import (
     GONE,
@@ -37,7 +37,7 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.key_use import KeyUse, acknowledged
+from nosana_operator.market.key_use import acknowledged
 from nosana_operator.market.known_jobs import KnownJobs, serving_keys
 from nosana_operator.market.one_run import YOUNG
 from nosana_operator.market.ports import Body, Chain, Edges
@@ -49,23 +49,19 @@ from nosana_operator.market.watchlist import watch_all
 
 log = logging.getLogger(__name__)
 
-FUNDS_FRESH = 30.0
 _NONE = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
 
 
 class Gatherer:
     """Makes the views of all NosanaMarkets; keeps caches only."""
 
-    def __init__(self, edges: Edges, wallets: Wallets) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, checks: Checks) -> None:
         self._edges = edges
         self._wallets = wallets
-        self._funds: dict[tuple[str, str], tuple[datetime, Funds]] = {}
-        self._payouts: dict[tuple[str, str], tuple[datetime, str | None]] = {}
-        """By network and address: when a payout address was looked at, and what is wrong with it."""
+        self._checks = checks
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
         self._standings = Standings(edges.clock)
-        self._use = KeyUse(edges.clock)
         self._refusals: dict[MarketRef, str | None] = {}
         """Why the API server does not take a NosanaMarket's jobs."""
         self._jobs = KnownJobs(edges.cache)
@@ -77,6 +73,7 @@ class Gatherer:
         status: NosanaMarketStatus,
         *,
         refusal: str | None,
+        jobs: Mapping[str, Known[JobFacts]] | None = None,
         fresh: bool = False,
     ) -> MarketView:
         """The view of now.
@@ -85,17 +82,26 @@ class Gatherer:
         in one while its run is not in the other yet. `fresh=True` asks the chain: the market at the slot of
         our last transaction or later, and the runs at the market's slot or later, so that whatever left the
         queue is found among the runs.
+
+        `jobs`: job accounts that were read a moment ago, as `serving` read them.
         """
-        self._use.note(self._edges.cache.list(MARKET_KIND), self._edges.cache.list(JOB_KIND))
+        self._checks.use.note(self._edges.cache.list(MARKET_KIND), self._edges.cache.list(JOB_KIND))
         ref = _ref(body)
         self._refusals[ref] = refusal
-        view = await self._look(body, spec, status, asked=True, fresh=fresh)
+        view = await self._look(body, spec, status, asked=True, fresh=fresh, jobs=jobs)
         holders = [holder(view, told=None, wanted=wants(view))]
         for other, theirs, told in self._others(body):
             seen = await self._look(other, theirs, told, asked=False, fresh=False)
             holders.append(holder(seen, told=told.slots, wanted=wants(seen)))
         shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
         return replace(view, share=shares[holders[0].name])
+
+    async def serving(self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus) -> MarketView:
+        """The watcher's snapshots of the runs, with their jobs: all that making NosanaJobs needs.
+
+        Nothing else may be decided from it: it knows of no transaction, and of no other NosanaMarket.
+        """
+        return await self._look(body, spec, status, asked=False, fresh=False)
 
     def put_out(self, body: Body) -> Collection[str]:
         """Keys of the NosanaMarket that were put out of the queue since this was last asked for."""
@@ -120,11 +126,18 @@ class Gatherer:
             yield dict(other), spec, status
 
     async def _look(
-        self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus, *, asked: bool, fresh: bool
+        self,
+        body: Body,
+        spec: NosanaMarketSpec,
+        status: NosanaMarketStatus,
+        *,
+        asked: bool,
+        fresh: bool,
+        jobs: Mapping[str, Known[JobFacts]] | None = None,
     ) -> MarketView:
         """The view without its share of the nodes.
 
-        `asked=False`: of another one's NosanaMarket, for what it holds. Its own look asks the chain about its
+        `asked=False`: for what the NosanaMarket holds. Only its own decision asks the chain about its
         transactions; here they count as long as they stand in the status.
         """
         meta, ref = body["metadata"], _ref(body)
@@ -136,7 +149,7 @@ class Gatherer:
         pending: tuple[PendingTransaction, ...] = ()
         market: Known[MarketFacts] = UNKNOWN
         wallets = [_wallet_view(one, UNKNOWN, UNKNOWN) for one in loaded]
-        jobs: dict[str, Known[JobFacts]] = {}
+        jobs = dict(jobs or {})
         standing = Standing(wallets, frozenset(), frozenset(), frozenset())
         if chain is not None and problem is None:
             pending = (
@@ -149,14 +162,14 @@ class Gatherer:
             not_before = None
             if fresh:
                 not_before = market.slot if isinstance(market, MarketFacts) else landed
-            wallets = [await self._wallet(chain, spec, one, not_before) for one in loaded]
+            wallets = [await self._wallet(chain, spec.network, one, not_before) for one in loaded]
             if fresh:
                 pending = self._seen_by(ref, pending, market, wallets)
             if isinstance(market, MarketFacts):
                 standing = await self._standings.look(
                     chain, meta["uid"], market, wallets, status.wallets, pending
                 )
-                wallets = await self._use_of_keys(chain, spec, standing.wallets, status.wallets, market.slot)
+                wallets = self._use_of_keys(spec.network, standing.wallets, status.wallets, market.slot)
             for run in _runs(wallets):
                 if run.job not in jobs:
                     jobs[run.job] = await self._job(chain, run.job)
@@ -167,6 +180,10 @@ class Gatherer:
                 for wallet, one in zip(wallets, loaded, strict=True)
                 if not one.former or wallet.address in needed or _holds(wallet, market, jobs, spec.address)
             ]
+        keys = frozenset(one.address for one in wallets if one.address is not None)
+        early = (
+            asked and chain is not None and not self._checks.asked(spec.network, keys, spec.payout_address)
+        )
         held = self._jobs.held(ref, spec, wallets)
         return MarketView(
             ref=ref,
@@ -175,7 +192,7 @@ class Gatherer:
             network_known=chain is not None,
             networks=tuple(self._edges.networks.names()),
             address_problem=problem,
-            payout_problem=await self._payout_problem(chain, spec) if chain and asked else None,
+            payout_problem=self._payout_problem(spec),
             market=market,
             wallets=tuple(wallets),
             jobs=jobs,
@@ -192,12 +209,15 @@ class Gatherer:
             pending=pending,
             leaving=leaves_until(meta.get("annotations"), self._edges.clock.now()),
             missing=standing.missing,
-            held_back=standing.held_back | self._busy_elsewhere(ref, spec.network),
+            held_back=standing.held_back
+            | self._busy_elsewhere(ref, spec.network)
+            | frozenset(key for key in keys if early or not self._checks.use.judged(spec.network, key)),
             ours=standing.ours,
             fee_cap=chain.fee_cap() if chain else 0,
             now=self._edges.clock.now(),
             share=_NONE,
             young=self._young(chain, _runs(wallets)) if chain else frozenset(),
+            early=early,
         )
 
     def watch_all(self) -> None:
@@ -243,13 +263,8 @@ class Gatherer:
             if one["signature"] not in self._seen.get(_ref(other), frozenset())
         )
 
-    async def _use_of_keys(
-        self,
-        chain: Chain,
-        spec: NosanaMarketSpec,
-        wallets: Sequence[WalletView],
-        before: Sequence[WalletStatus],
-        slot: int,
+    def _use_of_keys(
+        self, network: str, wallets: Sequence[WalletView], before: Sequence[WalletStatus], slot: int
     ) -> list[WalletView]:
         """With what is known of other users of the keys."""
         known = {one.address: one.foreign for one in before}
@@ -260,9 +275,7 @@ class Gatherer:
                 address = wallet.address
                 told = known.get(address)
                 lamports = wallet.funds.lamports if isinstance(wallet.funds, Funds) else None
-                foreign = await self._use.look(
-                    chain, spec.network, address, slot=slot, lamports=lamports, known=told
-                )
+                foreign = self._checks.use.seen(network, address, slot=slot, lamports=lamports, known=told)
                 if foreign is not None and foreign not in done:
                     wallet = _used_elsewhere(wallet, foreign)
             out.append(wallet)
@@ -312,7 +325,7 @@ class Gatherer:
             return UNKNOWN
 
     async def _wallet(
-        self, chain: Chain, spec: NosanaMarketSpec, loaded: LoadedWallet, not_before: int | None
+        self, chain: Chain, network: str, loaded: LoadedWallet, not_before: int | None
     ) -> WalletView:
         address = loaded.address
         if address is None or loaded.unknown:
@@ -320,22 +333,7 @@ class Gatherer:
         runs = chain.watched_runs(address)
         if not_before is not None:
             runs = await self._runs_now(chain, address, not_before)
-        now = self._edges.clock.now()
-        market = chain.watched_market(spec.address)
-        closed = isinstance(market, MarketFacts) and market.node_access_key is not None
-        cached = self._funds.get((spec.network, address))
-        if cached is not None and closed and cached[1].access_keys is None:
-            cached = None
-        if cached is not None and (loaded.reason or (now - cached[0]).total_seconds() < FUNDS_FRESH):
-            return _wallet_view(loaded, cached[1], runs)
-        try:
-            funds = await chain.read_funds(address, access_keys=closed)
-        except NosanaError as exc:
-            log.warning("wallet not read: %s", exc, extra={"wallet": address})
-            return _wallet_view(loaded, cached[1] if cached else UNKNOWN, runs)
-        self._funds[(spec.network, address)] = (now, funds)
-        self._edges.metrics.funds(spec.network, address, funds)
-        return _wallet_view(loaded, funds, runs)
+        return _wallet_view(loaded, self._checks.funds(network, address), runs)
 
     async def _runs_now(self, chain: Chain, key: str, not_before: int) -> Known[tuple[RunFacts, ...]]:
         try:
@@ -349,18 +347,11 @@ class Gatherer:
         now = self._edges.clock.now()
         return frozenset(run.address for run in runs if now - chain.our_time(run.time) < YOUNG)
 
-    async def _payout_problem(self, chain: Chain, spec: NosanaMarketSpec) -> str | None:
+    def _payout_problem(self, spec: NosanaMarketSpec) -> str | None:
         """What is known against the payout address, before anything is to be paid there."""
         if spec.payout_address is None:
             return None
-        key, now = (spec.network, spec.payout_address), self._edges.clock.now()
-        known = self._payouts.get(key)
-        if known is None or (now - known[0]).total_seconds() >= FUNDS_FRESH:
-            try:
-                known = self._payouts[key] = (now, await chain.payout_problem(spec.payout_address))
-            except NosanaError as exc:
-                log.warning("payout address not read: %s", exc, extra={"wallet": spec.payout_address})
-        return known[1] if known else None
+        return self._checks.payout_problem(spec.network, spec.payout_address)
 
     async def _job(self, chain: Chain, address: str) -> Known[JobFacts]:
         found = chain.watched_job(address)

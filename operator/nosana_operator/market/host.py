@@ -6,6 +6,7 @@ The intent of every transaction is in `status.transactions` before it is sent (D
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,10 +31,21 @@ from nosana_operator.api import (
     run_job_name,
 )
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
-from nosana_operator.market.decide import decide
-from nosana_operator.market.effects import CreateJob, MarketDecision, ReplaceJob, Resend, Stop, StopJob, Work
+from nosana_operator.market.checks import Checks
+from nosana_operator.market.decide import decide, judge
+from nosana_operator.market.effects import (
+    CreateJob,
+    Effect,
+    MarketDecision,
+    ReplaceJob,
+    Resend,
+    Stop,
+    StopJob,
+    Work,
+)
 from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.gather import Gatherer
+from nosana_operator.market.holdings import jobs
 from nosana_operator.market.ports import Body, Chain, Edges
 from nosana_operator.market.report import differs, flips, market_status, newest_epoch, unreadable_status
 from nosana_operator.market.turns import Turns, epoch_of
@@ -82,10 +94,11 @@ class _Memory:
 class MarketHost:
     """Keeps the cluster's keys in their markets' queues and makes a NosanaJob of each run."""
 
-    def __init__(self, edges: Edges, wallets: Wallets) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, checks: Checks) -> None:
         self._edges = edges
         self._wallets = wallets
-        self._gatherer = Gatherer(edges, wallets)
+        self._checks = checks
+        self._gatherer = Gatherer(edges, wallets, checks)
         self._turns = Turns(edges.cache, edges.clock, edges.leadership)
         self._memory: dict[tuple[str, str], _Memory] = {}
 
@@ -134,10 +147,14 @@ class MarketHost:
         chain = self._edges.networks.chain(spec.network)
         refusal = self._refusal(memory)
         key = body["metadata"]["namespace"], body["metadata"]["name"]
+        # The paid clock of a run goes: its NosanaJob waits for nothing else that is asked of the chain.
+        serving = await self._gatherer.serving(body, spec, status)
+        if judge(serving).status:
+            await self._serve(body, memory, spec, jobs(serving))
         turn = self._turns.begin(key)
-        view = await self._gatherer.view(body, spec, status, refusal=refusal)
+        view = await self._gatherer.view(body, spec, status, refusal=refusal, jobs=serving.jobs)
         decision = decide(view)
-        await self._serve(body, memory, spec, decision)
+        await self._serve(body, memory, spec, decision.effects)
         if refusal is not None and self._refusal(memory) is None:
             # What was decided for want of jobs, leaving the queue, is decided anew.
             return AT_ONCE
@@ -147,7 +164,7 @@ class MarketHost:
             turn = self._turns.begin(key)
             view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
             decision = decide(view)
-            await self._serve(body, memory, spec, decision)
+            await self._serve(body, memory, spec, decision.effects)
         signed = await self._sign(chain, view, decision) if chain is not None else []
         body, signed = await self._write_in_turn(turn, body, memory, view, decision, signed)
         self._tell(body, memory, decision)
@@ -172,10 +189,10 @@ class MarketHost:
     # -- serving runs -------------------------------------------------------------------------------------
 
     async def _serve(
-        self, body: Body, memory: _Memory, spec: NosanaMarketSpec, decision: MarketDecision
+        self, body: Body, memory: _Memory, spec: NosanaMarketSpec, effects: Iterable[Effect]
     ) -> None:
         """Make the NosanaJobs that are missing; before anything else, for the paid clock runs."""
-        for effect in decision.effects:
+        for effect in effects:
             if isinstance(effect, CreateJob):
                 await self._create(body, memory, spec, effect)
             elif isinstance(effect, ReplaceJob):
@@ -268,6 +285,8 @@ class MarketHost:
                     out.append(await chain.sign_work(wallet, view.market))
             except NosanaError as exc:
                 log.warning("not signed: %s", exc, extra={"wallet": effect.address})
+                if isinstance(effect, Work) and isinstance(exc, Refused):
+                    self._checks.doubt_access(view.spec.network, effect.address)
         return out
 
     async def _send(self, body: Body, memory: _Memory, chain: Chain, one: Transaction | Signed) -> None:
@@ -339,7 +358,9 @@ class MarketHost:
         status = market_status(body, view, decision, signed, now, epoch)
         calm = memory.written_at is not None and (now - memory.written_at).total_seconds() < CALM
         urgent = bool(signed) or flips(before, status)
-        memory.put_off = not urgent and calm and differs(before, status)
+        # What is not known only because this process has just begun is no news.
+        early = view.early and not signed
+        memory.put_off = (early or (not urgent and calm)) and differs(before, status)
         if memory.put_off or not (urgent or differs(before, status)):
             return body
         reply = await self._apply(body, status)

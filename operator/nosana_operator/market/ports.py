@@ -106,11 +106,18 @@ class Chain(Protocol):
     async def finalized_time(self) -> float:
         """The chain's unix time in its newest finalized slot."""
 
-    async def read_funds(self, address: str, *, access_keys: bool = False) -> Funds:
-        """Balances and stake of a wallet; the access keys that it holds only when asked for."""
+    async def read_funds(self, addresses: Collection[str]) -> Mapping[str, Funds]:
+        """Balances and stakes of all these wallets, read together; not their access keys."""
 
-    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
-        """Finalized transactions that name the key, the newest first, after `until` where the node knows it."""
+    async def read_access_keys(self, address: str) -> frozenset[str]:
+        """The collections of which a wallet holds a token that opens their markets."""
+
+    async def read_history(
+        self, key: str, *, until: str | None, before: str | None, limit: int
+    ) -> list[Past]:
+        """Finalized transactions that name the key, the newest first, `limit` at most: after `until` where the
+        node knows it, and before `before`; none where the node does not know that one.
+        """
 
     async def signed_by(self, signature: str, key: str) -> str | None:
         """Which instruction of the Jobs program the key signed with that transaction; None: none."""

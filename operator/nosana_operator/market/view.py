@@ -93,7 +93,8 @@ class MarketView:
     missing: frozenset[str]
     """Keys that have left the queue, it is not known yet by what: a job may have been given to them."""
     held_back: frozenset[str]
-    """Keys that were put out of the queue a moment ago, or have a transaction under way in another market."""
+    """Keys that were put out of the queue a moment ago, have a transaction under way in another market, or have
+    a history of which something is still to be judged."""
     ours: frozenset[str]
     """Keys that stand because of a `work` of ours."""
     fee_cap: int
@@ -101,5 +102,7 @@ class MarketView:
     now: datetime
     share: Share
     """What the nodes hold for this market beside the others."""
+    early: bool = False
+    """What the keys have, or who is to be paid, was not asked for yet since the start: it soon will be."""
     young: frozenset[str] = frozenset()
     """Runs that have just begun: that a node does not have their job account means nothing yet."""

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from nosana_operator.api import Exposure
 from nosana_operator.chain import Wallet
 from nosana_operator.jobs import JobController, JobSettings
+from nosana_operator.market import Check, Checks, MarketHost, RunKeeper, Wallets
 from nosana_operator.market import Edges as MarketEdges
-from nosana_operator.market import MarketHost, RunKeeper, Wallets
 from nosana_operator.probing import NetworkProber
 from nosana_operator.regex import RegexRunner
 from nosana_operator.runtime.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
+from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.settings import Settings
 from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage, Walls, node_ranges
 
@@ -80,13 +81,27 @@ def build_loops(edges: Edges) -> Loops:
         leadership=edges.leadership,
     )
     wallets = Wallets(edges.kube, edges.cache, Wallet.parse, clock)
+    work: WorkQueue[Check] = WorkQueue("checks")
+    checks = Checks(
+        market, wallets, wake=work.add, changed=lambda network: edges.chain_changed("wallet", network)
+    )
     return Loops(
         reconcile_job=jobs.reconcile,
-        reconcile_market=MarketHost(market, wallets).reconcile,
+        reconcile_market=MarketHost(market, wallets, checks).reconcile,
         reconcile_run=RunKeeper(market, wallets).reconcile,
-        background=networks.background,
+        background=(*networks.background, ("checks", lambda: run_checks(work, checks))),
         close=(jobs.close, prober.close),
     )
+
+
+async def run_checks(work: WorkQueue[Check], checks: Checks) -> None:
+    """Do all checks for ever, each beside the others: one that gets no answer keeps none of them waiting."""
+    for check in checks.all:
+        work.add(check)
+    try:
+        await work.run(max(1, len(checks.all)), checks.reconcile)
+    finally:
+        work.stop()
 
 
 def _fetching(settings: Settings) -> Fetching | None:

@@ -171,15 +171,23 @@ class SolanaNetwork:
         """See `Chain.finalized_time`."""
         return float(await self._client.finalized_time())
 
-    async def read_funds(self, address: str, *, access_keys: bool = False) -> Funds:
+    async def read_funds(self, addresses: Collection[str]) -> dict[str, Funds]:
         """See `Chain.read_funds`."""
-        state = await self._client.fetch_wallet_state(address)
-        held = frozenset(await self._client.find_access_keys(address)) if access_keys else None
-        return Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos, held)
+        states = await self._client.fetch_wallet_states(list(addresses))
+        return {
+            address: Funds(state.lamports, state.nos_balance, state.nos_account_exists, state.stake_xnos)
+            for address, state in states.items()
+        }
 
-    async def read_history(self, key: str, *, until: str | None) -> list[Past]:
+    async def read_access_keys(self, address: str) -> frozenset[str]:
+        """See `Chain.read_access_keys`."""
+        return frozenset(await self._client.find_access_keys(address))
+
+    async def read_history(
+        self, key: str, *, until: str | None, before: str | None, limit: int
+    ) -> list[Past]:
         """See `Chain.read_history`."""
-        found = await self._client.fetch_history(key, until=until)
+        found = await self._client.fetch_history(key, until=until, before=before, limit=limit)
         return [Past(one.signature, one.slot, one.err is not None) for one in found]
 
     async def signed_by(self, signature: str, key: str) -> str | None:
