@@ -15,16 +15,8 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
-from fakes.market import ADMIN, JOBS, MarketLab, Posted
-from nosana_operator.api import (
-    API_VERSION,
-    JOB_KIND,
-    LABEL_JOB,
-    LABEL_JOB_UID,
-    LABEL_MARKET,
-    MARKET_KIND,
-    is_true,
-)
+from fakes.market import JOBS, MarketLab, Posted, gpu_node, nosana_market
+from nosana_operator.api import JOB_KIND, LABEL_JOB, LABEL_JOB_UID, LABEL_MARKET, is_true
 from nosana_sandbox.program.layout import QUEUE_JOB, QUEUE_NODE, STATE_DONE, Market, Run
 from nosana_sandbox.world.instructions import list_job, open_market
 
@@ -80,36 +72,14 @@ class FleetLab(MarketLab):
 
     def _add_world(self, gpus: int, market: Body) -> None:
         for n in range(self.shape.nodes):
-            self.kube.add(
-                {
-                    "kind": "Node",
-                    "apiVersion": "v1",
-                    "metadata": {"name": f"node-{n}", "labels": {}},
-                    "status": {
-                        "allocatable": {GPU: str(self.shape.gpus), "pods": "100", "cpu": "64"},
-                        "conditions": [{"type": "Ready", "status": "True"}],
-                    },
-                }
-            )
+            self.kube.add(gpu_node(f"node-{n}", self.shape.gpus))
         for n, key in enumerate(self.begin.hosts):
             self.add_wallet(f"wallet-{n}", bytes(key))
         for n in range(self.shape.markets):
             address = self.begin.market if n == 0 else self._open(keypair(f"market-{n}"))
             self.addresses.append(address)
             names = [f"wallet-{k}" for k in range(self.shape.keys) if k % self.shape.markets == n]
-            self.kube.add(
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": MARKET_KIND,
-                    "metadata": {"name": f"market-{n}", "namespace": ADMIN},
-                    "spec": {
-                        "address": str(address),
-                        "network": "localnet",
-                        "jobNamespace": JOBS,
-                        "wallets": [{"secretRef": {"name": name}} for name in names],
-                    },
-                }
-            )
+            self.kube.add(nosana_market(f"market-{n}", address, names))
 
     def _open(self, market: Keypair) -> Pubkey:
         authority = keypair("authority")

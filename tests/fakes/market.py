@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -36,7 +36,7 @@ from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher,
 from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
-from nosana_operator.market import Checks, Edges, Leadership, MarketHost, RunKeeper, Wallets
+from nosana_operator.market import Edges, Leadership, MarketHost, RunKeeper, Wallets
 from nosana_operator.market.facts import Funds
 from nosana_operator.runtime.networks import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
@@ -51,8 +51,6 @@ MARKET = "gpus"
 Body = dict[str, Any]
 Key = tuple[str, str]
 _KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
-_CHECK = "Check"
-"""Stands for a kind where work is told apart."""
 _CLOSERS = {"Finish": 1, "Quit": 1, "End": 2}
 """Instruction → which of its accounts is the run."""
 _PURPOSES = {"Finish": 1, "Quit": 1, "Complete": 0, "Work": None, "Stop": None}
@@ -286,16 +284,10 @@ class Process:
             leadership=self.leadership,
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
-        self.checks = Checks(
-            edges,
-            wallets,
-            wake=lambda check: self.dirty.add((_CHECK, check)),
-            changed=lambda _: self.wake_all(),
-        )
-        self.host = MarketHost(edges, wallets, self.checks)
+        self.host = MarketHost(edges, wallets)
         self.keeper = RunKeeper(edges, wallets)
         self.due: dict[tuple[str, Key], datetime] = {}
-        self.dirty: set[tuple[str, Key]] = {(_CHECK, check) for check in self.checks.all}
+        self.dirty: set[tuple[str, Key]] = set()
         self.wake_all()
 
     def _watch(self, *, keys: Any, jobs: Any, markets: Any) -> None:
@@ -351,17 +343,12 @@ class Process:
 
     async def _work(self, rounds: int = 20) -> None:
         """Reconcile until nothing is waiting."""
-        works: dict[str, Callable[[Any], Awaitable[float | None]]] = {
-            _CHECK: self.checks.reconcile,
-            MARKET_KIND: self.host.reconcile,
-            JOB_KIND: self.keeper.reconcile,
-        }
         for _ in range(rounds):
             if not self.dirty:
                 return
             batch, self.dirty = sorted(self.dirty), set()
             for kind, key in batch:
-                reconcile = works[kind]
+                reconcile = self.host.reconcile if kind == MARKET_KIND else self.keeper.reconcile
                 try:
                     again = await reconcile(key)
                 except NosanaError:
@@ -424,45 +411,15 @@ class MarketLab:
         self.process = self.twin(leadership)
 
     def _add_world(self, gpus: int, market: Body) -> None:
-        self.kube.add(
-            {
-                "kind": "Node",
-                "apiVersion": "v1",
-                "metadata": {"name": "node-1", "labels": {}},
-                "status": {
-                    "allocatable": {"nvidia.com/gpu": str(gpus), "pods": "100", "cpu": "64"},
-                    "conditions": [{"type": "Ready", "status": "True"}],
-                },
-            }
-        )
+        self.kube.add(gpu_node("node-1", gpus))
         for n, key in enumerate(self.begin.hosts):
             self.add_wallet(f"wallet-{n}", bytes(key))
-        spec = {
-            "address": str(self.begin.market),
-            "network": "localnet",
-            "jobNamespace": JOBS,
-            "wallets": [{"secretRef": {"name": f"wallet-{n}"}} for n in range(len(self.begin.hosts))],
-        }
-        self.kube.add(
-            {
-                "apiVersion": API_VERSION,
-                "kind": MARKET_KIND,
-                "metadata": {"name": MARKET, "namespace": ADMIN},
-                "spec": {**spec, **market},
-            }
-        )
+        wallets = [f"wallet-{n}" for n in range(len(self.begin.hosts))]
+        self.kube.add(nosana_market(MARKET, self.begin.market, wallets, **market))
 
     def add_wallet(self, name: str, key: bytes) -> None:
         """A Secret with a key as Solana's tools write it."""
-        data = base64.b64encode(json.dumps(list(key)).encode()).decode()
-        self.kube.add(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": name, "namespace": ADMIN},
-                "data": {"id.json": data},
-            }
-        )
+        self.kube.add(wallet_secret(name, key))
 
     # -- the process
 
@@ -729,6 +686,46 @@ class MarketLab:
         return account.price * max(0, min(account.time_end - account.time_start, account.timeout))
 
 
+def gpu_node(name: str, gpus: int) -> Body:
+    """A node that is ready."""
+    return {
+        "kind": "Node",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "labels": {}},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": str(gpus), "pods": str(max(100, 2 * gpus)), "cpu": "64"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def wallet_secret(name: str, key: bytes) -> Body:
+    """A Secret with a key as Solana's tools write it."""
+    data = base64.b64encode(json.dumps(list(key)).encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": ADMIN},
+        "data": {"id.json": data},
+    }
+
+
+def nosana_market(name: str, address: Pubkey, wallets: Iterable[str], **spec: Any) -> Body:
+    """A NosanaMarket whose keys are in these Secrets."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": MARKET_KIND,
+        "metadata": {"name": name, "namespace": ADMIN},
+        "spec": {
+            "address": str(address),
+            "network": "localnet",
+            "jobNamespace": JOBS,
+            "wallets": [{"secretRef": {"name": wallet}} for wallet in wallets],
+            **spec,
+        },
+    }
+
+
 def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
     """The run of each successful transaction that closed one."""
     for landed in history:
@@ -747,4 +744,16 @@ def _purpose(wire: WireTransaction) -> tuple[str, str]:
     return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
 
 
-__all__ = ["ADMIN", "JOBS", "MARKET", "Crash", "MarketLab", "Posted", "Silence", "closed_runs"]
+__all__ = [
+    "ADMIN",
+    "JOBS",
+    "MARKET",
+    "Crash",
+    "MarketLab",
+    "Posted",
+    "Silence",
+    "closed_runs",
+    "gpu_node",
+    "nosana_market",
+    "wallet_secret",
+]

@@ -62,8 +62,9 @@ def _rpc(name: str, network: NetworkFacts) -> Iterator[Finding]:
         )
     if answered and not any(report.lists_accounts for report in answered):
         yield Subject("network.program-accounts", name).warning(
-            "no endpoint offers getProgramAccounts: runs are found in the markets' transactions, with more requests",
-            "Nothing has to be done; an endpoint that offers it is quicker.",
+            "no endpoint offers getProgramAccounts: runs are found in the markets' transactions, "
+            "with a request for each of anybody's",
+            "Nothing has to be done; an endpoint that offers it is quicker, and saves these requests.",
         )
     elif answered:
         yield Subject("network.program-accounts", name).ok("getProgramAccounts is offered")
