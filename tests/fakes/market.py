@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -36,7 +36,7 @@ from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher,
 from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
-from nosana_operator.market import Edges, Leadership, MarketHost, RunKeeper, Wallets
+from nosana_operator.market import Checks, Edges, Leadership, MarketHost, RunKeeper, Wallets
 from nosana_operator.market.facts import Funds
 from nosana_operator.runtime.networks import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
@@ -51,6 +51,8 @@ MARKET = "gpus"
 Body = dict[str, Any]
 Key = tuple[str, str]
 _KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
+_CHECK = "Check"
+"""Stands for a kind where work is told apart."""
 _CLOSERS = {"Finish": 1, "Quit": 1, "End": 2}
 """Instruction → which of its accounts is the run."""
 _PURPOSES = {"Finish": 1, "Quit": 1, "Complete": 0, "Work": None, "Stop": None}
@@ -284,10 +286,16 @@ class Process:
             leadership=self.leadership,
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
-        self.host = MarketHost(edges, wallets)
+        self.checks = Checks(
+            edges,
+            wallets,
+            wake=lambda check: self.dirty.add((_CHECK, check)),
+            changed=lambda _: self.wake_all(),
+        )
+        self.host = MarketHost(edges, wallets, self.checks)
         self.keeper = RunKeeper(edges, wallets)
         self.due: dict[tuple[str, Key], datetime] = {}
-        self.dirty: set[tuple[str, Key]] = set()
+        self.dirty: set[tuple[str, Key]] = {(_CHECK, check) for check in self.checks.all}
         self.wake_all()
 
     def _watch(self, *, keys: Any, jobs: Any, markets: Any) -> None:
@@ -343,12 +351,17 @@ class Process:
 
     async def _work(self, rounds: int = 20) -> None:
         """Reconcile until nothing is waiting."""
+        works: dict[str, Callable[[Any], Awaitable[float | None]]] = {
+            _CHECK: self.checks.reconcile,
+            MARKET_KIND: self.host.reconcile,
+            JOB_KIND: self.keeper.reconcile,
+        }
         for _ in range(rounds):
             if not self.dirty:
                 return
             batch, self.dirty = sorted(self.dirty), set()
             for kind, key in batch:
-                reconcile = self.host.reconcile if kind == MARKET_KIND else self.keeper.reconcile
+                reconcile = works[kind]
                 try:
                     again = await reconcile(key)
                 except NosanaError:
@@ -710,7 +723,7 @@ def wallet_secret(name: str, key: bytes) -> Body:
     }
 
 
-def nosana_market(name: str, address: Pubkey, wallets: Iterable[str], **spec: Any) -> Body:
+def nosana_market(name: str, address: Pubkey, wallets: Iterable[str], /, **spec: Any) -> Body:
     """A NosanaMarket whose keys are in these Secrets."""
     return {
         "apiVersion": API_VERSION,
