@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from contract.chain_world import RESULT, World, running_world
 from nosana_operator.chain import ChainUnavailable, LedgerEntry, TransactionFailed, Wallet, read_ledger
+from nosana_operator.chain.wire import LandedTransaction
 from nosana_operator.cli.earnings import earnings
 
 pytestmark = pytest.mark.contract
@@ -128,11 +130,9 @@ async def test_amounts_that_a_node_does_not_keep_are_unknown(
     await finish(world, 30)
     call = world.client.rpc.call
 
-    async def forgetful(method: str, params: object) -> object:
-        result = await call(method, params)  # type: ignore[arg-type]
-        if method == "getTransaction" and isinstance(result, dict):
-            result["meta"]["innerInstructions"] = None
-        return result
+    async def forgetful(method: str, params: object, *more: object) -> object:
+        result = await call(method, params, *more)  # type: ignore[arg-type]
+        return replace(result, inner=None) if isinstance(result, LandedTransaction) else result
 
     monkeypatch.setattr(world.client.rpc, "call", forgetful)
     (entry,) = [entry for entry in await ledger(world) if entry.kind == "finish"]
@@ -154,8 +154,8 @@ async def test_a_history_that_cannot_be_read_is_no_history(
     await finish(world, 30)
     call = world.client.rpc.call
 
-    async def pruned(method: str, params: object) -> object:
-        return None if method == "getTransaction" else await call(method, params)  # type: ignore[arg-type]
+    async def pruned(method: str, params: object, *more: object) -> object:
+        return None if method == "getTransaction" else await call(method, params, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world.client.rpc, "call", pruned)
     with pytest.raises(ChainUnavailable, match="--since"):
