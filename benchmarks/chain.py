@@ -12,9 +12,12 @@ import asyncio
 import logging
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from solders.pubkey import Pubkey
 
 from nosana_sandbox.program.layout import STATE_DONE, Job
 
@@ -37,8 +40,8 @@ BETWEEN: Final = (5.0, 25.0)
 """Seconds from one end to the next."""
 
 
-async def _ends(fleet: SteadyFleet) -> list[float]:
-    """Seconds after which each of some owners' `end` was seen, shortest first."""
+async def _ends(fleet: SteadyFleet, jobs: Sequence[Pubkey]) -> list[float]:
+    """Seconds after which the `end` of each of these jobs was seen, shortest first."""
     from fakes.steady import jobs_account
 
     loop, chance = asyncio.get_running_loop(), random.Random(7)
@@ -50,14 +53,12 @@ async def _ends(fleet: SteadyFleet) -> list[float]:
             late.append(loop.time() - ended.pop(address))
 
     fleet.watcher.on_change(changed)
-    for job in chance.sample(fleet.jobs, ENDS):
+    for job in jobs:
         await asyncio.sleep(chance.uniform(*BETWEEN))
         held = fleet.bank.account(job)
         assert held is not None
-        state = Job.decode(held.data)
-        if state.state != STATE_DONE:
-            fleet.bank.place(job, jobs_account(replace(state, state=STATE_DONE)))
-            ended[str(job)] = loop.time()
+        fleet.bank.place(job, jobs_account(replace(Job.decode(held.data), state=STATE_DONE)))
+        ended[str(job)] = loop.time()
     await asyncio.sleep(30)
     assert not ended, "each end is seen"
     return sorted(late)
@@ -83,9 +84,9 @@ def run() -> dict[str, Any]:
                 figures[f"by_method_{name}"] = {method: round(each, 3) for method, each in rate.items()}
             fleet.ask_for_access_keys()
             await fleet.settle_in()
-        for name in ("dead", "followed"):
+        for name, jobs in (("dead", fleet.jobs[:ENDS]), ("followed", fleet.jobs[ENDS : 2 * ENDS])):
             fleet.followed = name == "followed"
-            late = await _ends(fleet)
+            late = await _ends(fleet, jobs)
             figures[f"end_seen_seconds_{name}_max"] = round(late[-1], 1)
             figures[f"end_seen_seconds_{name}_median"] = round(late[len(late) // 2], 1)
 
