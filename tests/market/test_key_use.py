@@ -301,6 +301,15 @@ async def test_the_newest_is_told_and_a_restart_knows_it_from_the_status() -> No
     assert await lab.look() == "two"
 
 
+async def test_what_the_status_says_is_known_however_late_it_is_told() -> None:
+    lab = Lab()
+    assert lab.use.seen("net", KEY, slot=None, lamports=None, known="earlier") == "earlier"
+    assert not lab.use.judged("net", KEY), "the chain has not answered"
+    assert await lab.look() is None, "as another NosanaMarket has it, to which the key is new"
+    assert await lab.look(known="earlier") == "earlier"
+    assert await lab.look() == "earlier"
+
+
 def test_what_admins_have_acknowledged() -> None:
     one = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "a b"}}}
     other = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "c"}}}

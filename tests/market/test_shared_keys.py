@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from solders.keypair import Keypair
 
-from fakes.market import ADMIN, MARKET, MarketLab
+from fakes.kube import Request
+from fakes.market import ADMIN, MARKET, MarketLab, Silence
 from fakes.queue_world import PROGRAM, add_market, by_hand, chain_market, post_to, spec, wallet, work_by_hand
 from nosana_operator.api import ANNOTATION_KEY_USE, MARKET_KIND
 
@@ -67,3 +68,30 @@ async def test_once_that_is_acknowledged_a_paused_market_leaves_the_queue() -> N
     note = {ANNOTATION_KEY_USE: wallet(lab, str(host.pubkey()))["foreign"]}
     lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"metadata": {"annotations": note}})
     await lab.until(lambda: not lab.standing(), 30)
+
+
+@pytest.mark.parametrize("silent", ["chain", "secret", "both"])
+async def test_a_restart_while_all_is_silent_forgets_nothing(silent: str) -> None:
+    lab = MarketLab(gpus=2)
+    key = str((await _stands_by_another_host(lab)).pubkey())
+    await lab.pass_time(20)
+    signature, works, gate = wallet(lab, key)["foreign"], lab.count("Work"), lab.rpc.gate
+
+    async def no_chain(method: str, when: str) -> None:
+        raise Silence("away")
+
+    async def no_secret(request: Request, when: str) -> None:
+        if (request.verb, request.kind) == ("get", "Secret"):
+            raise Silence("away")
+
+    if silent != "secret":
+        lab.rpc.gate = no_chain
+    if silent != "chain":
+        lab.kube.interrupt = no_secret
+    lab.boot()
+    await lab.pass_time(30)
+    assert wallet(lab, key)["foreign"] == signature
+    lab.rpc.gate, lab.kube.interrupt = gate, None
+    await lab.pass_time(90)
+    assert (wallet(lab, key)["reason"], wallet(lab, key)["foreign"]) == ("KeyInUseElsewhere", signature)
+    assert lab.count("Work") == works

@@ -169,7 +169,7 @@ class Gatherer:
                 standing = await self._standings.look(
                     chain, meta["uid"], market, wallets, status.wallets, pending
                 )
-                wallets = self._use_of_keys(spec.network, standing.wallets, status.wallets, market.slot)
+                wallets = list(standing.wallets)
             for run in _runs(wallets):
                 if run.job not in jobs:
                     jobs[run.job] = await self._job(chain, run.job)
@@ -180,6 +180,8 @@ class Gatherer:
                 for wallet, one in zip(wallets, loaded, strict=True)
                 if not one.former or wallet.address in needed or _holds(wallet, market, jobs, spec.address)
             ]
+        slot = market.slot if isinstance(market, MarketFacts) else None
+        wallets = self._use_of_keys(spec.network, wallets, status.wallets, slot)
         keys = frozenset(one.address for one in wallets if one.address is not None)
         early = (
             asked and chain is not None and not self._checks.asked(spec.network, keys, spec.payout_address)
@@ -264,9 +266,12 @@ class Gatherer:
         )
 
     def _use_of_keys(
-        self, network: str, wallets: Sequence[WalletView], before: Sequence[WalletStatus], slot: int
+        self, network: str, wallets: Sequence[WalletView], before: Sequence[WalletStatus], slot: int | None
     ) -> list[WalletView]:
-        """With what is known of other users of the keys."""
+        """With what is known of other users of the keys, by the status where the chain is silent.
+
+        `slot`: the chain's; None: it has not answered.
+        """
         known = {one.address: one.foreign for one in before}
         done = acknowledged(self._edges.cache.list(MARKET_KIND))
         out = []

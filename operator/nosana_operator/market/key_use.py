@@ -115,14 +115,15 @@ class KeyUse:
             self._own.discard(self._order.popleft())
 
     def seen(
-        self, network: str, key: str, *, slot: int, lamports: int | None, known: str | None
+        self, network: str, key: str, *, slot: int | None, lamports: int | None, known: str | None
     ) -> str | None:
         """Take in how a key is; the signature of its newest transaction that is not ours, or None.
 
         Args:
             network: where.
             key: its address.
-            slot: the chain's, as just read: what is finalized when the key is first seen is not judged.
+            slot: the chain's, as just read: what is finalized when the key is first seen is not judged. None:
+                not known; the key is not seen yet.
             lamports: what the key has. Each transaction that it pays for changes that, so as long as it stays
                 the same nothing is asked. None: not known.
             known: what the status says of it already.
@@ -130,7 +131,10 @@ class KeyUse:
         now = self._clock.now()
         state = self._keys.get((network, key))
         if state is None:
-            state = self._keys[network, key] = _Key(slot, now, lamports, lamports, foreign=known)
+            if slot is None:
+                return known
+            state = self._keys[network, key] = _Key(slot, now, lamports, lamports)
+        state.foreign = state.foreign or known
         if lamports is not None:
             state.lamports_now = lamports
             if lamports != state.lamports and state.changed_at is None:
