@@ -13,7 +13,9 @@ from nosana_operator.market.checks import BACKLOG
 from nosana_operator.market.facts import Past
 from nosana_operator.market.key_use import (
     AT_ONCE,
+    LAGS,
     LATER_LOOKS,
+    LEFT,
     LOOK_EVERY,
     SETTLES,
     TRIES,
@@ -37,6 +39,8 @@ class History:
     asked: list[str | None] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     away: bool = False
+    mute: bool = False
+    """It gives no histories."""
     forgets: bool = False
     """It does not know the transaction from which on it is asked."""
 
@@ -47,6 +51,8 @@ class History:
         self, key: str, *, until: str | None, before: str | None, limit: int
     ) -> list[Past]:
         self.asked.append(until)
+        if self.mute:
+            raise Away("away")
         newest = sorted(self.past, key=lambda one: one.slot)[::-1]
         names = [one.signature for one in newest]
         if before is not None and (before not in names or self.forgets):
@@ -168,6 +174,54 @@ async def test_an_intent_that_has_left_its_object_stays_ours() -> None:
     lab.intents()
     lab.lands("ours", 101)
     assert await lab.look() is None
+
+
+async def test_ours_are_known_however_many_stand_in_the_objects() -> None:
+    """A settled NosanaJob keeps its intent for as long as it is kept."""
+    lab = Lab()
+    await lab.look()
+    settled = [f"settled-{n}" for n in range(25_000)]
+    for n in range(4):
+        lab.intents(*settled, f"ours-{n}")
+        for _ in range(10):
+            lab.intents(*settled)
+        lab.lands(f"ours-{n}", 101 + n)
+        assert await lab.look() is None
+    assert lab.history.read == []
+
+
+async def test_ours_are_known_until_they_are_judged_a_day_at_most() -> None:
+    """A node that gives transactions and no histories: ours leave the objects meanwhile."""
+    lab = Lab()
+    await lab.look()
+    lab.history.mute = True
+    for n in range(4):
+        lab.intents(f"ours-{n}")
+        lab.intents()
+        lab.lands(f"ours-{n}", 101 + n)
+        assert await lab.look(seconds=6 * 3600 - 60) is None
+    lab.history.mute = False
+    assert await lab.look(seconds=SETTLES) is None
+    lab.history.mute = True
+    lab.intents("too long ago")
+    lab.intents()
+    lab.lands("too long ago", 200)
+    await lab.look()
+    lab.clock.advance(2 * LEFT)
+    lab.intents()
+    lab.history.mute = False
+    assert await lab.look(seconds=SETTLES) == "too long ago"
+
+
+async def test_ours_that_were_judged_are_let_go() -> None:
+    lab = Lab()
+    await lab.look()
+    for n in range(50):
+        lab.intents(f"ours-{n}")
+        lab.intents()
+        lab.lands(f"ours-{n}", 101 + n)
+        assert await lab.look() is None
+    assert len(lab.use._left) <= LAGS / LOOK_EVERY + 2
 
 
 async def test_nothing_is_judged_twice_even_where_a_node_has_forgotten_or_lags() -> None:

@@ -12,7 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from nosana_operator.api import ANNOTATION_KEY_USE
@@ -36,7 +36,11 @@ TRIES = 3
 """How often a transaction that the nodes do not give is asked for before the look goes on without it."""
 LATER_LOOKS = 20
 """Looks that ask for it again; then it is let go."""
-_REMEMBERED = 20_000
+LAGS = 3600.0
+"""Seconds for which the nodes' histories may lag: an intent that has left its object is remembered for so long after
+the look that has judged it."""
+LEFT = 86_400.0
+"""Seconds for which it is remembered at most: a node may never give a history."""
 
 
 class _Lost(Unavailable):
@@ -47,6 +51,7 @@ class _Lost(Unavailable):
 class _Way:
     """The way back through a key's history, from its newest transaction to what was judged before."""
 
+    began: datetime
     newest: Past | None = None
     beside: set[str] = field(default_factory=set)
     """Signatures of the newest one's slot."""
@@ -74,6 +79,8 @@ class _Key:
     lamports: int | None
     """At the last look."""
     lamports_now: int | None
+    judged_at: datetime
+    """When the last look that came to its end began."""
     changed_at: datetime | None = None
     """When the balance was first seen to be another than at the last look."""
     until: str | None = None
@@ -96,23 +103,30 @@ class KeyUse:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._keys: dict[tuple[str, str], _Key] = {}
-        self._order: deque[str] = deque()
-        self._own: set[str] = set()
+        self._standing: frozenset[str] = frozenset()
+        """Signatures of the intents that stand in the objects."""
+        self._left: dict[str, datetime] = {}
+        """By signature, the earliest first: when an intent had left its object."""
 
     def note(self, markets: Iterable[Mapping[str, Any]], jobs: Iterable[Mapping[str, Any]]) -> None:
         """Take in the intents as they stand in the objects."""
         intents = [
-            one for market in markets for one in (market.get("status") or {}).get("transactions") or ()
+            one["signature"]
+            for market in markets
+            for one in (market.get("status") or {}).get("transactions") or ()
         ]
         for job in jobs:
             intent = ((job.get("status") or {}).get("settlement") or {}).get("transaction")
-            intents += [intent] if intent else []
-        for intent in intents:
-            if intent["signature"] not in self._own:
-                self._own.add(intent["signature"])
-                self._order.append(intent["signature"])
-        while len(self._order) > _REMEMBERED:
-            self._own.discard(self._order.popleft())
+            intents += [intent["signature"]] if intent else []
+        before, self._standing = self._standing, frozenset(intents)
+        now = self._clock.now()
+        for signature in before - self._standing:
+            self._left.pop(signature, None)
+            self._left[signature] = now
+        judged = min((state.judged_at for state in self._keys.values()), default=now)
+        keep = max(judged - timedelta(seconds=LAGS), now - timedelta(seconds=LEFT))
+        while self._left and next(iter(self._left.values())) < keep:
+            del self._left[next(iter(self._left))]
 
     def seen(
         self, network: str, key: str, *, slot: int | None, lamports: int | None, known: str | None
@@ -133,7 +147,7 @@ class KeyUse:
         if state is None:
             if slot is None:
                 return known
-            state = self._keys[network, key] = _Key(slot, now, lamports, lamports)
+            state = self._keys[network, key] = _Key(slot, now, lamports, lamports, now)
         state.foreign = state.foreign or known
         if lamports is not None:
             state.lamports_now = lamports
@@ -160,7 +174,7 @@ class KeyUse:
                 continue
             if state.way is None or state.way.paused:
                 state.looked_at, state.lamports, state.changed_at = now, state.lamports_now, None
-            way = state.way or _Way()
+            way = state.way or _Way(now)
             before = state.foreign
             state.way, way.paused = way, False
             try:
@@ -187,7 +201,7 @@ class KeyUse:
                 break
         if way.waiting or not way.all_read:
             return
-        state.way = None
+        state.way, state.judged_at = None, way.began
         if way.newest is not None and way.newest.slot > state.slot:
             # What is older than the one from which the next look goes on needs no remembering.
             state.until, state.slot, state.judged = way.newest.signature, way.newest.slot - 1, way.beside
@@ -211,7 +225,8 @@ class KeyUse:
 
     def _in_question(self, one: Past, state: _Key) -> bool:
         new = one.signature not in state.judged or one.signature in state.unread
-        return new and not one.failed and one.signature not in self._own
+        own = one.signature in self._standing or one.signature in self._left
+        return new and not one.failed and not own
 
     async def _judge(self, chain: Chain, key: str, state: _Key, way: _Way) -> None:
         one = way.waiting.popleft()
