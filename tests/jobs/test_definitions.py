@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
-from fakes.jobs import CID, definition, market_job, op
+import pytest
+
+from fakes.jobs import CID, market_job
 from fakes.kube import FakeKube
 from fakes.virtual_time import run_virtually
 from fakes.world import FakeClock
 from nosana_operator.api import JOB_KIND, Exposure, JobReason, NosanaJobSpec, read
 from nosana_operator.content import cid_of
+from nosana_operator.errors import NotFound
 from nosana_operator.jobs import JobSettings
 from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.definitions import AT_ONCE, DefinitionLoader
 from nosana_operator.jobs.view import DefinitionState, Loading
 
-ONE = json.dumps(definition(op("hello"))).encode()
-
 
 class SilentGateways:
-    """No fetch ever ends, but for the CIDs that they have."""
+    """No fetch ever ends, but for the CIDs that they know not to exist."""
 
-    def __init__(self, *has: str) -> None:
-        self.has = has
+    def __init__(self, *lacks: str) -> None:
+        self.lacks = lacks
         self.asked: list[tuple[str, float]] = []
 
     async def fetch(self, cid: str) -> bytes:
         self.asked.append((cid, asyncio.get_running_loop().time()))
-        if cid not in self.has:
+        if cid not in self.lacks:
             await asyncio.Event().wait()
-        return ONE
+        raise NotFound("no gateway has it")
 
 
 def loader(gateways: SilentGateways) -> DefinitionLoader:
@@ -68,7 +68,8 @@ def test_attempts_that_hang_keep_nobody_waiting_for_ever() -> None:
         await asyncio.sleep(1)
         state(loading, "run-a", CID)
         await asyncio.sleep(GIVE_UP_DEFINITION.total_seconds() + 1)
-        assert (CID, GIVE_UP_DEFINITION.total_seconds()) in gateways.asked
+        at = [at for cid, at in gateways.asked if cid == CID]
+        assert at[0] == pytest.approx(GIVE_UP_DEFINITION.total_seconds())
         await loading.close()
 
     run_virtually(main())
