@@ -106,8 +106,9 @@ def by_hand(lab: MarketLab, host: Keypair, *instructions: Any, signers: tuple[Ke
     assert lab.ledger.act(list(instructions), host, *signers) is None
 
 
-def work_by_hand(lab: MarketLab, host: Keypair) -> None:
+def work_by_hand(lab: MarketLab, host: Keypair, label: str | None = None) -> None:
+    """A host takes a job, or stands: in another market where one is named."""
     run = Keypair()
-    node, market = str(host.pubkey()), str(lab.begin.market)
+    node, market = str(host.pubkey()), str(keypair(label).pubkey() if label else lab.begin.market)
     work = PROGRAM.work(run=str(run.pubkey()), market=market, node=node, nft=None, metadata=None)
     by_hand(lab, host, PROGRAM.create_nos_account(payer=node, owner=node), work, signers=(run,))

@@ -113,7 +113,7 @@ def view(**changes: Any) -> MarketView:
         known={},
         occupied=frozenset(),
         unsettled=frozenset(),
-        served=frozenset({ADDRESS}),
+        served=frozenset({(ADDRESS, KEY)}),
         refusal=None,
         pending=(),
         job_uids=frozenset(),
@@ -443,7 +443,10 @@ def test_runs_that_nobody_serves_are_told() -> None:
     ((address, why),) = decide(view(**elsewhere)).unserved
     assert address == "6" * 32
     assert "2" * 32 in why
-    assert decide(view(**elsewhere, served=frozenset({ADDRESS, "2" * 32}))).unserved == ()
+    assert KEY in why
+    served = frozenset({(ADDRESS, KEY), ("2" * 32, "9" * 32)})
+    assert decide(view(**elsewhere, served=served)).unserved == ((address, why),), "with another key"
+    assert decide(view(**elsewhere, served=served | {("2" * 32, KEY)})).unserved == ()
 
 
 def test_a_run_whose_job_is_closed_is_told() -> None:

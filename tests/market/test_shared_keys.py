@@ -95,3 +95,36 @@ async def test_a_restart_while_all_is_silent_forgets_nothing(silent: str) -> Non
     await lab.pass_time(90)
     assert (wallet(lab, key)["reason"], wallet(lab, key)["foreign"]) == ("KeyInUseElsewhere", signature)
     assert lab.count("Work") == works
+
+
+@pytest.mark.parametrize("secret", ["wallet-0", "wallet-1"])
+@pytest.mark.parametrize("silent", [True, False], ids=["its Secret is silent at first", "its Secret answers"])
+async def test_a_run_in_a_market_that_is_served_with_other_keys_only_is_told(
+    secret: str, silent: bool
+) -> None:
+    lab = MarketLab(hosts=2, gpus=3, market={"wallets": [{"secretRef": {"name": "wallet-0"}}]})
+    add_market(lab, "second", [secret])
+    lab.processes.clear()
+    await lab.pass_time(1)
+    post_to(lab, "second", 1)
+    work_by_hand(lab, lab.begin.hosts[0], "second")
+
+    async def no_secret(request: Request, when: str) -> None:
+        if (request.verb, request.kind, request.name) == ("get", "Secret", secret):
+            raise Silence("away")
+
+    if silent:
+        lab.kube.interrupt = no_secret
+    lab.boot()
+    await lab.pass_time(20)
+    if silent:
+        assert not [one for one in lab.events.seen if one[1] == "RunUnserved"], "it may be served"
+        lab.kube.interrupt = None
+        await lab.pass_time(40)
+    told = [note for _, reason, note in lab.events.seen if reason == "RunUnserved"]
+    if secret == "wallet-0":
+        assert (len(lab.nosana_jobs()), told) == (1, [])
+    else:
+        assert not lab.nosana_jobs()
+        assert len(told) == 1
+        assert str(lab.begin.hosts[0].pubkey()) in told[0], "the key that it is to have"

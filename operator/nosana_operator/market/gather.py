@@ -90,11 +90,14 @@ class Gatherer:
         self._refusals[ref] = refusal
         view = await self._look(body, spec, status, asked=True, fresh=fresh, jobs=jobs)
         holders = [holder(view, told=None, wanted=wants(view))]
+        unread: list[str] = []
         for other, theirs, told in self._others(body):
             seen = await self._look(other, theirs, told, asked=False, fresh=False)
             holders.append(holder(seen, told=told.slots, wanted=wants(seen)))
+            if any(wallet.unread and wallet.address is None for wallet in seen.wallets):
+                unread.append(theirs.address)
         shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
-        return replace(view, share=shares[holders[0].name])
+        return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
 
     async def serving(self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus) -> MarketView:
         """The watcher's snapshots of the runs, with their jobs: all that making NosanaJobs needs.
@@ -112,6 +115,17 @@ class Gatherer:
         there = self._edges.cache.list(MARKET_KIND)
         self._standings.forget_all_but({one["metadata"]["uid"] for one in there})
         self.watch_all()
+
+    def _served(self, view: MarketView, unread: Collection[str]) -> frozenset[tuple[str, str]]:
+        """(market, key): what the NosanaMarkets of the view's network serve.
+
+        `unread`: markets that may be served with any key, for a Secret could not be read.
+        """
+        out = {(market, wallet.address) for market in unread for wallet in view.wallets if wallet.address}
+        for body in self._edges.cache.list(MARKET_KIND):
+            if body["spec"].get("network") == view.spec.network:
+                out |= {(body["spec"].get("address", ""), key) for key in self._wallets.addresses(body)}
+        return frozenset(out)
 
     def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
         """The other NosanaMarkets that can be read: they may have a hold on the same nodes."""
@@ -202,11 +216,7 @@ class Gatherer:
             occupied=frozenset(held.occupied),
             job_uids=frozenset(held.occupied.values()),
             unsettled=held.unsettled,
-            served=frozenset(
-                other["spec"].get("address", "")
-                for other in self._edges.cache.list(MARKET_KIND)
-                if other["spec"].get("network") == spec.network
-            ),
+            served=frozenset(),
             refusal=self._refusals.get(ref),
             pending=pending,
             leaving=leaves_until(meta.get("annotations"), self._edges.clock.now()),

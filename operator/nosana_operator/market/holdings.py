@@ -55,8 +55,11 @@ def unserved(view: MarketView) -> tuple[tuple[str, str], ...]:
     out = []
     for run in _runs(view):
         job = view.jobs.get(run.job)
-        if isinstance(job, JobFacts) and job.market not in view.served:
-            said = f"is of market {job.market}, which no NosanaMarket serves; make one for it"
+        if isinstance(job, JobFacts) and (job.market, run.node) not in view.served:
+            said = (
+                f"is of market {job.market}, which no NosanaMarket serves with the key {run.node}; give one for "
+                "it this key"
+            )
             out.append((run.address, said))
         elif job is GONE and run.address not in view.young and _served_by(view, run) is None:
             said = f"is not served: its job account {run.job} is closed, and no host can close such a run"

@@ -83,8 +83,8 @@ class MarketView:
     """uids of the NosanaJobs of the occupied runs: their pods are this market's own."""
     unsettled: frozenset[str]
     """Runs whose NosanaJob is not settled yet."""
-    served: frozenset[str]
-    """Market addresses that some NosanaMarket on this network serves."""
+    served: frozenset[tuple[str, str]]
+    """(market, key): what some NosanaMarket on this network serves, or may: not all Secrets may have been read."""
     refusal: str | None
     """Why the API server does not take NosanaJobs of this market, when it just said so."""
     pending: tuple[PendingTransaction, ...]
