@@ -411,8 +411,11 @@ class MarketLab:
         """Whether a watcher misses an account in this slot."""
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.failures = 0
-        self.told: dict[str, int] = {}
-        """uid of a settled NosanaJob → what its status says was earned."""
+        self.told: dict[tuple[str, str], dict[str, int]] = {}
+        """(run, its start) → what the status of each of its settled NosanaJobs says was earned, by uid.
+
+        There may be two where two processes work at once: the second finds it settled, and says so.
+        """
         self.seen_jobs: dict[str, Body] = {}
         """By uid, as last seen, those that are gone included."""
         self.processes: list[Process] = []
@@ -455,7 +458,9 @@ class MarketLab:
         if kind == JOB_KIND:
             self.seen_jobs[body["metadata"]["uid"]] = body
         if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
-            self.told[body["metadata"]["uid"]] = (status.get("settlement") or {}).get("earned", 0)
+            run = body["spec"]["run"]
+            earned = (status.get("settlement") or {}).get("earned", 0)
+            self.told.setdefault((run["run"], run["startedAt"]), {})[body["metadata"]["uid"]] = earned
         intents = [*status.get("transactions", ()), (status.get("settlement") or {}).get("transaction")]
         self._durable |= {intent["raw"] for intent in intents if intent}
         for process in self.processes:
@@ -690,7 +695,9 @@ class MarketLab:
             start = datetime.fromtimestamp(self.job_account(one).time_start, UTC)
             if (str(one.job), timestamp(start)) not in named:
                 unseen += self._cost(one)
-        assert sum(self.told.values()) == total - unseen, "the statuses tell the same"
+        told = [set(one.values()) for one in self.told.values()]
+        assert all(len(one) == 1 for one in told), "all that tell of a run tell the same"
+        assert sum(sum(one) for one in told) == total - unseen, "the statuses tell the same"
 
     def _cost(self, posted: Posted) -> int:
         account = self.job_account(posted)

@@ -258,6 +258,8 @@ class Storm:
         for run, times in Counter(closed_runs(lab.ledger.history)).items():
             assert times == 1, f"run {run} was closed {times} times"
         lab.check_books()
+        if not self.plan.twin:
+            assert all(len(one) == 1 for one in lab.told.values()), "a run has one NosanaJob"
         for posted in lab.posted:
             account = lab.job_account(posted)
             if account.state == STATE_DONE and any(account.ipfs_result):
