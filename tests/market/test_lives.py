@@ -287,7 +287,8 @@ async def test_a_poster_who_uses_a_runs_key_again(at_once: bool) -> None:
     second = lab.post(run="again", content=b"another")
     await lab.until(lab.settled(second))
     assert one is not None
-    assert lab.told[one["metadata"]["uid"]] == lab._cost(first)
+    run, uid = one["spec"]["run"], one["metadata"]["uid"]
+    assert lab.told[run["run"], run["startedAt"]] == {uid: lab._cost(first)}
     assert lab.count("Finish") == 2
     assert lab.job_account(second).ipfs_result != lab.job_account(first).ipfs_result
     lab.check_books()
@@ -389,6 +390,8 @@ async def test_a_forgery_under_a_runs_name_gives_way(change: str) -> None:
         forgery["spec"]["definition"] = {"version": "0.1"}
     made = lab.kube.add(forgery)
     await lab.until(lab.standing)
+    # What is deleted shows only when the watch brings it.
+    lab.watch_lag = lambda: 1
     second = lab.post(run="known", content=b"second")
     await lab.until(lab.settled(second))
     body = lab.job_of(second)
@@ -397,6 +400,7 @@ async def test_a_forgery_under_a_runs_name_gives_way(change: str) -> None:
     assert body["spec"]["gpu"]["count"] == 1
     assert lab.count("Finish") == 2
     assert lab.jobs.starts[made["metadata"]["uid"]] == 0
+    assert [reason for _, reason, _ in lab.events.seen].count("JobRefused") == 1
 
 
 # -- keys

@@ -147,14 +147,15 @@ class MarketHost:
         chain = self._edges.networks.chain(spec.network)
         refusal = self._refusal(memory)
         key = body["metadata"]["namespace"], body["metadata"]["name"]
+        done: list[Effect] = []
         # The paid clock of a run goes: its NosanaJob waits for nothing else that is asked of the chain.
         serving = await self._gatherer.serving(body, spec, status)
         if judge(serving).status:
-            await self._serve(body, memory, spec, jobs(serving))
+            await self._serve(body, memory, spec, jobs(serving), done)
         turn = self._turns.begin(key)
         view = await self._gatherer.view(body, spec, status, refusal=refusal, jobs=serving.jobs)
         decision = decide(view)
-        await self._serve(body, memory, spec, decision.effects)
+        await self._serve(body, memory, spec, decision.effects, done)
         if refusal is not None and self._refusal(memory) is None:
             # What was decided for want of jobs, leaving the queue, is decided anew.
             return AT_ONCE
@@ -164,7 +165,7 @@ class MarketHost:
             turn = self._turns.begin(key)
             view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
             decision = decide(view)
-            await self._serve(body, memory, spec, decision.effects)
+            await self._serve(body, memory, spec, decision.effects, done)
         signed = await self._sign(chain, view, decision) if chain is not None else []
         body, signed = await self._write_in_turn(turn, body, memory, view, decision, signed)
         self._tell(body, memory, decision)
@@ -189,10 +190,21 @@ class MarketHost:
     # -- serving runs -------------------------------------------------------------------------------------
 
     async def _serve(
-        self, body: Body, memory: _Memory, spec: NosanaMarketSpec, effects: Iterable[Effect]
+        self,
+        body: Body,
+        memory: _Memory,
+        spec: NosanaMarketSpec,
+        effects: Iterable[Effect],
+        done: list[Effect],
     ) -> None:
-        """Make the NosanaJobs that are missing; before anything else, for the paid clock runs."""
+        """Make the NosanaJobs that are missing; before anything else, for the paid clock runs.
+
+        `done`: what this look has done; a deletion shows only when the watch brings it.
+        """
         for effect in effects:
+            if effect in done:
+                continue
+            done.append(effect)
             if isinstance(effect, CreateJob):
                 await self._create(body, memory, spec, effect)
             elif isinstance(effect, ReplaceJob):
