@@ -37,11 +37,11 @@ requirements: ## Pin the dependencies again (needs uv)
 
 .PHONY: manifests
 manifests: setup ## Make again what is made from the chart: CRDs, schema, README, manifests/operator.yaml
-	$(BIN)/python -m nosana_sandbox.chart
+	$(BIN)/python -m nosana_tools.chart
 
 .PHONY: docs
 docs: setup ## Make docs/reference and docs/metrics.md again from the code
-	$(BIN)/python -m nosana_sandbox.reference
+	$(BIN)/python -m nosana_tools.reference
 
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox and leave it up (GPUS=4 NODES=2)

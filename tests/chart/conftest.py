@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nosana_sandbox.chart.generate import render
 from nosana_sandbox.cluster.build import HELM_VERSION, cache_folder, ensure_helm
+from nosana_tools.chart.generate import render
 
 Body = dict[str, Any]
 Rendered = Callable[..., list[Body]]

@@ -12,11 +12,11 @@ import yaml
 
 from chart.conftest import objects_in
 from nosana_operator.runtime.settings import parse_settings
-from nosana_sandbox.chart import CHART, MANIFESTS
-from nosana_sandbox.chart.errors import UndocumentedValue
-from nosana_sandbox.chart.generate import generated
-from nosana_sandbox.chart.schema import settings_schema
-from nosana_sandbox.chart.values import Value, read_values
+from nosana_tools.chart import CHART, MANIFESTS
+from nosana_tools.chart.errors import UndocumentedValue
+from nosana_tools.chart.generate import generated
+from nosana_tools.chart.schema import settings_schema
+from nosana_tools.chart.values import Value, read_values
 
 ROOT = Path(__file__).parents[2]
 

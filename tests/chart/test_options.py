@@ -13,9 +13,9 @@ import pytest
 
 from nosana_operator.api import MARKET_KIND, NosanaMarketSpec, read
 from nosana_operator.runtime.settings import parse_settings
-from nosana_sandbox.chart import CHART
-from nosana_sandbox.chart.generate import render
-from nosana_sandbox.chart.values import read_values
+from nosana_tools.chart import CHART
+from nosana_tools.chart.generate import render
+from nosana_tools.chart.values import read_values
 
 Body = dict[str, Any]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from chart.test_options import MARKET, MONITORS, OPTIONS
-from nosana_sandbox.chart import CHART
+from nosana_tools.chart import CHART
 
 Body = dict[str, Any]
 READ = {"get", "list", "watch"}

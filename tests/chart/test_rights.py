@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.cli.doctor.rights import needed_rights
+from nosana_operator.doctor.rights import needed_rights
 
 Body = dict[str, Any]
 Granted = tuple[str, str, str, str | None, str | None]

@@ -19,11 +19,11 @@ import yaml
 
 from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND
 from nosana_operator.runtime.settings import parse_settings
-from nosana_sandbox.chart import CHART, MANIFESTS
 from nosana_sandbox.cluster.apiserver import BareApiServer
 from nosana_sandbox.cluster.build import ensure_helm
 from nosana_sandbox.cluster.errors import KubectlError
 from nosana_sandbox.cluster.kubectl import Kubectl
+from nosana_tools.chart import CHART, MANIFESTS
 
 pytestmark = pytest.mark.contract
 

@@ -15,12 +15,12 @@ from aiohttp.test_utils import TestServer
 from solders.keypair import Keypair
 
 from nosana_operator.api import API_VERSION, MARKET_KIND
-from nosana_operator.cli.doctor.checks import examine
-from nosana_operator.cli.doctor.facts import Unknown
-from nosana_operator.cli.doctor.finding import Finding, Level, exit_code
-from nosana_operator.cli.doctor.gather import gather
-from nosana_operator.cli.doctor.live import KINDS, LiveCluster, LiveWorld
-from nosana_operator.cli.doctor.ports import Cluster
+from nosana_operator.doctor.checks import examine
+from nosana_operator.doctor.facts import Unknown
+from nosana_operator.doctor.finding import Finding, Level, exit_code
+from nosana_operator.doctor.gather import gather
+from nosana_operator.doctor.live import KINDS, LiveCluster, LiveWorld
+from nosana_operator.doctor.ports import Cluster
 from nosana_operator.kube import KubeClient, load_credentials
 from nosana_operator.runtime.settings import parse_settings
 from nosana_sandbox.chain import ChainClock, RunningChain, running_chain

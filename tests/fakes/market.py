@@ -38,7 +38,7 @@ from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.market import Checks, Edges, Leadership, MarketHost, RunKeeper, Wallets
 from nosana_operator.market.facts import Funds
-from nosana_operator.runtime.networks import SolanaNetwork
+from nosana_operator.runtime.solana_network import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import PROGRAM_ID
 from nosana_sandbox.program.addresses import associated_token_account

@@ -28,8 +28,9 @@ from nosana_operator.chain import ChainClient, ChainClock, ChainWatcher
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.runtime import compose, networks
 from nosana_operator.runtime.metrics import OperatorMetrics
-from nosana_operator.runtime.operator import Edges, ObjectKey, _Router
+from nosana_operator.runtime.operator import Edges, ObjectKey
 from nosana_operator.runtime.queue import WorkQueue
+from nosana_operator.runtime.routing import Router
 from nosana_operator.runtime.settings import parse_settings
 from nosana_operator.runtime.watching import Change
 from nosana_sandbox.chain import ChainClock as BankClock
@@ -186,7 +187,7 @@ class SteadyFleet:
             for body in self.kube.objects(kind):
                 self.cache.put(copy.deepcopy(body))
         jobs, markets, runs = (WorkQueue[ObjectKey](name) for name in ("jobs", "markets", "runs"))
-        router = _Router(self.cache, jobs, markets, runs)
+        router = Router(self.cache, jobs, markets, runs)
 
         def changed(kind: str, body: dict[str, Any], deleted: bool) -> None:
             if kind in _KINDS:

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
 from nosana_operator.api import FINALIZER_OP
-from nosana_operator.jobs.attempts import KEEP, wait
+from nosana_operator.jobs.decision.attempts import KEEP, wait
 
 TWICE = {"policy": "on-failure", "restart_tries": 2}
 

@@ -26,8 +26,8 @@ from nosana_operator.api import (
     timestamp,
 )
 from nosana_operator.definition import FlowStatus, Problem, parse, plan
-from nosana_operator.jobs.decide import decide
-from nosana_operator.jobs.effects import (
+from nosana_operator.jobs.decision.decide import decide
+from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
     Decision,
     DeletePod,
@@ -37,7 +37,7 @@ from nosana_operator.jobs.effects import (
     StopPod,
     StoreResult,
 )
-from nosana_operator.jobs.view import (
+from nosana_operator.jobs.decision.view import (
     DefinitionState,
     Ended,
     JobView,

@@ -15,9 +15,9 @@ from nosana_operator.api import JOB_KIND, Exposure, JobReason, NosanaJobSpec, re
 from nosana_operator.content import cid_of
 from nosana_operator.errors import NotFound
 from nosana_operator.jobs import JobSettings
-from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
+from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
+from nosana_operator.jobs.decision.view import DefinitionState, Loading
 from nosana_operator.jobs.definitions import AT_ONCE, DefinitionLoader
-from nosana_operator.jobs.view import DefinitionState, Loading
 
 
 class SilentGateways:

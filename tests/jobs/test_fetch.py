@@ -10,7 +10,7 @@ import pytest
 
 from nosana_operator.api import LABEL_OP
 from nosana_operator.errors import Unavailable
-from nosana_operator.jobs.fetch import Fetch, Progress, fetch_of, progress_sentence, with_progress
+from nosana_operator.jobs.fetch_progress import Fetch, Progress, fetch_of, progress_sentence, with_progress
 from nosana_operator.jobs.observe import Observer
 
 STAMP = "2026-01-02T03:04:05Z"

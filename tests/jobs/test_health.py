@@ -12,7 +12,7 @@ from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
 from fakes.world import FakeClock, FakeProber
 from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port, WebSocketHealthCheck
 from nosana_operator.errors import Refused, Unavailable
-from nosana_operator.jobs.health import (
+from nosana_operator.jobs.decision.health import (
     Answer,
     Round,
     after_round,
@@ -22,8 +22,8 @@ from nosana_operator.jobs.health import (
     next_round,
     request_body,
 )
+from nosana_operator.jobs.decision.view import PortHealth
 from nosana_operator.jobs.monitor import HealthMonitor, Target
-from nosana_operator.jobs.view import PortHealth
 
 Body = dict[str, Any]
 OUT_OF_REACH = Unavailable("no connection to port 80 within 2 s")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nosana_operator.api import JobReason, OpStatus
 from nosana_operator.api.result import read_result
 from nosana_operator.definition import FlowStatus
-from nosana_operator.jobs.effects import StoreResult
-from nosana_operator.jobs.ending import Cause
+from nosana_operator.jobs.decision.effects import StoreResult
+from nosana_operator.jobs.decision.ending import Cause
 from nosana_operator.jobs.result import Log, RunLog, flow_state, log_lines, result_parts
 
 JOB: dict[str, Any] = {"metadata": {"name": "j", "namespace": "n", "uid": "u"}}

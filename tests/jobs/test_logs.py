@@ -12,10 +12,10 @@ import pytest
 from fakes.world import FakeClock
 from nosana_operator.api import OpStatus
 from nosana_operator.errors import NotFound, Refused, Unavailable
+from nosana_operator.jobs.decision.view import Ended, PodView
 from nosana_operator.jobs.errors import LogNotReadYet
 from nosana_operator.jobs.logs import KEEP_BYTES, LogMemory, LogReader
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, retained
-from nosana_operator.jobs.view import Ended, PodView
 
 OUT = b"2026-01-02T03:04:05.1Z one\n2026-01-02T03:04:05.3Z three\n"
 ERR = b"2026-01-02T03:04:05.2Z two\n2026-01-02T03:04:05.4Z four\n"

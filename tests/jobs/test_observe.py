@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.observe import Observer
-from nosana_operator.jobs.view import PodView
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
 JUST = "2026-01-02T03:04:05Z"

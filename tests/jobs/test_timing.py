@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nosana_operator.api import Timing
-from nosana_operator.jobs.timing import new_steps
+from nosana_operator.jobs.start_steps import new_steps
 
 
 def at(second: float) -> str:

@@ -16,7 +16,7 @@ from fakes.queue_world import spec
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Refused
-from nosana_operator.market.checks import AGAIN, FUNDS_FRESH, MISSING, SELDOM
+from nosana_operator.market.keys.polls import AGAIN, FUNDS_FRESH, MISSING, SELDOM
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.layout import Market
 

@@ -18,7 +18,7 @@ from fakes.virtual_time import run_virtually
 from nosana_operator.api import JOB_KIND, Delivery, find
 from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
-from nosana_operator.market.confidential import blank_result
+from nosana_operator.market.runs.confidential import blank_result
 from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED
 
 SECRET = "the poster's secret"

@@ -10,8 +10,6 @@ import pytest
 
 from nosana_operator.api import MarketReason, MarketRef, NosanaMarketSpec, SlotStatus, Transaction
 from nosana_operator.inventory import Share
-from nosana_operator.market.decide import decide, wants
-from nosana_operator.market.effects import CreateJob, ReplaceJob, Resend, Stop, StopJob, Work
 from nosana_operator.market.facts import (
     GONE,
     NO_RESULT,
@@ -24,10 +22,12 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.keys import reserve
-from nosana_operator.market.slots import holder, taken
-from nosana_operator.market.verify import run_spec
-from nosana_operator.market.view import KnownJob, MarketView, PendingTransaction, WalletView
+from nosana_operator.market.host.decide import decide, wants
+from nosana_operator.market.host.effects import CreateJob, ReplaceJob, Resend, Stop, StopJob, Work
+from nosana_operator.market.host.eligibility import reserve
+from nosana_operator.market.host.slots import holder, taken
+from nosana_operator.market.host.view import KnownJob, MarketView, PendingTransaction, WalletView
+from nosana_operator.market.job_spec import run_spec
 
 ADDRESS = "3" * 32
 KEY, KEY2 = "4" * 32, "5" * 32

@@ -9,9 +9,8 @@ import pytest
 
 from fakes.world import FakeClock
 from nosana_operator.errors import Unavailable
-from nosana_operator.market.checks import BACKLOG
 from nosana_operator.market.facts import Past
-from nosana_operator.market.key_use import (
+from nosana_operator.market.keys.foreign_use import (
     AT_ONCE,
     LAGS,
     LATER_LOOKS,
@@ -22,6 +21,7 @@ from nosana_operator.market.key_use import (
     KeyUse,
     acknowledged,
 )
+from nosana_operator.market.keys.polls import BACKLOG
 
 KEY = "4" * 32
 

@@ -15,7 +15,7 @@ from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find
 from nosana_operator.chain.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
-from nosana_operator.market.settle import obstacle
+from nosana_operator.market.runs.decide import obstacle
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import NOS_MINT, TOKEN_PROGRAM, associated_token_account, market_vault
 from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED, TokenAccount

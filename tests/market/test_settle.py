@@ -19,7 +19,7 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.settle import (
+from nosana_operator.market.runs.decide import (
     Accounts,
     Look,
     ReadFinalized,

@@ -11,8 +11,8 @@ from fakes.world import FakeClock
 from nosana_operator.api import Transaction, WalletStatus
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import UNKNOWN, Fate, Known, MarketFacts, Outcome, RunFacts
-from nosana_operator.market.standings import HOLD_BACK, Standing, Standings
-from nosana_operator.market.view import PendingTransaction, WalletView
+from nosana_operator.market.host.departures import HOLD_BACK, Standing, Standings
+from nosana_operator.market.host.view import PendingTransaction, WalletView
 
 KEY = "4" * 32
 UID = "uid-1"

@@ -10,7 +10,8 @@ from fakes.world import FakeClock
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Conflict, Unavailable
 from nosana_operator.kube import ObjectCache
-from nosana_operator.market.turns import DOUBT, Turns, epoch_of
+from nosana_operator.market.epochs import epoch_of
+from nosana_operator.market.host.offers import DOUBT, Turns
 
 A, B = ("system", "a"), ("system", "b")
 

@@ -27,8 +27,9 @@ from nosana_operator.market.facts import (
     JobFacts,
     RunFacts,
 )
-from nosana_operator.market.follow import expires_at, follow
-from nosana_operator.market.verify import is_run, job_spec, misplaced, run_spec, verify
+from nosana_operator.market.job_spec import is_run, job_spec, run_spec
+from nosana_operator.market.runs.run_status import expires_at, follow
+from nosana_operator.market.runs.verify import misplaced, verify
 
 A = {
     name: letter * 32

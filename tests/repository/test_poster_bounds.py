@@ -10,11 +10,11 @@ import pytest
 from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCK, MAX_BLOCKS
 from nosana_operator.definition import MAX_OPS
 from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
-from nosana_operator.jobs.decide import GIVE_UP_DEFINITION
+from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
+from nosana_operator.jobs.decision.start_limits import PULL
 from nosana_operator.jobs.definitions import AT_ONCE
-from nosana_operator.jobs.patience import PULL
-from nosana_operator.market.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
-from nosana_operator.market.settlement import POSTER_GRACE
+from nosana_operator.market.runs.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
+from nosana_operator.market.runs.settle import POSTER_GRACE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "markets.md").read_text()

@@ -9,11 +9,11 @@ import pytest
 from nosana_operator.api import crds
 from nosana_operator.cli import main
 from nosana_operator.runtime import settings
-from nosana_sandbox.reference.commands import commands_page
-from nosana_sandbox.reference.kinds import kinds_page
-from nosana_sandbox.reference.pages import pages
-from nosana_sandbox.reference.settings import settings_page
-from nosana_sandbox.reference.tables import table
+from nosana_tools.reference.commands import commands_page
+from nosana_tools.reference.kinds import kinds_page
+from nosana_tools.reference.pages import pages
+from nosana_tools.reference.settings import settings_page
+from nosana_tools.reference.tables import table
 
 PAGES = dict(pages())
 

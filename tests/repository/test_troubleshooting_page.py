@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nosana_operator.api import JobReason, MarketReason
-from nosana_operator.jobs.ops import OpReason
+from nosana_operator.jobs.decision.ops import OpReason
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLACES: tuple[tuple[type[StrEnum], str, str], ...] = (

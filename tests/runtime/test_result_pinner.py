@@ -10,7 +10,7 @@ import pytest
 from fakes.virtual_time import run_virtually
 from nosana_operator.content import IpfsGateways, PinRefused, PinUnavailable, cid_of
 from nosana_operator.errors import NosanaError, Unavailable
-from nosana_operator.runtime.networks import ResultPinner
+from nosana_operator.runtime.result_pins import ResultPinner
 
 DATA = b'{"status": "success"}'
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.workload import JobContext, Storage, op_objects, unsupported
-from nosana_operator.workload.registry import registry_of
+from nosana_operator.workload.pull_secret import registry_of
 from workload.jobs import context, op
 
 MAKE = {"type": "container/create-volume", "id": "make", "args": {"name": "data"}}

@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from nosana_operator.workload import Walls, namespace_walls, node_ranges, op_objects
-from nosana_operator.workload.walls import LABEL_EXPOSED
+from nosana_operator.workload.isolation import LABEL_EXPOSED
 from workload.jobs import context, op
 
 NODE = {

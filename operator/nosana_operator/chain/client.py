@@ -23,7 +23,7 @@ from nosana_operator.chain.endpoints import SLOTS_BEHIND, Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
 from nosana_operator.chain.ledger import paid_by, signed_by
-from nosana_operator.chain.newest import NewestSlot
+from nosana_operator.chain.newest_slot import NewestSlot
 from nosana_operator.chain.payment import PaymentState, read_payment, read_payout_problem
 from nosana_operator.chain.program import JobsProgram
 from nosana_operator.chain.rpc import MAX_HISTORY, Observer, Retry, Rpc

@@ -15,10 +15,10 @@ from typing import Final
 from solana.rpc.commitment import Confirmed
 from solders.transaction import VersionedTransaction
 
+from nosana_operator.chain.concurrency import all_of
 from nosana_operator.chain.errors import ChainError, ChainUnavailable, RpcError
 from nosana_operator.chain.program import run_positions
 from nosana_operator.chain.rpc import MAX_HISTORY, MAX_SIGNATURES, Rpc
-from nosana_operator.chain.together import all_of
 
 log = logging.getLogger(__name__)
 

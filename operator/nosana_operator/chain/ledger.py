@@ -19,10 +19,10 @@ from solders.transaction import VersionedTransaction
 
 from nosana_operator.chain.accounts import Job, JobState
 from nosana_operator.chain.addresses import TOKEN, Programs
+from nosana_operator.chain.concurrency import all_of
 from nosana_operator.chain.errors import AccountMalformed, ChainUnavailable
 from nosana_operator.chain.program import read_instruction
 from nosana_operator.chain.rpc import MAX_HISTORY, Rpc
-from nosana_operator.chain.together import all_of
 from nosana_operator.chain.wire import HistoryEntry, InnerInstruction, LandedTransaction
 
 _PAID: Final = frozenset({"finish", "end"})

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from solana.rpc.commitment import Commitment, Confirmed
 
 from nosana_operator.chain.addresses import TOKEN
+from nosana_operator.chain.concurrency import all_of
 from nosana_operator.chain.endpoints import Endpoints
 from nosana_operator.chain.errors import (
     BlockhashNotFound,
@@ -31,7 +32,6 @@ from nosana_operator.chain.errors import (
     RpcError,
     TransactionFailed,
 )
-from nosana_operator.chain.together import all_of
 from nosana_operator.chain.wire import (
     AccountInfo,
     Blockhash,

@@ -38,12 +38,12 @@ from nosana_operator.chain.accounts import (
 )
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
 from nosana_operator.chain.clock import ChainClock
+from nosana_operator.chain.concurrency import all_of
 from nosana_operator.chain.discovery import RunFinder
 from nosana_operator.chain.errors import ChainError, ChainUnavailable, NodeBehind, RpcError
 from nosana_operator.chain.rpc import Rpc
 from nosana_operator.chain.snapshot import Kind, Seen, SnapshotStore
 from nosana_operator.chain.subscriptions import AccountTarget, RunsTarget, SlotTarget, Subscriptions, Target
-from nosana_operator.chain.together import all_of
 from nosana_operator.chain.wire import AccountInfo, Memcmp, Slotted
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from nosana_operator.api import (
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.errors import NosanaError
-from nosana_operator.jobs.captures import known
+from nosana_operator.jobs.decision.captures import known
 from nosana_operator.workload import Fetching, JobContext, gpu_demand, unsupported
 
 STDIN: Final = "-"

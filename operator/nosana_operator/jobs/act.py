@@ -22,7 +22,7 @@ from nosana_operator.api.result import result_names
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.results import Match, extract
 from nosana_operator.errors import Conflict, NotFound, Refused
-from nosana_operator.jobs.effects import (
+from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
     After,
     Before,
@@ -36,12 +36,12 @@ from nosana_operator.jobs.effects import (
     StopPod,
     StoreResult,
 )
+from nosana_operator.jobs.decision.view import JobView, PodView, Refusal
 from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCapturedYet
 from nosana_operator.jobs.logs import LogMemory, LogReader
+from nosana_operator.jobs.policies import WallBuilder
 from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import result_parts, retained
-from nosana_operator.jobs.view import JobView, PodView, Refusal
-from nosana_operator.jobs.walls import WallBuilder
 from nosana_operator.workload import Walls
 
 log = logging.getLogger(__name__)

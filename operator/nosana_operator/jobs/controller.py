@@ -24,18 +24,20 @@ from nosana_operator.api import (
 from nosana_operator.definition.results import Match
 from nosana_operator.errors import Conflict, NotFound
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
-from nosana_operator.jobs.announce import announce
-from nosana_operator.jobs.attempts import split
-from nosana_operator.jobs.captures import known
-from nosana_operator.jobs.decide import decide
+from nosana_operator.jobs.decision.attempts import split
+from nosana_operator.jobs.decision.captures import known
+from nosana_operator.jobs.decision.decide import decide
+from nosana_operator.jobs.decision.effects import Announce, Decision, DeletePod, ReleasePod
+from nosana_operator.jobs.decision.events import announce
+from nosana_operator.jobs.decision.ops import LIVE
+from nosana_operator.jobs.decision.status import own_part
+from nosana_operator.jobs.decision.view import JobView, PodView
 from nosana_operator.jobs.definitions import DefinitionLoader
-from nosana_operator.jobs.effects import Announce, Decision, DeletePod, ReleasePod
-from nosana_operator.jobs.fetch import LOOK_EVERY, Progress, is_fetching, with_progress
-from nosana_operator.jobs.journal import about, line, turn
+from nosana_operator.jobs.fetch_progress import LOOK_EVERY, Progress, is_fetching, with_progress
+from nosana_operator.jobs.log_lines import about, line, turn
 from nosana_operator.jobs.logs import LogReader
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
-from nosana_operator.jobs.ops import LIVE
 from nosana_operator.jobs.ports import (
     Body,
     Cache,
@@ -48,9 +50,7 @@ from nosana_operator.jobs.ports import (
     Metrics,
     Prober,
 )
-from nosana_operator.jobs.status import own_part
-from nosana_operator.jobs.timing import new_steps
-from nosana_operator.jobs.view import JobView, PodView
+from nosana_operator.jobs.start_steps import new_steps
 
 log = logging.getLogger(__name__)
 

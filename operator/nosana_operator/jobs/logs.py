@@ -15,10 +15,10 @@ from typing import Final
 
 from nosana_operator.api import OpStatus
 from nosana_operator.errors import NotFound, Refused, Unavailable
+from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.errors import LogGone, LogNotReadYet
 from nosana_operator.jobs.ports import Clock, Kube, LogStream
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, first_stamp
-from nosana_operator.jobs.view import PodView
 from nosana_operator.workload import CONTAINER
 
 _PATIENCE: Final = timedelta(seconds=60)

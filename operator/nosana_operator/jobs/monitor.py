@@ -12,7 +12,7 @@ from typing import Final
 
 from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port
 from nosana_operator.errors import Refused, Unavailable
-from nosana_operator.jobs.health import (
+from nosana_operator.jobs.decision.health import (
     Answer,
     Round,
     after_round,
@@ -23,8 +23,8 @@ from nosana_operator.jobs.health import (
     next_round,
     request_body,
 )
+from nosana_operator.jobs.decision.view import JobView, OpHealth, PortHealth
 from nosana_operator.jobs.ports import Clock, Key, Prober
-from nosana_operator.jobs.view import JobView, OpHealth, PortHealth
 
 _AT_ONCE: Final = 16
 """Rounds of one job under way at the same time."""

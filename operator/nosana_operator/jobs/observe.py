@@ -20,9 +20,9 @@ from nosana_operator.api import (
     LABEL_OP,
     parse_timestamp,
 )
-from nosana_operator.jobs.fetch import Fetch, fetch_of
-from nosana_operator.jobs.ops import OpReason
-from nosana_operator.jobs.view import Ended, PodView
+from nosana_operator.jobs.decision.ops import OpReason
+from nosana_operator.jobs.decision.view import Ended, PodView
+from nosana_operator.jobs.fetch_progress import Fetch, fetch_of
 
 _FRESH: Final = timedelta(seconds=3)
 """A stamp so young was set while we watched: seconds are cut off, and clocks differ a little."""

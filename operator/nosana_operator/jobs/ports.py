@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from nosana_operator.api import Exposure
+from nosana_operator.ports import Body
 from nosana_operator.workload import Fetching, Storage, Walls
 
-Body = dict[str, Any]
-"""A Kubernetes object as plain data."""
 Bodies = list[Body]
 JsonPatch = list[dict[str, Any]]
 LogStream = Literal["Stdout", "Stderr"]

@@ -20,11 +20,11 @@ from nosana_operator.definition.flowstate import (
     LogTail,
     OpState,
 )
-from nosana_operator.jobs.effects import StoreResult
-from nosana_operator.jobs.ending import STOPS
-from nosana_operator.jobs.ops import OpReason
+from nosana_operator.jobs.decision.effects import StoreResult
+from nosana_operator.jobs.decision.ending import STOPS
+from nosana_operator.jobs.decision.ops import OpReason
+from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.ports import Body
-from nosana_operator.jobs.view import PodView
 
 MAX_LOG_READ: Final = 32 * 1024 * 1024
 """Bytes of one container's log that are read at most; kubelets rotate at 10 MiB by default."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nosana_operator.market.checks import Check, Checks
-from nosana_operator.market.host import MarketHost
+from nosana_operator.market.host.controller import MarketHost
+from nosana_operator.market.keys.polls import Check, Checks
+from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Edges, Leadership
-from nosana_operator.market.runs import RunKeeper
-from nosana_operator.market.wallets import Wallets
+from nosana_operator.market.runs.controller import RunKeeper
 
 __all__ = ["Check", "Checks", "Edges", "Leadership", "MarketHost", "RunKeeper", "Wallets"]

@@ -7,6 +7,7 @@ Three-valued everywhere: a fact that could not be read is `UNKNOWN`, which is ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from typing import Final, Literal, TypeAlias, TypeVar
 
@@ -178,3 +179,7 @@ class PaymentFacts:
     """What making that account is worth, NOS base units, by the operator's settings."""
     payout_problem: str | None = None
     """Why the payout address is none to pay to."""
+
+
+YOUNG = timedelta(seconds=30)
+"""RPC nodes lag, finality by some 13 s: of a run as young as this, absence alone means nothing."""

@@ -18,8 +18,7 @@ from nosana_operator.market.facts import (
     RunFacts,
     Signed,
 )
-
-Body = dict[str, Any]
+from nosana_operator.ports import Body
 
 
 class Kube(Protocol):

@@ -44,21 +44,18 @@ from nosana_operator.kube import (
     trim,
 )
 from nosana_operator.market import Leadership
-from nosana_operator.runtime.errors import BackgroundFailed
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.metrics import OperatorMetrics
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.routing import (
-    CapacityWatch,
     ObjectKey,
-    is_run,
-    job_key,
+    Router,
     latest_epoch,
-    market_key,
 )
 from nosana_operator.runtime.settings import Settings
 from nosana_operator.runtime.support import require_supported
-from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
+from nosana_operator.runtime.tasks import TaskSupervisor, cancel_all
+from nosana_operator.runtime.watching import ClusterView, Scope, wait_for_kinds
 from nosana_operator.runtime.web import WebServer
 
 log = logging.getLogger(__name__)
@@ -73,8 +70,6 @@ _DRAIN_SECONDS = 1.5
 """How long a reconciliation at hand may take to end by itself; crash-safe as it is, it need not, and a standby
 waits."""
 _FLUSH_SECONDS = 2.0
-_CAPACITY_DEBOUNCE = 0.3
-"""Seconds in which changes of capacity are gathered before the markets look: pods come and go in bursts."""
 
 Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
 
@@ -176,7 +171,7 @@ class Operator:
         runs: WorkQueue[ObjectKey] = WorkQueue("runs", observer=metrics.queue("runs", "Run"))
         for queue in (jobs, markets, runs):
             metrics.watch_queue(queue)
-        router = _Router(cache, jobs, markets, runs)
+        router = Router(cache, jobs, markets, runs)
 
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._credentials.open_session())
@@ -234,7 +229,7 @@ class Operator:
             for close in reversed(loops.close):
                 stack.push_async_callback(close)
 
-            parts = _Parts()
+            parts = TaskSupervisor()
             stack.push_async_callback(parts.cancel)
             parts.start("API health", api.probe(kube.read_path))
             parts.start("event loop lag", measure_loop_lag(metrics.loop_lag))
@@ -299,7 +294,7 @@ class Operator:
 
     async def _step_down(self, acting: set[asyncio.Task[None]], events: EventRecorder, term: Term) -> None:
         """End all that acts, then let another process lead; watches take their time to end after that."""
-        await _cancel(acting)
+        await cancel_all(acting)
         await events.flush(_FLUSH_SECONDS)
         self.metrics.leader(False)
         await term.release()
@@ -316,131 +311,6 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
                 loop.remove_signal_handler(number)
-
-
-class _Router:
-    """Passes each change on to the queues, once somebody works on them."""
-
-    def __init__(
-        self,
-        cache: ObjectCache,
-        jobs: WorkQueue[ObjectKey],
-        markets: WorkQueue[ObjectKey],
-        runs: WorkQueue[ObjectKey],
-    ) -> None:
-        self._cache = cache
-        self._jobs = jobs
-        self._markets = markets
-        self._runs = runs
-        self._capacity = CapacityWatch()
-        self._open = False
-
-    def open(self) -> None:
-        """The workers begin: with all that is known, and from now on with each change."""
-        self._open = True
-        for kind in ("Pod", "Node", JOB_KIND, MARKET_KIND):
-            for body in self._cache.list(kind):
-                self(Change(kind, body))
-
-    def __call__(self, change: Change) -> None:
-        if not self._open:
-            return
-        job = job_key(change)
-        if job is not None:
-            self._jobs.add(job)
-        if change.kind == JOB_KIND and is_run(change.body):
-            self._runs.add((change.body["metadata"]["namespace"], change.body["metadata"]["name"]))
-        market = market_key(change)
-        if change.kind == MARKET_KIND and market is not None:
-            self._markets.add(market)
-        elif market is not None:
-            # A job of a run: it may have taken or freed a slot.
-            self._markets.add_after(market, _CAPACITY_DEBOUNCE)
-        if self._capacity.moved(change):
-            for body in self._cache.list(MARKET_KIND):
-                metadata = body["metadata"]
-                self._markets.add_after((metadata["namespace"], metadata["name"]), _CAPACITY_DEBOUNCE)
-
-    def chain_changed(self, kind: str, address: str) -> None:
-        """A run, job or market account changed: whoever goes by it looks."""
-        label = {"run": LABEL_RUN, "job": LABEL_CHAIN_JOB}.get(kind)
-        known = self._cache.by_index(JOB_KIND, label, address) if label else []
-        for body in known:
-            self._runs.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-        if not known or kind != "job":
-            for body in self._cache.list(MARKET_KIND):
-                key = body["metadata"]["namespace"], body["metadata"]["name"]
-                if kind != "market" or (body.get("spec") or {}).get("address") == address:
-                    self._markets.add(key)
-                else:
-                    # It may share nodes: a slot came free for it, or a job waits that goes before its standing.
-                    self._markets.add_after(key, _CAPACITY_DEBOUNCE)
-
-
-class _Parts:
-    """Tasks that have to run for ever; the first that ends brings the others down."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._may_end: set[asyncio.Task[None]] = set()
-
-    def start(self, name: str, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a part from now on."""
-        task = asyncio.create_task(part, name=name)
-        self._tasks.add(task)
-        return task
-
-    def expect_end(self, task: asyncio.Task[None]) -> None:
-        """The task is about to end, and that is right."""
-        self._may_end.add(task)
-
-    async def wait_until(self, stop: asyncio.Event) -> None:
-        """Return when `stop` is set; raise when a part ended before."""
-        await self.finish(_never(), stop)
-
-    async def finish(self, step: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-        """Do one step. True when it is done, False when `stop` came first; raises when a part ended."""
-        stopping = asyncio.create_task(_set(stop), name="stop")
-        stepping = asyncio.create_task(step, name="step")
-        try:
-            await asyncio.wait({*self._tasks, stopping, stepping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._tasks:
-                if task.done() and task not in self._may_end:
-                    raise BackgroundFailed(_obituary(task)) from _error(task)
-            if stepping.done():
-                stepping.result()
-                return True
-            return False
-        finally:
-            await _cancel({stopping, stepping})
-
-    async def cancel(self) -> None:
-        """Bring all parts down."""
-        await _cancel(self._tasks)
-
-
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _never() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-def _error(task: asyncio.Task[None]) -> BaseException | None:
-    return None if task.cancelled() else task.exception()
-
-
-def _obituary(task: asyncio.Task[None]) -> str:
-    error = _error(task)
-    cause = f"{type(error).__name__}: {error}" if error is not None else "without an error"
-    return f"The part {task.get_name()!r} of the operator ended ({cause}); the process ends to be restarted."
 
 
 def _scopes(settings: Settings) -> list[Scope]:

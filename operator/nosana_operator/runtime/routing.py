@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nosana_operator.api import JOB_KIND, LABEL_JOB, MARKET_KIND
+from nosana_operator.api import (
+    JOB_KIND,
+    LABEL_CHAIN_JOB,
+    LABEL_JOB,
+    LABEL_RUN,
+    MARKET_KIND,
+)
+from nosana_operator.kube import (
+    ObjectCache,
+)
+from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.watching import Change
 
 ObjectKey = tuple[str, str]
@@ -117,3 +127,67 @@ def _bearers(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, A
 def _epoch_of(bearer: Any) -> int:
     epoch = bearer.get("epoch") if isinstance(bearer, dict) else None
     return epoch if isinstance(epoch, int) else 0
+
+
+_CAPACITY_DEBOUNCE = 0.3
+"""Seconds in which changes of capacity are gathered before the markets look: pods come and go in bursts."""
+
+
+class Router:
+    """Passes each change on to the queues, once somebody works on them."""
+
+    def __init__(
+        self,
+        cache: ObjectCache,
+        jobs: WorkQueue[ObjectKey],
+        markets: WorkQueue[ObjectKey],
+        runs: WorkQueue[ObjectKey],
+    ) -> None:
+        self._cache = cache
+        self._jobs = jobs
+        self._markets = markets
+        self._runs = runs
+        self._capacity = CapacityWatch()
+        self._open = False
+
+    def open(self) -> None:
+        """The workers begin: with all that is known, and from now on with each change."""
+        self._open = True
+        for kind in ("Pod", "Node", JOB_KIND, MARKET_KIND):
+            for body in self._cache.list(kind):
+                self(Change(kind, body))
+
+    def __call__(self, change: Change) -> None:
+        """Enqueue every object that the change concerns; nothing before `open`."""
+        if not self._open:
+            return
+        job = job_key(change)
+        if job is not None:
+            self._jobs.add(job)
+        if change.kind == JOB_KIND and is_run(change.body):
+            self._runs.add((change.body["metadata"]["namespace"], change.body["metadata"]["name"]))
+        market = market_key(change)
+        if change.kind == MARKET_KIND and market is not None:
+            self._markets.add(market)
+        elif market is not None:
+            # A job of a run: it may have taken or freed a slot.
+            self._markets.add_after(market, _CAPACITY_DEBOUNCE)
+        if self._capacity.moved(change):
+            for body in self._cache.list(MARKET_KIND):
+                metadata = body["metadata"]
+                self._markets.add_after((metadata["namespace"], metadata["name"]), _CAPACITY_DEBOUNCE)
+
+    def chain_changed(self, kind: str, address: str) -> None:
+        """A run, job or market account changed: whoever goes by it looks."""
+        label = {"run": LABEL_RUN, "job": LABEL_CHAIN_JOB}.get(kind)
+        known = self._cache.by_index(JOB_KIND, label, address) if label else []
+        for body in known:
+            self._runs.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+        if not known or kind != "job":
+            for body in self._cache.list(MARKET_KIND):
+                key = body["metadata"]["namespace"], body["metadata"]["name"]
+                if kind != "market" or (body.get("spec") or {}).get("address") == address:
+                    self._markets.add(key)
+                else:
+                    # It may share nodes: a slot came free for it, or a job waits that goes before its standing.
+                    self._markets.add_after(key, _CAPACITY_DEBOUNCE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nosana_operator.workload.aliases import aliases, build_names
 from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext, Storage
 from nosana_operator.workload.errors import ArgsError
+from nosana_operator.workload.isolation import DEFAULT_BLOCKED, Walls, namespace_walls, node_ranges
 from nosana_operator.workload.metadata import Body, op_name, pod_name
-from nosana_operator.workload.names import aliases, build_names
 from nosana_operator.workload.network import (
     build_ingresses,
     build_services,
@@ -16,8 +17,7 @@ from nosana_operator.workload.network import (
 from nosana_operator.workload.objects import literal_context, objects, op_objects, run_args
 from nosana_operator.workload.pod import CONTAINER, GRACE_SECONDS, build_pod
 from nosana_operator.workload.resources import FETCHER
-from nosana_operator.workload.support import GpuDemand, gpu_demand, unsupported, unsupported_logistics
-from nosana_operator.workload.walls import DEFAULT_BLOCKED, Walls, namespace_walls, node_ranges
+from nosana_operator.workload.unsupported import GpuDemand, gpu_demand, unsupported, unsupported_logistics
 
 __all__ = [
     "CONTAINER",

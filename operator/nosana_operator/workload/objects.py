@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate
 from nosana_operator.definition.literals import Context, OpFacts
+from nosana_operator.workload.aliases import build_names_service
 from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.isolation import job_walls
 from nosana_operator.workload.metadata import Body, op_name
-from nosana_operator.workload.names import build_names_service
 from nosana_operator.workload.network import (
     build_ingresses,
     build_services,
@@ -15,10 +16,9 @@ from nosana_operator.workload.network import (
     host_name,
 )
 from nosana_operator.workload.pod import build_pod
-from nosana_operator.workload.registry import build_pull_secret
+from nosana_operator.workload.pull_secret import build_pull_secret
 from nosana_operator.workload.resources import build_fetch_secret
 from nosana_operator.workload.storage import build_claim
-from nosana_operator.workload.walls import job_walls
 
 
 def literal_context(ctx: JobContext) -> Context:

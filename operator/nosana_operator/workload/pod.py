@@ -15,16 +15,16 @@ from nosana_operator.api import (
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration
 from nosana_operator.api.quantity import cores, parse_quantity, size
 from nosana_operator.definition import RunArgs, exposed_ports
+from nosana_operator.workload.aliases import name_search
 from nosana_operator.workload.container import args_problems, command, environment, work_dir
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
+from nosana_operator.workload.isolation import LABEL_EXPOSED
 from nosana_operator.workload.metadata import Body, child, pod_name
-from nosana_operator.workload.names import name_search
-from nosana_operator.workload.registry import pull, pull_policy
+from nosana_operator.workload.pull_secret import pull, pull_policy
 from nosana_operator.workload.resources import fetched
 from nosana_operator.workload.restart import restart
 from nosana_operator.workload.storage import mounts, storage_affinity, storage_labels, volumes
-from nosana_operator.workload.walls import LABEL_EXPOSED
 
 CONTAINER: Final = "op"
 """The name of an op's container: where its exit code and log are read."""

@@ -10,7 +10,7 @@ from typing import Any
 from nosana_operator.api import NosanaMarketSpec, crds
 from nosana_operator.chain import Market, WalletState
 from nosana_operator.chain.probe import GENESIS, EndpointReport
-from nosana_operator.cli.doctor.facts import (
+from nosana_operator.doctor.facts import (
     ClusterFacts,
     Facts,
     MarketFacts,
@@ -18,7 +18,7 @@ from nosana_operator.cli.doctor.facts import (
     PinFacts,
     WalletFacts,
 )
-from nosana_operator.cli.doctor.rights import needed_rights
+from nosana_operator.doctor.rights import needed_rights
 from nosana_operator.kube.server import ServerFacts, ServerVersion
 from nosana_operator.runtime.settings import parse_settings
 

@@ -39,10 +39,10 @@ from cli.doctor.healthy import (
     with_wallet,
 )
 from nosana_operator.chain.probe import GENESIS
-from nosana_operator.cli.doctor.checks import examine
-from nosana_operator.cli.doctor.facts import NOT_ASKED, ClusterFacts, Facts, PinFacts, Unknown
-from nosana_operator.cli.doctor.finding import Finding, Level, exit_code
-from nosana_operator.cli.doctor.rights import Right, needed_rights
+from nosana_operator.doctor.checks import examine
+from nosana_operator.doctor.facts import NOT_ASKED, ClusterFacts, Facts, PinFacts, Unknown
+from nosana_operator.doctor.finding import Finding, Level, exit_code
+from nosana_operator.doctor.rights import Right, needed_rights
 
 SILENT = Unknown("it gave no answer in 6 s")
 NO = Unknown("forbidden", refused=True)

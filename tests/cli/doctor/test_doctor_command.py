@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from cli.doctor.healthy import HEALTHY, with_state
-from nosana_operator.cli.doctor.checks import examine
-from nosana_operator.cli.doctor.finding import Level
-from nosana_operator.cli.doctor.report import as_json, as_text
 from nosana_operator.cli.main import main
+from nosana_operator.doctor.checks import examine
+from nosana_operator.doctor.finding import Level
+from nosana_operator.doctor.report import as_json, as_text
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

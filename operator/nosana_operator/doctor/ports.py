@@ -1,0 +1,79 @@
+"""Whom the doctor asks. Every method raises one of the four outcomes of `errors.py`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from nosana_operator.chain import Market, WalletState
+from nosana_operator.chain.probe import EndpointReport
+from nosana_operator.doctor.rights import Right
+from nosana_operator.kube.server import ServerFacts
+from nosana_operator.runtime.settings import NetworkSettings, PinSettings
+
+Body = dict[str, Any]
+
+
+class Cluster(Protocol):
+    """The Kubernetes API."""
+
+    @property
+    def namespace(self) -> str:
+        """That of the pod, or of the kubeconfig's context."""
+
+    async def server(self) -> ServerFacts:
+        """Version and clock."""
+
+    async def served(self, group: str, version: str) -> bool:
+        """Whether the API server serves that version of a group."""
+
+    async def may(self, right: Right) -> bool:
+        """Whether we have a right."""
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
+        """One object; raises NotFound."""
+
+    async def list(self, kind: str, namespace: str | None = None) -> list[Body]:
+        """All objects of a kind."""
+
+
+class Chain(Protocol):
+    """One network of Solana."""
+
+    async def endpoint(self, url: str) -> EndpointReport:
+        """What one RPC endpoint answers."""
+
+    async def socket(self, url: str) -> float:
+        """Seconds until a WebSocket endpoint told a slot."""
+
+    async def clock_offset(self) -> float:
+        """Seconds by which the chain's clock is ahead of ours."""
+
+    async def market(self, address: str) -> Market:
+        """A market; raises NotFound, AccountMalformed or InvalidAddress when there is none."""
+
+    async def wallet(self, address: str) -> WalletState:
+        """What a wallet has."""
+
+    async def access_keys(self, address: str) -> frozenset[str]:
+        """Collections of which a wallet holds a token."""
+
+
+class Ipfs(Protocol):
+    """Gateways and pin services."""
+
+    async def gateway(self, url: str) -> float:
+        """Seconds until a gateway answered."""
+
+    async def pin_service(self, pin: PinSettings) -> None:
+        """Return when it takes our credentials; raises Refused when it does not."""
+
+
+class World(Protocol):
+    """All that is outside the cluster."""
+
+    @property
+    def ipfs(self) -> Ipfs:
+        """IPFS."""
+
+    def chain(self, network: NetworkSettings) -> Chain:
+        """The chain of a network."""

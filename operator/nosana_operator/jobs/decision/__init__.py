@@ -1,0 +1,1 @@
+"""What the job controller decides: a frozen view → effects. Pure."""

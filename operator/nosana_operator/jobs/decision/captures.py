@@ -1,0 +1,89 @@
+"""`results`: which ops have to be read for them, and where the values are kept. Pure.
+
+They are read when an op has ended, before its end is written; later stages get them by literals. What is
+small stands in the status. What is not is read again after a restart, from the log that the op's pod still
+has: the pod is held until the job's result is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as altered
+from typing import Final
+
+from nosana_operator.api import OpStatus
+from nosana_operator.definition import Definition
+from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.results import MAX_RESULT_BYTES
+from nosana_operator.jobs.decision.effects import CaptureResults
+from nosana_operator.jobs.decision.ops import OVER, Ops
+from nosana_operator.jobs.decision.view import JobView, Loaded
+
+Values = Mapping[str, ResultValue]
+"""The results of one op by name."""
+
+_IN_STATUS: Final = 32 * 1024
+"""Bytes that the results of all ops may take in the status."""
+
+
+def known(ops: Sequence[OpStatus], read: Mapping[int, Values]) -> dict[int, Values]:
+    """The results of ops by index: what this process has read, and what the status says."""
+    written = {
+        op.index: {name: json.loads(text) for name, text in op.results.items()}
+        for op in ops
+        if op.results is not None
+    }
+    return {**written, **read}
+
+
+def to_capture(view: JobView, ops: Ops) -> tuple[CaptureResults, ...]:
+    """The ops that have ended and were not read for their results."""
+    if not isinstance(view.definition, Loaded) or (view.deleting and not view.is_market_job):
+        return ()
+    definition = view.definition.context.definition
+    share = MAX_RESULT_BYTES // max(1, _asking(definition))
+    pods = (*view.earlier, *view.pods.values())
+    return tuple(
+        CaptureResults(op, tuple(pod for pod in pods if pod.op_index == op.index), patterns, share)
+        for op in ops
+        if op.state in OVER and op.started_at is not None and op.index not in view.results
+        if (patterns := definition.ops[op.index].results)
+    )
+
+
+def informed(view: JobView) -> JobView:
+    """The view with what the ops have shown so far put where literals ask for it."""
+    definition = view.definition
+    if not isinstance(definition, Loaded):
+        return view
+    ids = [op.id for op in definition.context.definition.ops]
+    results = {ids[index]: values for index, values in view.results.items()}
+    addresses = {ids[index]: pod.address for index, pod in view.pods.items() if pod.address}
+    if not results and not addresses:
+        return view
+    context = altered(definition.context, results=results, addresses=addresses)
+    return altered(view, definition=altered(definition, context=context))
+
+
+def told(view: JobView, ops: Ops) -> Ops:
+    """The ops with their results, where these are small enough for a status."""
+    if not view.results:
+        return ops
+    room = _IN_STATUS // len(view.results)
+    return tuple(
+        op.model_copy(update={"results": _as_text(view.results[op.index], room)})
+        if op.index in view.results and op.state in OVER
+        else op
+        for op in ops
+    )
+
+
+def _as_text(values: Values, room: int) -> dict[str, str] | None:
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    size = sum(len(name.encode()) + len(text.encode("utf-8", "replace")) for name, text in texts.items())
+    return texts if size <= room else None
+
+
+def _asking(definition: Definition) -> int:
+    return sum(1 for op in definition.ops if op.results)

@@ -1,0 +1,155 @@
+"""The job controller's part of the status, always whole: an apply deletes what it leaves out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nosana_operator.api import (
+    Endpoint,
+    JobCondition,
+    NosanaJobStatus,
+    OpStatus,
+    Phase,
+    condition,
+    find,
+    micro_timestamp,
+)
+from nosana_operator.jobs.decision.health import endpoint_state
+from nosana_operator.jobs.decision.ops import OVER, OpReason, told
+from nosana_operator.jobs.decision.view import JobView, Loaded, Loading
+
+OWN_CONDITIONS: Final = (
+    JobCondition.ACCEPTED,
+    JobCondition.READY,
+    JobCondition.COMPLETE,
+    JobCondition.FAILED,
+    JobCondition.RECONCILING,
+    JobCondition.STALLED,
+)
+"""RunVerified and Settled are the market host's."""
+OWN_TIMING: Final = ("created", "accepted", "scheduled", "pulled", "fetched", "started", "ready", "ended")
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A condition to state; `status=None` is Unknown. What is not said is taken away."""
+
+    kind: JobCondition
+    status: bool | None
+    reason: str
+    message: str
+
+
+def render(
+    view: JobView,
+    phase: Phase,
+    said: Sequence[Say],
+    *,
+    ops: Sequence[OpStatus] | None = None,
+    result: Sequence[str] = (),
+    moments: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The status as it should be now; the same when nothing changed. `ops=None` leaves them as they are."""
+    ops = view.status.ops if ops is None else ops
+    status: dict[str, Any] = {
+        "observedGeneration": view.generation,
+        "phase": phase,
+        "conditions": [
+            condition(
+                view.conditions,
+                say.kind,
+                say.status,
+                say.reason,
+                say.message,
+                generation=view.generation,
+                now=view.now,
+            )
+            for kind in OWN_CONDITIONS
+            for say in said
+            if say.kind is kind
+        ],
+        "ops": [op.model_dump(by_alias=True, exclude_none=True) for op in ops],
+        "endpoints": [
+            endpoint.model_dump(by_alias=True, exclude_none=True) for endpoint in _endpoints(view, ops)
+        ],
+        "resultSecrets": list(result or view.status.result_secrets),
+        "timing": _timing(view, ops, moments or {}),
+    }
+    logistics = view.status.logistics
+    if isinstance(view.definition, Loading) and view.definition.logistics is not None:
+        logistics = view.definition.logistics
+    if logistics is not None:
+        status["logistics"] = logistics.model_dump(by_alias=True)
+    return {name: value for name, value in status.items() if value not in ([], {})}
+
+
+def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What of a status as read is the job controller's, in the form in which `render` gives it."""
+    found = {
+        name: value for name, value in (status or {}).items() if name in NosanaJobStatus.JOB_FIELDS and value
+    }
+    own = [c for kind in OWN_CONDITIONS if (c := find(found.get("conditions"), kind)) is not None]
+    timing = {name: found["timing"][name] for name in OWN_TIMING if name in found.get("timing", {})}
+    for name, value in (("conditions", own), ("timing", timing)):
+        if value:
+            found[name] = value
+        else:
+            found.pop(name, None)
+    return found
+
+
+def kept(view: JobView, kind: JobCondition) -> list[Say]:
+    """The condition as it stands, to be said again; nothing when it is not there."""
+    found = find(view.conditions, kind)
+    if found is None:
+        return []
+    return [Say(kind, {"True": True, "False": False}.get(found["status"]), found["reason"], found["message"])]
+
+
+def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
+    """The endpoints with their states; one without health checks is online once its op runs (DESIGN 4)."""
+    states = {op.id: op.state for op in ops}
+    indexes = {op.id: op.index for op in ops}
+    silent = {op.id for op in ops if op.reason == OpReason.NODE_SILENT}
+    endpoints: Sequence[Endpoint] = view.status.endpoints
+    if isinstance(view.definition, Loaded):
+        endpoints = view.definition.endpoints
+    elif not endpoints:
+        return []
+    shown = []
+    for endpoint in endpoints:
+        state = endpoint.state
+        if states.get(endpoint.op) != "Running":
+            state = "Offline"
+        elif endpoint.op in silent:
+            state = "Unknown"
+        elif isinstance(view.definition, Loaded):
+            state = endpoint_state(view, indexes[endpoint.op], endpoint)
+        shown.append(endpoint.model_copy(update={"state": state}))
+    return shown
+
+
+def _timing(view: JobView, ops: Sequence[OpStatus], moments: Mapping[str, str]) -> dict[str, str]:
+    """Each moment once: what was written stays."""
+    pods = [pod for pod in view.pods.values() if told(pod, view.now)]
+    seen: dict[str, str] = {}
+    if ops:
+        seen["created"] = str(view.meta["creationTimestamp"])
+    for name, when in (
+        ("scheduled", min((p.scheduled_at for p in pods if p.scheduled_at), default=None)),
+        ("fetched", min((p.fetched_at for p in pods if p.fetched_at), default=None)),
+        ("pulled", min((p.pulled_at for p in pods if p.pulled_at), default=None)),
+        ("started", view.first_start),
+    ):
+        if when is not None:
+            seen[name] = micro_timestamp(when)
+    before = view.status.timing.model_dump(exclude_none=True) if view.status.timing else {}
+    merged = {**seen, **moments, **before}
+    return {name: merged[name] for name in OWN_TIMING if name in merged}
+
+
+def all_over(ops: Sequence[OpStatus]) -> bool:
+    """Whether every op has ended."""
+    return all(op.state in OVER for op in ops)

@@ -1,0 +1,417 @@
+"""One NosanaMarket: gather what the chain and the cluster say, decide, act.
+
+The intent of every transaction is in `status.transactions` before it is sent (DESIGN 4).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from nosana_operator.api import (
+    API_VERSION,
+    FINALIZER_JOB,
+    FINALIZER_SETTLEMENT,
+    JOB_KIND,
+    LABEL_CHAIN_JOB,
+    LABEL_MARKET,
+    LABEL_RUN,
+    MANAGER_MARKET,
+    MARKET_KIND,
+    ApiError,
+    MarketReason,
+    MarketRef,
+    NosanaMarketSpec,
+    NosanaMarketStatus,
+    Transaction,
+    read,
+    run_job_name,
+)
+from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
+from nosana_operator.market.epochs import epoch_of, newest_epoch
+from nosana_operator.market.facts import MarketFacts, Signed
+from nosana_operator.market.host.decide import decide, judge
+from nosana_operator.market.host.effects import (
+    CreateJob,
+    Effect,
+    MarketDecision,
+    ReplaceJob,
+    Resend,
+    Stop,
+    StopJob,
+    Work,
+)
+from nosana_operator.market.host.gather import Gatherer
+from nosana_operator.market.host.held_runs import jobs
+from nosana_operator.market.host.offers import Turns
+from nosana_operator.market.host.status import differs, flips, market_status, unreadable_status
+from nosana_operator.market.host.view import MarketView
+from nosana_operator.market.job_spec import job_spec
+from nosana_operator.market.keys.polls import Checks
+from nosana_operator.market.keys.secrets import Wallets
+from nosana_operator.market.ports import Body, Chain, Edges
+
+log = logging.getLogger(__name__)
+
+POLL = 0.5
+"""Seconds between looks while a transaction is under way."""
+SOON = 1.0
+AT_ONCE = 0.1
+RESYNC = 10.0
+"""Seconds between looks when nothing happens: node capacity, funds, a dead subscription."""
+RESEND_AFTER = 2.0
+CALM = 5.0
+"""Seconds between status writes that only bring figures up to date: a job would else cost one each."""
+REFUSAL_HOLDS = timedelta(seconds=60)
+"""For so long no work is offered after the API server refused a NosanaJob."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Caches of one NosanaMarket; losing them costs only time."""
+
+    uid: str
+    sent_at: dict[str, float] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    """Signatures that a node has taken: sent again without preflight."""
+    told: set[str] = field(default_factory=set)
+    """Signatures and runs that an Event was written about."""
+    written_at: datetime | None = None
+    put_off: bool = False
+    """The status does not tell all yet: it was written too short a time ago."""
+    refusal: tuple[datetime, str] | None = None
+    """When and why the API server last refused a NosanaJob."""
+
+    def forget_all_but(self, signatures: set[str], runs: set[str]) -> None:
+        """Drop what is over."""
+        self.sent_at = {one: at for one, at in self.sent_at.items() if one in signatures}
+        self.accepted &= signatures
+        self.told &= signatures | runs
+
+
+class MarketHost:
+    """Keeps the cluster's keys in their markets' queues and makes a NosanaJob of each run."""
+
+    def __init__(self, edges: Edges, wallets: Wallets, checks: Checks) -> None:
+        self._edges = edges
+        self._wallets = wallets
+        self._checks = checks
+        self._gatherer = Gatherer(edges, wallets, checks)
+        self._turns = Turns(edges.cache, edges.clock, edges.leadership)
+        self._memory: dict[tuple[str, str], _Memory] = {}
+
+    async def reconcile(self, key: tuple[str, str]) -> float | None:
+        """Take NosanaMarket `(namespace, name)` one step on; the seconds until it wants another look."""
+        body = self._edges.cache.get(MARKET_KIND, *key)
+        if body is None:
+            self._memory.pop(key, None)
+            self._gatherer.forget()
+            return None
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != body["metadata"]["uid"]:
+            memory = self._memory[key] = _Memory(body["metadata"]["uid"])
+        try:
+            body = await self._fence(dict(body))
+            spec = read(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
+            status = read(NosanaMarketStatus, MARKET_KIND, "status", body.get("status"))
+            return await self._step(dict(body), memory, spec, status)
+        except ApiError as exc:
+            await self._unreadable(dict(body), str(exc))
+            return None
+        except Conflict:
+            # Somebody wrote in between: nothing was signed in vain, the watch brings the newer object.
+            return AT_ONCE
+
+    async def _fence(self, body: Body) -> Body:
+        """With our epoch in its status: nothing that an earlier leader may still write is taken after that."""
+        known = epoch_of(body)
+        epoch = self._edges.leadership.check(known)
+        if known == epoch:
+            return body
+        try:
+            return await self._apply(body, {**(body.get("status") or {}), "epoch": epoch})
+        except Refused as exc:
+            log.warning("status not taken: %s", exc, extra={"market": body["metadata"]["name"]})
+            self._turns.shut(body)
+            return body
+
+    async def _step(
+        self, body: Body, memory: _Memory, spec: NosanaMarketSpec, status: NosanaMarketStatus
+    ) -> float:
+        if FINALIZER_SETTLEMENT not in body["metadata"].get("finalizers", []):
+            if body["metadata"].get("deletionTimestamp"):
+                return RESYNC
+            body = await self._finalizers(body, add=True)
+        chain = self._edges.networks.chain(spec.network)
+        refusal = self._refusal(memory)
+        key = body["metadata"]["namespace"], body["metadata"]["name"]
+        done: list[Effect] = []
+        # The paid clock of a run goes: its NosanaJob waits for nothing else that is asked of the chain.
+        serving = await self._gatherer.serving(body, spec, status)
+        if judge(serving).status:
+            await self._serve(body, memory, spec, jobs(serving), done)
+        turn = self._turns.begin(key)
+        view = await self._gatherer.view(body, spec, status, refusal=refusal, jobs=serving.jobs)
+        decision = decide(view)
+        await self._serve(body, memory, spec, decision.effects, done)
+        if refusal is not None and self._refusal(memory) is None:
+            # What was decided for want of jobs, leaving the queue, is decided anew.
+            return AT_ONCE
+        offered = any(isinstance(effect, Work) for effect in decision.effects)
+        if offered:
+            refusal = self._refusal(memory)
+            turn = self._turns.begin(key)
+            view = await self._gatherer.view(body, spec, status, refusal=refusal, fresh=True)
+            decision = decide(view)
+            await self._serve(body, memory, spec, decision.effects, done)
+        signed = await self._sign(chain, view, decision) if chain is not None else []
+        body, signed = await self._write_in_turn(turn, body, memory, view, decision, signed)
+        self._tell(body, memory, decision)
+        if chain is not None:
+            for effect in decision.effects:
+                if isinstance(effect, Resend):
+                    await self._send(body, memory, chain, effect.transaction)
+            for new in signed:
+                await self._send(body, memory, chain, new)
+        if decision.released:
+            await self._finalizers(body, add=False)
+        under_way = {one.signature for one in decision.kept} | {one.signature for one in signed}
+        strange = {one.foreign for one in decision.wallets if one.foreign}
+        memory.forget_all_but(under_way, {run for run, _ in decision.unserved} | strange)
+        if signed or any(not one.seen for one in view.pending):
+            return POLL
+        if offered:
+            # The chain did not say the same again, or did not answer.
+            return SOON
+        return CALM if decision.kept or memory.put_off else RESYNC
+
+    # -- serving runs -------------------------------------------------------------------------------------
+
+    async def _serve(
+        self,
+        body: Body,
+        memory: _Memory,
+        spec: NosanaMarketSpec,
+        effects: Iterable[Effect],
+        done: list[Effect],
+    ) -> None:
+        """Make the NosanaJobs that are missing; before anything else, for the paid clock runs.
+
+        `done`: what this look has done; a deletion shows only when the watch brings it.
+        """
+        for effect in effects:
+            if effect in done:
+                continue
+            done.append(effect)
+            if isinstance(effect, CreateJob):
+                await self._create(body, memory, spec, effect)
+            elif isinstance(effect, ReplaceJob):
+                await self._replace(body, effect)
+            elif isinstance(effect, StopJob):
+                await self._stop_job(body, effect)
+
+    async def _create(self, body: Body, memory: _Memory, spec: NosanaMarketSpec, effect: CreateJob) -> None:
+        pinner = self._edges.networks.pinner(spec.network)
+        if pinner is None:
+            return
+        run, job = effect.run, effect.job
+        meta = body["metadata"]
+        ref = MarketRef(namespace=meta["namespace"], name=meta["name"])
+        dictated = job_spec(run, job, ref, spec, pinner.cid_from_digest(job.ipfs_job))
+        name = run_job_name(run.address)
+        try:
+            created = await self._edges.kube.create(
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": JOB_KIND,
+                    "metadata": {
+                        "name": name,
+                        "namespace": spec.job_namespace,
+                        "labels": {
+                            LABEL_RUN: run.address,
+                            LABEL_CHAIN_JOB: job.address,
+                            LABEL_MARKET: job.market,
+                            "app.kubernetes.io/managed-by": "nosana-operator",
+                        },
+                        # Both from the start: adding them later would cost a request of the paid time.
+                        "finalizers": [FINALIZER_JOB, FINALIZER_SETTLEMENT],
+                    },
+                    "spec": dictated.model_dump(mode="json", by_alias=True, exclude_none=True),
+                }
+            )
+        except Conflict:
+            # Something has its name that the watch has not brought yet; the next look judges it.
+            return
+        except (NotFound, Refused) as exc:
+            said = f"a NosanaJob cannot be created in namespace {spec.job_namespace}: {exc}"
+            memory.refusal = (self._edges.clock.now(), said)
+            log.error("%s", said, extra={"run": run.address, "market": spec.address})
+            return
+        memory.refusal = None
+        self._edges.cache.put(created)
+        self._edges.metrics.matched(spec.address)
+        log.info(
+            "job created for a run",
+            extra={"job": f"{spec.job_namespace}/{name}", "run": run.address, "market": spec.address},
+        )
+
+    async def _replace(self, body: Body, effect: ReplaceJob) -> None:
+        job = effect.job
+        note = (
+            f"NosanaJob {job.namespace}/{job.name} is not what the chain says of run {effect.run}; "
+            "it is deleted and made anew"
+        )
+        await self._edges.kube.delete(JOB_KIND, job.namespace, job.name, uid=job.uid)
+        self._event(body, MarketReason.JOB_REFUSED, "Replace", note)
+
+    async def _stop_job(self, body: Body, effect: StopJob) -> None:
+        job = effect.job
+        stopped = await self._edges.kube.patch(JOB_KIND, job.namespace, job.name, {"spec": {"stop": True}})
+        self._edges.cache.put(stopped)
+        note = f"NosanaJob {job.namespace}/{job.name} is stopped: the deadline of spec.drain has come"
+        self._event(body, MarketReason.DRAINING, "Drain", note)
+
+    def _refusal(self, memory: _Memory) -> str | None:
+        if memory.refusal is None or self._edges.clock.now() - memory.refusal[0] > REFUSAL_HOLDS:
+            return None
+        return memory.refusal[1]
+
+    # -- transactions -------------------------------------------------------------------------------------
+
+    async def _sign(self, chain: Chain, view: MarketView, decision: MarketDecision) -> list[Signed]:
+        """Sign what was decided; nothing is sent before it is durable."""
+        out = []
+        for effect in decision.effects:
+            if not isinstance(effect, Work | Stop):
+                continue
+            self._edges.leadership.check(newest_epoch(one.transaction for one in view.pending))
+            wallet = self._wallets.key(effect.address, view.ref, view.spec)
+            if wallet is None:
+                continue
+            try:
+                if isinstance(effect, Stop):
+                    out.append(await chain.sign_stop(wallet, view.spec.address))
+                elif isinstance(view.market, MarketFacts):
+                    out.append(await chain.sign_work(wallet, view.market))
+            except NosanaError as exc:
+                log.warning("not signed: %s", exc, extra={"wallet": effect.address})
+                if isinstance(effect, Work) and isinstance(exc, Refused):
+                    self._checks.doubt_access(view.spec.network, effect.address)
+        return out
+
+    async def _send(self, body: Body, memory: _Memory, chain: Chain, one: Transaction | Signed) -> None:
+        now, signature = self._edges.clock.now().timestamp(), one.signature
+        last = memory.sent_at.get(signature)
+        if last is not None and now - last < RESEND_AFTER:
+            return
+        memory.sent_at[signature] = now
+        try:
+            await chain.send(one.raw, first=signature not in memory.accepted)
+        except Refused as exc:
+            log.warning("%s refused: %s", one.kind, exc, extra={"signature": signature})
+            if signature not in memory.told:
+                memory.told.add(signature)
+                note = f"{one.kind} of {one.key} is refused: {exc}"
+                self._event(body, MarketReason.TRANSACTION_FAILED, "Send", note)
+        except NosanaError as exc:
+            log.warning("%s not taken: %s", one.kind, exc, extra={"signature": signature})
+        else:
+            memory.accepted.add(signature)
+
+    # -- telling ------------------------------------------------------------------------------------------
+
+    def _tell(self, body: Body, memory: _Memory, decision: MarketDecision) -> None:
+        for transaction, words in decision.failed:
+            note = f"{transaction.kind} of {transaction.key} failed: {words}"
+            self._event(body, MarketReason.TRANSACTION_FAILED, "Send", note)
+        for run, said in decision.unserved:
+            if run not in memory.told:
+                memory.told.add(run)
+                self._event(body, MarketReason.RUN_UNSERVED, "Serve", f"run {run} {said}")
+        for key in self._gatherer.put_out(body):
+            note = (
+                f"{key} is not in the queue any more and got no job that is still open: put out by the market's "
+                "authority, or its job ended at once; it stands again after a minute if it may"
+            )
+            self._event(body, MarketReason.STANDING_LOST, "Stand", note)
+        for wallet in decision.wallets:
+            if wallet.foreign is not None and wallet.foreign not in memory.told:
+                memory.told.add(wallet.foreign)
+                note = f"{wallet.address} {wallet.message}"
+                self._event(body, MarketReason.KEY_IN_USE_ELSEWHERE, "Stand", note)
+
+    def _event(self, body: Body, reason: MarketReason, action: str, note: str) -> None:
+        self._edges.events.event(body, type="Warning", reason=reason, action=action, note=note)
+
+    async def _write_in_turn(
+        self,
+        turn: int | None,
+        body: Body,
+        memory: _Memory,
+        view: MarketView,
+        decision: MarketDecision,
+        signed: list[Signed],
+    ) -> tuple[Body, list[Signed]]:
+        """Write, offers only in their turn; the object as it then is, and what may be sent."""
+        if not any(one.kind == "work" for one in signed):
+            return await self._write(body, memory, view, decision, signed), signed
+        async with self._turns.offer(turn, body) as ours:
+            if ours:
+                return await self._write(body, memory, view, decision, signed), signed
+        return await self._write(body, memory, view, decision, []), []
+
+    async def _write(
+        self, body: Body, memory: _Memory, view: MarketView, decision: MarketDecision, signed: list[Signed]
+    ) -> Body:
+        now, before = self._edges.clock.now(), body.get("status") or {}
+        epoch = self._edges.leadership.check()
+        status = market_status(body, view, decision, signed, now, epoch)
+        calm = memory.written_at is not None and (now - memory.written_at).total_seconds() < CALM
+        urgent = bool(signed) or flips(before, status)
+        # What is not known only because this process has just begun is no news.
+        early = view.early and not signed
+        memory.put_off = (early or (not urgent and calm)) and differs(before, status)
+        if memory.put_off or not (urgent or differs(before, status)):
+            return body
+        reply = await self._apply(body, status)
+        memory.written_at = now
+        return reply
+
+    async def _unreadable(self, body: Body, problem: str) -> None:
+        log.warning("%s", problem, extra={"market": body["metadata"]["name"]})
+        status = unreadable_status(body, problem, self._edges.clock.now())
+        if status != body.get("status"):
+            await self._apply(body, status)
+
+    async def _apply(self, body: Body, status: dict[str, Any]) -> Body:
+        """A compare-and-swap: what was signed was decided from this version, or is never sent."""
+        meta = body["metadata"]
+        reply = await self._edges.kube.apply(
+            {
+                "apiVersion": API_VERSION,
+                "kind": MARKET_KIND,
+                "metadata": {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")},
+                "status": status,
+            },
+            manager=MANAGER_MARKET,
+            subresource="status",
+        )
+        self._edges.cache.put(reply)
+        return reply
+
+    async def _finalizers(self, body: Body, *, add: bool) -> Body:
+        meta = body["metadata"]
+        kept = [f for f in meta.get("finalizers", []) if f != FINALIZER_SETTLEMENT]
+        if add:
+            kept.append(FINALIZER_SETTLEMENT)
+        reply = await self._edges.kube.patch(
+            MARKET_KIND,
+            meta["namespace"],
+            meta["name"],
+            {"metadata": {"finalizers": kept, "resourceVersion": meta["resourceVersion"]}},
+        )
+        self._edges.cache.put(reply)
+        return reply

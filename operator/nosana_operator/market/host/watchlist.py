@@ -1,0 +1,46 @@
+"""Which accounts of each network are watched: markets and keys of the NosanaMarkets, jobs of their open runs."""
+
+from __future__ import annotations
+
+from nosana_operator.api import JOB_KIND, MARKET_KIND, JobCondition, is_true
+from nosana_operator.market.keys.secrets import Wallets
+from nosana_operator.market.ports import Cache, Networks
+
+
+def watch_all(cache: Cache, networks: Networks, wallets: Wallets) -> None:
+    """Tell each network which accounts matter now."""
+    keys: dict[str, set[str]] = {}
+    jobs: dict[str, set[str]] = {}
+    markets: dict[str, set[str]] = {}
+    network_of: dict[tuple[str, str], str] = {}
+    for body in cache.list(MARKET_KIND):
+        network, address = body["spec"].get("network", ""), body["spec"].get("address", "")
+        meta = body["metadata"]
+        network_of[(meta["namespace"], meta["name"])] = network
+        chain = networks.chain(network)
+        if chain is None or chain.problem_with(address) is not None:
+            continue
+        markets.setdefault(network, set()).add(address)
+        keys.setdefault(network, set()).update(wallets.addresses(body))
+    for body in cache.list(JOB_KIND):
+        run = body["spec"].get("run")
+        conditions = (body.get("status") or {}).get("conditions")
+        if (
+            not run
+            or is_true(conditions, JobCondition.SETTLED)
+            or not is_true(conditions, JobCondition.RUN_VERIFIED)
+        ):
+            continue
+        ref = run["marketRef"]
+        where = network_of.get((ref["namespace"], ref["name"]))
+        if where is not None:
+            jobs.setdefault(where, set()).add(run["job"])
+            keys.setdefault(where, set()).add(run["node"])
+    for network in networks.names():
+        chain = networks.chain(network)
+        if chain is not None:
+            chain.watch(
+                keys=keys.get(network, set()),
+                jobs=jobs.get(network, set()),
+                markets=markets.get(network, set()),
+            )

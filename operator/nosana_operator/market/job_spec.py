@@ -1,0 +1,60 @@
+"""What the chain dictates of a NosanaJob (its whole spec), and whether a run is the one it names. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from nosana_operator.api import (
+    DefinitionFrom,
+    MarketRef,
+    NosanaJobSpec,
+    NosanaMarketSpec,
+    Run,
+    timestamp,
+)
+from nosana_operator.market.facts import JobFacts, RunFacts
+
+
+def run_spec(run: RunFacts, job: JobFacts, market_ref: MarketRef) -> Run:
+    """`spec.run` as the chain's accounts dictate it."""
+    return Run(
+        market_ref=market_ref,
+        market=job.market,
+        job=job.address,
+        run=run.address,
+        node=run.node,
+        project=job.project,
+        payer=job.payer,
+        run_payer=run.payer,
+        price=job.price,
+        started_at=timestamp(datetime.fromtimestamp(run.time, UTC)),
+    )
+
+
+def job_spec(
+    run: RunFacts, job: JobFacts, market_ref: MarketRef, market: NosanaMarketSpec, definition_cid: str
+) -> NosanaJobSpec:
+    """The whole spec of a run's NosanaJob: what the market host creates, and what it verifies against."""
+    return NosanaJobSpec(
+        definition_from=DefinitionFrom(ipfs=definition_cid),
+        gpu=market.gpu,
+        resources=market.slots.resources,
+        exposure=market.exposure,
+        runtime_class_name=market.runtime_class_name,
+        on_no_capacity=market.on_no_capacity,
+        run=run_spec(run, job, market_ref),
+    )
+
+
+def is_run(spec: Run, run: RunFacts) -> bool:
+    """Whether that account is the run that `spec.run` names.
+
+    The address alone does not say so: whoever holds its key may make another run there once it is closed.
+    """
+    return (
+        run.address == spec.run
+        and run.job == spec.job
+        and run.node == spec.node
+        and run.payer == spec.run_payer
+        and timestamp(datetime.fromtimestamp(run.time, UTC)) == spec.started_at
+    )

@@ -1,0 +1,1 @@
+"""The wallets of a NosanaMarket: read from Secrets, polled on chain, watched for use elsewhere."""

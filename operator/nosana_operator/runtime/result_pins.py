@@ -1,0 +1,130 @@
+"""The market host's Pinner over the pin services of a network's settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+
+import aiohttp
+
+from nosana_operator.api.result import MAX_RAW
+from nosana_operator.content import (
+    FetchTimeouts,
+    IpfsGateways,
+    KuboPinner,
+    PinataPinner,
+    PinUnavailable,
+    cid_from_digest,
+    cid_of,
+    digest_of,
+)
+from nosana_operator.content import Pinner as ContentPinner
+from nosana_operator.errors import NosanaError
+from nosana_operator.runtime.errors import SettingsError
+from nosana_operator.runtime.settings import IpfsSettings, PinSettings
+
+log = logging.getLogger(__name__)
+
+_HEAD_START = 5.0
+"""Seconds that a pin service is waited for before the next one is asked as well."""
+
+
+class ResultPinner:
+    """`market.ports.Pinner` over the network's pin services: the first that takes the bytes is enough.
+
+    `gateways`: asked whether they give what was pinned; None where there are none.
+    """
+
+    def __init__(self, services: Collection[ContentPinner], gateways: IpfsGateways | None) -> None:
+        self._services = tuple(services)
+        self._gateways = gateways
+
+    def cid_of(self, data: bytes) -> str:
+        """See `Pinner.cid_of`."""
+        return cid_of(data)
+
+    def digest_of(self, cid: str) -> bytes:
+        """See `Pinner.digest_of`."""
+        return digest_of(cid)
+
+    def cid_from_digest(self, digest: bytes) -> str:
+        """See `Pinner.cid_from_digest`."""
+        return cid_from_digest(digest)
+
+    async def pin(self, data: bytes, *, name: str) -> None:
+        """See `Pinner.pin`. Raises what the last service said.
+
+        The next service is asked when one refuses, or does not answer soon: pay waits for the pin.
+        """
+        problem: NosanaError = PinUnavailable(
+            "no pin service is set up for this network; add one under networks.<name>.ipfs.pin"
+        )
+        waiting = list(self._services)
+        tasks: list[asyncio.Task[str]] = []
+        asked: set[asyncio.Task[str]] = set()
+        try:
+            while waiting or asked:
+                if waiting:
+                    tasks.append(asyncio.create_task(waiting.pop(0).pin(data, name), name=f"pin of {name}"))
+                    asked.add(tasks[-1])
+                done, asked = await asyncio.wait(
+                    asked, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    try:
+                        task.result()
+                    except NosanaError as error:
+                        problem = error
+                    else:
+                        return
+            raise problem
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def gives(self, cid: str) -> bool:
+        """See `Pinner.gives`. What a gateway gives is verified against the CID."""
+        if self._gateways is None:
+            return True
+        try:
+            await self._gateways.fetch(cid)
+        except NosanaError as error:
+            log.info("not given by the gateways yet: %s", error, extra={"cid": cid})
+            return False
+        return True
+
+
+def result_gateways(ipfs: IpfsSettings, http: aiohttp.ClientSession) -> IpfsGateways | None:
+    """Where results are looked for once they are pinned."""
+    if not ipfs.gateways:
+        return None
+    return IpfsGateways(ipfs.gateways, http, FetchTimeouts(request=30.0, gateway=60.0), size_limit=MAX_RAW)
+
+
+def make_pinners(name: str, ipfs: IpfsSettings, http: aiohttp.ClientSession) -> list[ContentPinner]:
+    """A client for each pin service of the network `name`, in the order of its settings. Raises SettingsError."""
+    return [_pinner(f"networks.{name}.ipfs.pin[{at}]", pin, http) for at, pin in enumerate(ipfs.pin)]
+
+
+def pin_token(where: str, pin: PinSettings) -> str | None:
+    """The secret that a pin service's file holds; None where none is needed.
+
+    Raises SettingsError that names `where` in the settings it stands.
+    """
+    if pin.token_file is None:
+        if pin.type == "pinata":
+            raise SettingsError(f"{where}.tokenFile is needed: a file with the Pinata account's JWT.")
+        return None
+    try:
+        return pin.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where}.tokenFile {pin.token_file} cannot be read: {error}.") from None
+
+
+def _pinner(where: str, pin: PinSettings, http: aiohttp.ClientSession) -> ContentPinner:
+    token = pin_token(where, pin)
+    if pin.type == "kubo":
+        return KuboPinner(pin.url, http, authorization=token, called=where)
+    return PinataPinner(pin.url, http, token or "", called=where)

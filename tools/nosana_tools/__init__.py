@@ -1,0 +1,1 @@
+"""Generators of the repository's own files: the chart's schema and README, manifests, reference pages."""

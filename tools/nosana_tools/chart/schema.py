@@ -1,0 +1,247 @@
+"""values.schema.json: closed, so that a value that nobody reads is refused instead of being passed over.
+
+Types follow from the defaults in values.yaml; what they do not tell stands here. The operator's settings, the
+specs of markets and the parts of pods come from where they are defined: the settings' dataclasses, the CRDs,
+Kubernetes' own schemas.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import importlib.resources
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from nosana_operator.api import MARKET_KIND, crds
+from nosana_operator.runtime.settings import NetworkSettings, Settings
+from nosana_tools.chart.values import Value
+
+JsonSchema = dict[str, Any]
+
+_DIALECT: Final = "http://json-schema.org/draft-07/schema#"
+_KUBERNETES: Final = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
+"""The newest release of the support range: later fields are refused by the API servers that lack them."""
+_DNS_LABEL: Final = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+_DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
+_KNOWN_NETWORKS: Final = ("mainnet", "devnet")
+"""Whose program ids the operator knows; all others have to give theirs."""
+_OWN_SETTINGS: Final = ("watchNamespaces",)
+"""Settings that the chart writes itself, because more than the settings file depends on them."""
+
+
+def values_schema(values: Sequence[Value]) -> JsonSchema:
+    """The JSON schema of values.yaml."""
+    definitions: dict[str, JsonSchema] = {}
+    given = _given(definitions)
+    root = _closed({})
+    for value in values:
+        name = ".".join(value.path)
+        if any(name.startswith(f"{whole}.") for whole in given):
+            continue
+        node = root
+        for key in value.path[:-1]:
+            node = node["properties"][key]
+        node["properties"][value.path[-1]] = {
+            **({"description": value.description} if value.description else {}),
+            **(given[name] if name in given else _of_default(value.default)),
+        }
+    # Helm hands it to every subchart.
+    root["properties"]["global"] = {"type": "object"}
+    return {"$schema": _DIALECT, "title": "Values of nosana-operator", **root, "definitions": definitions}
+
+
+def _of_default(default: Any) -> JsonSchema:
+    if isinstance(default, bool):
+        return {"type": "boolean"}
+    if isinstance(default, int):
+        return {"type": "integer", "minimum": 0}
+    if isinstance(default, str):
+        return {"type": "string"}
+    if isinstance(default, dict) and default:
+        return _closed({})
+    raise TypeError(f"the default {default!r} does not tell its type; state it in nosana_tools.chart.schema")
+
+
+def _given(definitions: dict[str, JsonSchema]) -> Mapping[str, JsonSchema]:
+    """What no default tells, by the value's path."""
+    words: JsonSchema = {"type": "object", "additionalProperties": {"type": "string"}}
+    namespaces: JsonSchema = _list({"type": "string", "pattern": _DNS_LABEL}, unique=True)
+
+    def kubernetes(name: str) -> JsonSchema:
+        return {"$ref": _kubernetes(f"io.k8s.api.{name}", definitions)}
+
+    interval = {"type": "string", "pattern": _DURATION}
+    return {
+        "commonLabels": words,
+        "image.repository": {"type": "string", "minLength": 1},
+        "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+        "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+        "imagePullSecrets": _list(kubernetes("core.v1.LocalObjectReference")),
+        "settings": settings_schema(),
+        "secrets": _list({"type": "string", "pattern": _NAME}, unique=True),
+        "watchNamespaces": namespaces,
+        "serviceAccount.annotations": words,
+        "jobNamespaces.names": namespaces,
+        "jobNamespaces.podSecurity": {"enum": ["baseline", "privileged"]},
+        "jobNamespaces.labels": words,
+        "markets": _list(_closed({"name": {"type": "string", "pattern": _NAME}, "spec": _market_spec()})),
+        "leave.timeout": {"type": "integer", "minimum": 1},
+        "metrics.service.annotations": words,
+        "metrics.serviceMonitor.interval": interval,
+        "metrics.serviceMonitor.labels": words,
+        "metrics.podMonitor.interval": interval,
+        "metrics.podMonitor.labels": words,
+        "metrics.prometheusRule.labels": words,
+        "metrics.dashboard.labels": words,
+        "metrics.dashboard.annotations": words,
+        "metrics.renderMode": {"enum": ["skipIfMissing", "failIfMissing", "alwaysRender"]},
+        "networkPolicy.from": _list(kubernetes("networking.v1.NetworkPolicyPeer")),
+        "resources": kubernetes("core.v1.ResourceRequirements"),
+        "podSecurityContext": kubernetes("core.v1.PodSecurityContext"),
+        "securityContext": kubernetes("core.v1.SecurityContext"),
+        "podAnnotations": words,
+        "podLabels": words,
+        "nodeSelector": words,
+        "tolerations": _list(kubernetes("core.v1.Toleration")),
+        "affinity": kubernetes("core.v1.Affinity"),
+        "topologySpreadConstraints": _list(kubernetes("core.v1.TopologySpreadConstraint")),
+        "extraEnv": _list(kubernetes("core.v1.EnvVar")),
+        # Whatever the admin likes: the API server judges it.
+        "extraObjects": _list({"type": ["object", "string"]}),
+    }
+
+
+def _closed(properties: JsonSchema, required: Sequence[str] | None = None) -> JsonSchema:
+    wanted = list(properties) if required is None else list(required)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        **({"required": wanted} if wanted else {}),
+    }
+
+
+def _list(items: JsonSchema, *, unique: bool = False) -> JsonSchema:
+    return {"type": "array", "items": items, **({"uniqueItems": True} if unique else {})}
+
+
+# -- the operator's settings ----------------------------------------------------------------------------------
+
+
+def settings_schema() -> JsonSchema:
+    """What the operator takes as settings, less what the chart writes itself."""
+    schema = _type(Settings)
+    for name in _OWN_SETTINGS:
+        del schema["properties"][name]
+    networks = schema["properties"]["networks"]
+    known = _type(NetworkSettings)
+    networks["properties"] = {name: {**known, "required": ["rpc"]} for name in _KNOWN_NETWORKS}
+    networks["additionalProperties"] = {**known, "required": ["rpc", "program", "nosMint"]}
+    networks["propertyNames"] = {"pattern": _DNS_LABEL}
+    # The kubelet and the Service have to know it: "any free one" is no port here.
+    schema["properties"]["metrics"]["properties"]["port"] |= {"minimum": 1, "maximum": 65535}
+    return schema
+
+
+def _type(wanted: Any) -> JsonSchema:
+    """The schema of a type that the settings use."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (types.UnionType, typing.Union):
+        (some,) = (argument for argument in arguments if argument is not types.NoneType)
+        inner = _type(some)
+        return inner | {"type": [inner["type"], "null"]} if "type" in inner else inner
+    if origin is tuple:
+        return _list(_type(arguments[0]))
+    if origin is not None:
+        return {"type": "object", "additionalProperties": _type(arguments[1])}
+    if dataclasses.is_dataclass(wanted):
+        hints = typing.get_type_hints(wanted)
+        fields = dataclasses.fields(wanted)
+        needed = [
+            field
+            for field in fields
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+        return _closed(
+            {_camel(field.name): _type(hints[field.name]) for field in fields},
+            [_camel(field.name) for field in needed],
+        )
+    return {"type": {str: "string", int: "integer", float: "number", bool: "boolean", Path: "string"}[wanted]}
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+
+
+# -- the spec of markets --------------------------------------------------------------------------------------
+
+
+def _market_spec() -> JsonSchema:
+    (crd,) = (crd for crd in crds() if crd["spec"]["names"]["kind"] == MARKET_KIND)
+    spec: JsonSchema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return _closed_structural(spec)
+
+
+def _closed_structural(schema: JsonSchema) -> JsonSchema:
+    """A CRD's schema, where what is not named is refused; without what only the API server can check."""
+    out = {
+        key: value
+        for key, value in schema.items()
+        if not key.startswith("x-kubernetes-") and key not in ("default", "format")
+    }
+    if schema.get("x-kubernetes-int-or-string"):
+        out["type"] = ["integer", "string"]
+    if "properties" in out:
+        out["properties"] = {name: _closed_structural(sub) for name, sub in out["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            out["additionalProperties"] = False
+    for key in ("items", "additionalProperties"):
+        if isinstance(out.get(key), dict):
+            out[key] = _closed_structural(out[key])
+    return out
+
+
+# -- parts of pods --------------------------------------------------------------------------------------------
+
+
+def _kubernetes(name: str, definitions: dict[str, JsonSchema]) -> str:
+    """A reference to one of Kubernetes' own types, which is put into `definitions` with all it needs."""
+    reference = f"#/definitions/{name}"
+    if name not in definitions:
+        schema = copy.deepcopy(_kubernetes_definitions()[name])
+        definitions[name] = {}  # types may hold themselves
+        definitions[name] = _without_text(schema, definitions)
+    return reference
+
+
+def _without_text(node: Any, definitions: dict[str, JsonSchema]) -> Any:
+    if isinstance(node, list):
+        return [_without_text(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {}
+    for key, value in node.items():
+        if key == "$ref":
+            out[key] = _kubernetes(value.rsplit("/", 1)[1], definitions)
+        elif key == "description" and isinstance(value, str):
+            continue  # megabytes, and every admin has them from `kubectl explain`
+        elif not key.startswith("x-kubernetes-"):
+            out[key] = _without_text(value, definitions)
+    return out
+
+
+@functools.cache
+def _kubernetes_definitions() -> Mapping[str, JsonSchema]:
+    file = importlib.resources.files("kubernetes_validate").joinpath(_KUBERNETES)
+    found: Mapping[str, JsonSchema] = json.loads(file.read_text())["$defs"]
+    return found
