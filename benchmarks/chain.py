@@ -22,7 +22,7 @@ from solders.pubkey import Pubkey
 from nosana_sandbox.program.layout import STATE_DONE, Job
 
 if TYPE_CHECKING:
-    from fakes.steady import SteadyFleet
+    from fakes.steady_load import SteadyFleet
 
 TESTS: Final = Path(__file__).parents[1] / "tests"
 
@@ -42,7 +42,7 @@ BETWEEN: Final = (5.0, 25.0)
 
 async def _ends(fleet: SteadyFleet, jobs: Sequence[Pubkey]) -> list[float]:
     """Seconds after which the `end` of each of these jobs was seen, shortest first."""
-    from fakes.steady import jobs_account
+    from fakes.steady_load import jobs_account
 
     loop, chance = asyncio.get_running_loop(), random.Random(7)
     ended: dict[str, float] = {}
@@ -68,7 +68,7 @@ def run() -> dict[str, Any]:
     """For `benchmarks.run`."""
     # The stand-ins for the API server and the operator's edges are the tests'.
     sys.path.insert(0, str(TESTS))
-    from fakes.steady import Steady, live
+    from fakes.steady_load import Steady, live
 
     logging.disable(logging.WARNING)
     figures: dict[str, Any] = {"simulated_seconds": SECONDS}

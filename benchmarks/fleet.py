@@ -29,7 +29,7 @@ def run() -> dict[str, Any]:
     """For `benchmarks.run`."""
     # The stand-ins for the API server and the chain are the tests'.
     sys.path.insert(0, str(TESTS))
-    from fakes.fleet import FleetLab, Shape
+    from fakes.many_markets import FleetLab, Shape
 
     logging.disable(logging.WARNING)
     began = time.monotonic()

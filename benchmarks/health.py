@@ -17,9 +17,9 @@ from typing import Any
 from aiohttp import web
 
 from nosana_operator.definition import HttpHealthCheck, Port
+from nosana_operator.health_probes import NetworkProber
 from nosana_operator.jobs.decision.health import CONTINUOUS_EVERY
 from nosana_operator.jobs.monitor import HealthMonitor, Target
-from nosana_operator.probing import NetworkProber
 
 NAME = "health"
 GOAL = {"cores": 0.10}

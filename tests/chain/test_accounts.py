@@ -8,7 +8,6 @@ import pytest
 from anchorpy.coder.accounts import AccountsCoder
 from multiformats import multibase
 
-from chain.recordings import data_of, instructions, steps
 from nosana_operator.chain import (
     DEVNET,
     SYSTEM,
@@ -30,6 +29,7 @@ from nosana_operator.chain.accounts import (
     decode_clock,
 )
 from nosana_operator.chain.program import idl
+from support.recordings import data_of, instructions, steps
 
 CODER = AccountsCoder(idl())
 

@@ -14,10 +14,10 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from nosana_operator.chain import DEVNET, MAINNET, ChainUnavailable, JobsProgram, Rpc, Wallet
-from nosana_operator.chain.discovery import RunFinder, runs_named_by
 from nosana_operator.chain.errors import RpcError
 from nosana_operator.chain.program import run_positions
-from nosana_operator.chain.wire import HistoryEntry, SignatureStatus, Slotted
+from nosana_operator.chain.rpc.wire import HistoryEntry, SignatureStatus, Slotted
+from nosana_operator.chain.watch.discovery import RunFinder, runs_named_by
 
 PROGRAM = JobsProgram(DEVNET)
 MARKET, HOST, POSTER = (Wallet.generate().address for _ in range(3))
@@ -241,7 +241,7 @@ async def test_what_no_node_gives_while_it_gives_later_ones_is_given_up(
 async def test_many_transactions_between_two_looks(
     node: Node, finder: RunFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nosana_operator.chain.discovery.MAX_HISTORY", 3)
+    monkeypatch.setattr("nosana_operator.chain.watch.discovery.MAX_HISTORY", 3)
     node.page = 3
     for number in range(5):
         node.slot = 100 * number
@@ -276,7 +276,7 @@ async def test_a_node_that_lags_has_nothing_read_again(node: Node, finder: RunFi
 async def test_a_history_without_an_end_ends_somewhere(
     node: Node, finder: RunFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nosana_operator.chain.discovery.MAX_HISTORY", 2)
+    monkeypatch.setattr("nosana_operator.chain.watch.discovery.MAX_HISTORY", 2)
     node.page = 2
     for _ in range(30):
         node.land(work(fresh()))

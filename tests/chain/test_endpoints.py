@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from nosana_operator.chain import ChainUnavailable, Endpoints, EndpointView, Health, MethodRefused, RpcError
-from nosana_operator.chain.endpoints import Candidate, choose
-from nosana_operator.chain.wire import read_int
+from nosana_operator.chain.rpc.endpoints import Candidate, choose
+from nosana_operator.chain.rpc.wire import read_int
 
 NOW = 100.0
 

@@ -21,8 +21,8 @@ from nosana_operator.chain.addresses import TOKEN
 from nosana_operator.chain.errors import ChainUnavailable
 from nosana_operator.chain.ledger import LedgerEntry, read_ledger, signed_by
 from nosana_operator.chain.program import JobsProgram, read_instruction
-from nosana_operator.chain.rpc import MAX_HISTORY
-from nosana_operator.chain.wire import HistoryEntry, InnerInstruction, LandedTransaction
+from nosana_operator.chain.rpc.methods import MAX_HISTORY
+from nosana_operator.chain.rpc.wire import HistoryEntry, InnerInstruction, LandedTransaction
 
 PROGRAM = JobsProgram(DEVNET)
 OWNER, HOST, OTHER = keypair("owner"), keypair("host"), keypair("another host")

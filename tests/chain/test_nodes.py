@@ -29,7 +29,7 @@ from nosana_operator.chain import (
     Rpc,
     RpcError,
 )
-from nosana_operator.chain.newest_slot import NewestSlot
+from nosana_operator.chain.watch.newest_slot import NewestSlot
 from nosana_sandbox.chain import DirectSession
 from nosana_sandbox.program.layout import Job, Run
 from nosana_sandbox.world.genesis import found

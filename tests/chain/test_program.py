@@ -8,7 +8,6 @@ import pytest
 from pyheck import snake
 from solders.instruction import Instruction
 
-from chain.recordings import steps
 from nosana_operator.chain import (
     DEVNET,
     MAINNET,
@@ -20,6 +19,7 @@ from nosana_operator.chain import (
     Run,
 )
 from nosana_operator.chain.program import idl
+from support.recordings import steps
 
 PROGRAM = JobsProgram(DEVNET)
 

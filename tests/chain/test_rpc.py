@@ -27,7 +27,7 @@ from nosana_operator.chain import (
     RpcError,
     TransactionFailed,
 )
-from nosana_operator.chain.wire import AccountInfo, Memcmp, read_string
+from nosana_operator.chain.rpc.wire import AccountInfo, Memcmp, read_string
 
 SECRET_PATH = "/an-api-key"
 
@@ -316,7 +316,7 @@ async def test_the_other_readings(node: Node, client: Client) -> None:
 async def test_an_answer_larger_than_a_node_gives_is_cut_off(
     node: Node, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nosana_operator.chain.endpoints._MAX_BODY", 1000)
+    monkeypatch.setattr("nosana_operator.chain.rpc.endpoints._MAX_BODY", 1000)
     node.answers = [{"result": "x" * 2000}]
     with pytest.raises(ChainUnavailable):
         await client(attempts=1).call("getVersion", [], read_string)

@@ -28,8 +28,8 @@ from nosana_operator.chain import (
     TransactionFailed,
     Wallet,
 )
+from nosana_operator.chain.rpc.wire import Blockhash, EpochInfo, SignatureStatus, Slotted
 from nosana_operator.chain.sender import sign_transaction
-from nosana_operator.chain.wire import Blockhash, EpochInfo, SignatureStatus, Slotted
 
 PROGRAM = JobsProgram(DEVNET)
 BLOCKHASH = Blockhash(str(Hash.new_unique()), 1000)

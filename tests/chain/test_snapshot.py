@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from chain.recordings import data_of, steps
 from nosana_operator.chain import DEVNET, SYSTEM, Job, Run
-from nosana_operator.chain.snapshot import SnapshotStore
-from nosana_operator.chain.wire import AccountInfo
+from nosana_operator.chain.rpc.wire import AccountInfo
+from nosana_operator.chain.watch.snapshot import SnapshotStore
+from support.recordings import data_of, steps
 
 STEP = steps("finish")[0]
 ROLE = {account["role"]: account["pubkey"] for account in STEP["instruction"]["accounts"]}

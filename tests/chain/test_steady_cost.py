@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes.steady import Steady, SteadyFleet, live
+from fakes.steady_load import Steady, SteadyFleet, live
 
 
 def test_500_running_jobs_cost_one_request_a_second() -> None:

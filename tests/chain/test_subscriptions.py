@@ -15,9 +15,15 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 from nosana_operator.chain import DEVNET
-from nosana_operator.chain import subscriptions as room
-from nosana_operator.chain.subscriptions import AccountTarget, RunsTarget, SlotTarget, Subscriptions, Target
-from nosana_operator.chain.wire import AccountInfo
+from nosana_operator.chain.rpc.wire import AccountInfo
+from nosana_operator.chain.watch import subscriptions as room
+from nosana_operator.chain.watch.subscriptions import (
+    AccountTarget,
+    RunsTarget,
+    SlotTarget,
+    Subscriptions,
+    Target,
+)
 
 
 class Node:
@@ -259,7 +265,7 @@ async def test_a_dead_address_is_tried_again(heard: Heard, monkeypatch: pytest.M
         waits.append(seconds)
         await real(0)
 
-    monkeypatch.setattr("nosana_operator.chain.subscriptions.asyncio.sleep", sleep)
+    monkeypatch.setattr("nosana_operator.chain.watch.subscriptions.asyncio.sleep", sleep)
     async with aiohttp.ClientSession() as session:
         made = Subscriptions("ws://127.0.0.1:9", session, DEVNET.jobs, heard.account, heard.began)
         task = asyncio.create_task(made.run())

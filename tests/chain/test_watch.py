@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from solana.rpc.commitment import Commitment, Confirmed
 
-from chain.recordings import data_of, steps
 from nosana_operator.chain import DEVNET, ChainClock, ChainUnavailable, ChainWatcher, Rpc, WatchSettings
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
-from nosana_operator.chain.wire import AccountInfo, Memcmp, Slotted
+from nosana_operator.chain.rpc.wire import AccountInfo, Memcmp, Slotted
+from support.recordings import data_of, steps
 
 STEP = steps("finish")[0]
 ROLE = {account["role"]: account["pubkey"] for account in STEP["instruction"]["accounts"]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nosana_operator.cli.schema import schema
+from nosana_operator.cli.schemas import schema
 from nosana_operator.cli.validate import validate
 
 GOOD = '{"version":"0.1","type":"container","ops":[{"type":"container/run","id":"a","args":{"image":"i"}}]}'

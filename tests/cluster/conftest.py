@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scene import Scene, scene_of
 from nosana_sandbox.cluster import ClusterError, LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.helm import ChartHost
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.world.sandbox import NAMESPACES, Sandbox, Shape
+from support.scene import Scene, scene_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

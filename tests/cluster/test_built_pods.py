@@ -10,7 +10,7 @@ import pytest
 from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
 from nosana_operator.workload import JobContext, objects
 from nosana_sandbox.cluster.kubectl import Kubectl
-from workload.jobs import UID, context, op
+from support.workload import UID, context, op
 
 pytestmark = pytest.mark.cluster
 

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from cluster.scene import JOBS, Scene, assert_paid_once, condition, definition, logs_of, op
 from nosana_operator.api import JOB_KIND, JobCondition, definition_secret_name
 from nosana_sandbox.cluster.forward import listen_in_namespace
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.world.confidential import ConfidentialEndpoint
+from support.scene import JOBS, Scene, assert_paid_once, condition, definition, logs_of, op
 
 pytestmark = pytest.mark.cluster
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import JOBS, Scene, condition, finishes, holds
 from nosana_operator.api import JOB_KIND, Exposure, JobCondition, NosanaJobSpec
 from nosana_operator.definition import Definition, RunArgs, check, exposed_ports, plan
 from nosana_operator.errors import NosanaError
@@ -25,6 +24,7 @@ from nosana_sandbox.host import DOMAIN
 from nosana_sandbox.images.debian import FETCH_IMAGE
 from nosana_sandbox.world.poster import Posted
 from nosana_sandbox.world.sandbox import Sandbox
+from support.scene import JOBS, Scene, condition, finishes, holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.corpus]
 

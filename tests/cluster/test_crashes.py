@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import (
+from nosana_operator.api import JobCondition
+from nosana_operator.api.result import result_secret_name
+from nosana_sandbox.world.poster import Posted
+from support.scene import (
     Scene,
     assert_paid_once,
     definition,
@@ -24,9 +27,6 @@ from cluster.scene import (
     started,
     terminated,
 )
-from nosana_operator.api import JobCondition
-from nosana_operator.api.result import result_secret_name
-from nosana_sandbox.world.poster import Posted
 
 pytestmark = pytest.mark.cluster
 

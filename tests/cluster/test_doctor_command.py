@@ -14,7 +14,7 @@ import pytest
 import yaml
 from solders.keypair import Keypair
 
-from cluster.scene import Scene
+from support.scene import Scene
 
 pytestmark = pytest.mark.cluster
 

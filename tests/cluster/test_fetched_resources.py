@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import JOBS, definition, op
 from nosana_sandbox.host import SandboxHost, job_object
 from nosana_sandbox.world.sandbox import Sandbox
+from support.scene import JOBS, definition, op
 
 pytestmark = pytest.mark.cluster
 

@@ -1,4 +1,4 @@
-"""The flows of `jobs/flows.py` on real nodes: private jobs, many at once."""
+"""The flows of `support/flows.py` on real nodes: private jobs, many at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import JOBS, Scene, op_state, scene_of, started, terminated
-from jobs.flows import FLOWS, Flow
 from nosana_operator.api import JOB_KIND
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.observer import Seen
 from nosana_sandbox.world.sandbox import Sandbox
+from support.flows import FLOWS, Flow
+from support.scene import JOBS, Scene, op_state, scene_of, started, terminated
 
 pytestmark = pytest.mark.cluster
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import JOBS
 from nosana_sandbox.host import SandboxHost, job_object
 from nosana_sandbox.world.sandbox import Sandbox
+from support.scene import JOBS
 
 pytestmark = pytest.mark.cluster
 

@@ -18,7 +18,19 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import (
+from nosana_operator.api import (
+    ANNOTATION_LEAVE_UNTIL,
+    MARKET_KIND,
+    JobCondition,
+    MarketCondition,
+    run_job_name,
+)
+from nosana_sandbox.cluster.audit import Asked, audited
+from nosana_sandbox.helm import RELEASE, ChartHost
+from nosana_sandbox.host import job_object
+from nosana_sandbox.world.poster import Posted
+from nosana_sandbox.world.sandbox import Running, Sandbox, Shape
+from support.scene import (
     JOBS,
     SYSTEM,
     Scene,
@@ -34,18 +46,6 @@ from cluster.scene import (
     scene_of,
     sleeps,
 )
-from nosana_operator.api import (
-    ANNOTATION_LEAVE_UNTIL,
-    MARKET_KIND,
-    JobCondition,
-    MarketCondition,
-    run_job_name,
-)
-from nosana_sandbox.cluster.audit import Asked, audited
-from nosana_sandbox.helm import RELEASE, ChartHost
-from nosana_sandbox.host import job_object
-from nosana_sandbox.world.poster import Posted
-from nosana_sandbox.world.sandbox import Running, Sandbox, Shape
 
 pytestmark = pytest.mark.cluster
 

@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.scene import JOBS, SYSTEM, assert_paid_once, says, scene_of
 from nosana_sandbox.cluster.kubectl import find_kubectl
 from nosana_sandbox.helm import CHART, ChartHost
 from nosana_sandbox.host import NETWORK
 from nosana_sandbox.images.debian import FETCH_IMAGE
 from nosana_sandbox.world.sandbox import Running, Sandbox, Shape
+from support.scene import JOBS, SYSTEM, assert_paid_once, says, scene_of
 
 pytestmark = pytest.mark.cluster
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import (
+from nosana_operator.api import JOB_KIND, JobCondition
+from nosana_operator.content import cid_of
+from support.scene import (
     JOBS,
     Scene,
     condition,
@@ -23,8 +25,6 @@ from cluster.scene import (
     sleeps,
     terminated,
 )
-from nosana_operator.api import JOB_KIND, JobCondition
-from nosana_operator.content import cid_of
 
 pytestmark = pytest.mark.cluster
 

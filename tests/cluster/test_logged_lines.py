@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster.operators import Operator, install
 from nosana_operator.api import API_VERSION, JOB_KIND
 from nosana_operator.api.result import read_result
 from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
+from support.operators import Operator, install
 
 pytestmark = pytest.mark.cluster
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from cluster.operators import Operator, install
-from cluster.scene import JOBS, Scene, condition, definition, logs_of, op, op_state, phase, sleeps
 from nosana_operator.api import JobCondition
 from nosana_operator.api.result import read_result
 from nosana_sandbox.cluster import ClusterError, LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
 from nosana_sandbox.host import job_object
+from support.operators import Operator, install
+from support.scene import JOBS, Scene, condition, definition, logs_of, op, op_state, phase, sleeps
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
-from cluster.scene import SYSTEM, Scene, condition, eventually, says
 from nosana_operator.api import MARKET_KIND, MarketCondition
 from nosana_sandbox.chain import LAMPORTS_PER_SOL
 from nosana_sandbox.world.genesis import NOS, stake_accounts
+from support.scene import SYSTEM, Scene, condition, eventually, says
 
 pytestmark = pytest.mark.cluster
 

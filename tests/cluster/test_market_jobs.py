@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster.scene import (
+from nosana_operator.api import JOB_KIND, JobCondition, parse_timestamp
+from nosana_operator.content import cid_of
+from support.scene import (
     JOBS,
     Scene,
     assert_paid_once,
@@ -30,8 +32,6 @@ from cluster.scene import (
     started,
     terminated,
 )
-from nosana_operator.api import JOB_KIND, JobCondition, parse_timestamp
-from nosana_operator.content import cid_of
 
 pytestmark = pytest.mark.cluster
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scene import Scene, eventually, says
 from nosana_sandbox.host import METRICS_PORT
 from nosana_sandbox.prometheus import PrometheusServer, ensure_prometheus
 from nosana_sandbox.world.genesis import read_keypair
 from nosana_sandbox.world.sandbox import Sandbox
-from observability.dashboard import TARGETS
-from observability.tool import ALERTS, Promtool
+from support.dashboard import TARGETS
+from support.promtool import ALERTS, Promtool
+from support.scene import Scene, eventually, says
 
 pytestmark = pytest.mark.cluster
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from solders.keypair import Keypair
 
-from cluster.scene import Scene, condition, finishes, sleeps
 from nosana_operator.api import JobCondition
+from support.scene import Scene, condition, finishes, sleeps
 
 pytestmark = pytest.mark.cluster
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cluster.operators import Operator, install
 from nosana_operator.api import API_VERSION, FINALIZER_OP, JOB_KIND, LABEL_JOB
 from nosana_operator.api.result import read_result
 from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.cluster.kubectl import Kubectl
+from support.operators import Operator, install
 
 pytestmark = pytest.mark.cluster
 

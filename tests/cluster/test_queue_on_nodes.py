@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import SYSTEM, Scene, condition, eventually, sleeps, started
 from cluster.test_market_conditions import fund, offered, secret
 from nosana_operator.api import MARKET_KIND, JobCondition, MarketCondition
+from support.scene import SYSTEM, Scene, condition, eventually, sleeps, started
 
 pytestmark = pytest.mark.cluster
 

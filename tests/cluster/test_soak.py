@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cluster.scene import Scene, assert_paid_once, condition, definition, logs_of, op, phase
 from nosana_operator.api import JobCondition
 from nosana_sandbox.world.poster import Posted
+from support.scene import Scene, assert_paid_once, condition, definition, logs_of, op, phase
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(5400)]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster.scene import JOBS, SYSTEM, Scene, condition, definition, eventually, holds, op, phase, says
 from nosana_operator.api import JOB_KIND, JobCondition
 from nosana_sandbox.cluster.kubectl import Kubectl
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.world.sandbox import Sandbox
+from support.scene import JOBS, SYSTEM, Scene, condition, definition, eventually, holds, op, phase, says
 
 pytestmark = pytest.mark.cluster
 

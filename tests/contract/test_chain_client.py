@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from contract.chain_world import DEFINITION, OFTEN, RESULT, Watching, World, eventually, running_world
 from nosana_operator.chain import (
     DEVNET,
     AccountMalformed,
@@ -23,6 +22,7 @@ from nosana_operator.chain import (
 )
 from nosana_sandbox.chain import Commitment
 from nosana_sandbox.world.genesis import Founded, stake_accounts, wallet_accounts
+from support.chain_world import DEFINITION, OFTEN, RESULT, Watching, World, eventually, running_world
 
 pytestmark = pytest.mark.contract
 

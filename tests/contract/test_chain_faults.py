@@ -11,7 +11,6 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from contract.chain_world import RESULT, Watching, World, eventually, running_world
 from nosana_operator.chain import (
     BlockhashNotFound,
     ChainClient,
@@ -27,6 +26,7 @@ from nosana_operator.chain import (
     Wallet,
 )
 from nosana_sandbox.world.genesis import Founded, access_key_accounts
+from support.chain_world import RESULT, Watching, World, eventually, running_world
 
 pytestmark = pytest.mark.contract
 

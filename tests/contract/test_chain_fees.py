@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from contract.chain_world import World, eventually, running_world
 from nosana_operator.chain import ChainClient, FeePolicy, OutcomeState, SignedTransaction
 from nosana_sandbox.chain import Commitment
+from support.chain_world import World, eventually, running_world
 
 pytestmark = pytest.mark.contract
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from contract.chain_world import RESULT, World, running_world
+from support.chain_world import RESULT, World, running_world
 
 pytestmark = pytest.mark.contract
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from contract.chain_world import RESULT, World, running_world
 from nosana_operator.chain import ChainUnavailable, LedgerEntry, TransactionFailed, Wallet, read_ledger
-from nosana_operator.chain.wire import LandedTransaction
+from nosana_operator.chain.rpc.wire import LandedTransaction
 from nosana_operator.cli.earnings import earnings
+from support.chain_world import RESULT, World, running_world
 
 pytestmark = pytest.mark.contract
 

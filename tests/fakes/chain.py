@@ -24,7 +24,7 @@ from nosana_operator.chain import BlockhashNotFound, TransactionFailed
 from nosana_operator.chain.accounts import RUN_DISCRIMINATOR, RUN_DISCRIMINATOR_BASE58
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
 from nosana_operator.chain.errors import NodeBehind
-from nosana_operator.chain.wire import (
+from nosana_operator.chain.rpc.wire import (
     AccountInfo,
     Blockhash,
     EpochInfo,
@@ -273,7 +273,7 @@ async def _open(method: str, when: str) -> None:
 
 @dataclass(slots=True)
 class FakeRpc:
-    """`nosana_operator.chain.rpc.Rpc` over the ledger, as far as the market host uses it."""
+    """`nosana_operator.chain.rpc.methods.Rpc` over the ledger, as far as the market host uses it."""
 
     ledger: Ledger
     gate: Gate = _open

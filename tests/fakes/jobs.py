@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from fakes.edges import FakeClock, FakeIpfs, FakeProber, RecordedEvents, RecordedMetrics
 from fakes.kube import FakeKube, Guarded, Request
 from fakes.kubelet import FakeKubelet
-from fakes.world import FakeClock, FakeIpfs, FakeProber, RecordedEvents, RecordedMetrics
 from nosana_operator.api import (
     API_VERSION,
     FINALIZER_JOB,

@@ -17,8 +17,8 @@ from solana.rpc.commitment import Confirmed, Finalized
 from solders.pubkey import Pubkey
 
 from fakes.chain import Beginning, FakeRpc, Landed, Ledger, beginning, keypair
+from fakes.edges import FakeClock, RecordedEvents
 from fakes.kube import FakeKube, Guarded
-from fakes.world import FakeClock, RecordedEvents
 from nosana_operator.api import (
     API_VERSION,
     FINALIZER_JOB,

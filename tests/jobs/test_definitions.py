@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fakes.edges import FakeClock
 from fakes.jobs import CID, market_job
 from fakes.kube import FakeKube
 from fakes.virtual_time import run_virtually
-from fakes.world import FakeClock
 from nosana_operator.api import JOB_KIND, Exposure, JobReason, NosanaJobSpec, read
 from nosana_operator.content import cid_of
 from nosana_operator.errors import NotFound

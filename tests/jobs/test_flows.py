@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fakes.jobs import NAMESPACE, Lab, definition, private_job
-from jobs.flows import FLOWS, Flow
+from support.flows import FLOWS, Flow
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())

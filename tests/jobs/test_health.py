@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fakes.edges import FakeClock, FakeProber
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
-from fakes.world import FakeClock, FakeProber
 from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port, WebSocketHealthCheck
 from nosana_operator.errors import Refused, Unavailable
 from nosana_operator.jobs.decision.health import (

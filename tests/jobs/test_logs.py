@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fakes.world import FakeClock
+from fakes.edges import FakeClock
 from nosana_operator.api import OpStatus
 from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.jobs.decision.view import Ended, PodView

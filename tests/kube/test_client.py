@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from kube.scripted_api import Answer, ScriptedApi, scripted, status_answer
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused, Unavailable
 from nosana_operator.kube import CORE_KINDS, KubeClient, KubeConflict, KubeRefused, KubeUnavailable, Resource
+from support.scripted_api import Answer, ScriptedApi, scripted, status_answer
 
 KINDS = {**CORE_KINDS, "NosanaJob": Resource("NosanaJob", "nosana.io", "v1alpha1", "nosanajobs")}
 POD = {

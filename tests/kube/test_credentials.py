@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kube.scripted_api import Answer, scripted, status_answer
 from nosana_operator.kube import CredentialsError, KubeClient, load_credentials
+from support.scripted_api import Answer, scripted, status_answer
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+from fakes.both_loops import BothRooms
 from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import MarketLab
-from fakes.rooms import BothRooms
 from nosana_operator.api import parse_timestamp
 
 HELLO = json.dumps(definition(op("hello", cmd="echo hi"))).encode()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from fakes.both_loops import BothRooms
 from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
-from fakes.rooms import BothRooms
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import JOB_KIND, Delivery, find
 from nosana_operator.content import PosterClient, digest_of

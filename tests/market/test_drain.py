@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+from fakes.both_loops import BothRooms
 from fakes.jobs import definition, op
 from fakes.market import ADMIN, MARKET
-from fakes.rooms import BothRooms
 from nosana_operator.api import MARKET_KIND, timestamp
 
 SERVER = json.dumps(definition(op("server", cmd="serve"))).encode()

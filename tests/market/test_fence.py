@@ -16,7 +16,7 @@ import pytest
 
 from fakes.kube import Request
 from fakes.market import ADMIN, MARKET, MarketLab, Silence, closed_runs
-from fakes.queue_world import add_market, matches, post_to, spec
+from fakes.other_hosts import add_market, matches, post_to, spec
 from nosana_operator.api import JOB_KIND, MARKET_KIND
 from nosana_operator.kube import LeadershipLost
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fakes.fleet import FleetLab, Shape
+from fakes.many_markets import FleetLab, Shape
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fakes.both_loops import BothRooms
 from fakes.chain import keypair
 from fakes.jobs import definition, op
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
-from fakes.queue_world import add_market, slots, work_by_hand
-from fakes.rooms import BothRooms
+from fakes.other_hosts import add_market, slots, work_by_hand
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT, TOKEN_PROGRAM, market_vault

@@ -13,7 +13,7 @@ from solders.transaction import VersionedTransaction
 from fakes.chain import FakeRpc, keypair
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find
-from nosana_operator.chain.wire import InnerInstruction, LandedTransaction
+from nosana_operator.chain.rpc.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
 from nosana_operator.market.runs.decide import obstacle
 from nosana_sandbox.program import Account

@@ -8,7 +8,7 @@ from typing import Any
 from fakes.chain import keypair
 from fakes.kube import FakeNotFound, Request
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
-from fakes.queue_world import (
+from fakes.other_hosts import (
     PROGRAM,
     add_market,
     by_hand,

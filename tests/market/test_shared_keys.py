@@ -7,7 +7,7 @@ from solders.keypair import Keypair
 
 from fakes.kube import Request
 from fakes.market import ADMIN, MARKET, MarketLab, Silence
-from fakes.queue_world import PROGRAM, add_market, by_hand, chain_market, post_to, spec, wallet, work_by_hand
+from fakes.other_hosts import PROGRAM, add_market, by_hand, chain_market, post_to, spec, wallet, work_by_hand
 from nosana_operator.api import ANNOTATION_KEY_USE, MARKET_KIND
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.market import Crash, MarketLab, Silence
-from fakes.queue_world import add_market, matches, post_to, spec
+from fakes.other_hosts import add_market, matches, post_to, spec
 from nosana_operator.api import is_true
 
 _STORM = 60.0

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nosana_sandbox.prometheus import PrometheusError, ensure_prometheus
-from observability.tool import Promtool
+from support.promtool import Promtool
 
 
 @pytest.fixture(scope="session")

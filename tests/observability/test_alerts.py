@@ -10,8 +10,8 @@ import yaml
 
 from nosana_operator.api import JobReason, MarketReason
 from nosana_operator.api.job import Phase
-from nosana_operator.runtime.metrics_page import families
-from observability.tool import ALERTS, ROOT, RULES, RUNBOOKS, Promtool, series_names, used_labels, used_names
+from nosana_operator.runtime.metrics.page import families
+from support.promtool import ALERTS, ROOT, RULES, RUNBOOKS, Promtool, series_names, used_labels, used_names
 
 RULE_LIST: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]

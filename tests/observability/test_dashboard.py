@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nosana_operator.runtime.metrics_page import families
-from observability.dashboard import PANELS, ROWS, TARGETS, VARIABLES, Target
-from observability.tool import Promtool, series_names, used_labels, used_names
+from nosana_operator.runtime.metrics.page import families
+from support.dashboard import PANELS, ROWS, TARGETS, VARIABLES, Target
+from support.promtool import Promtool, series_names, used_labels, used_names
 
 each_target = pytest.mark.parametrize("target", TARGETS, ids=str)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from nosana_operator.runtime.chain_metrics import ChainCollector
-from nosana_operator.runtime.families import PREFIX, Family
-from nosana_operator.runtime.metrics import OperatorMetrics
-from nosana_operator.runtime.metrics_page import families, metrics_page
+from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
+from nosana_operator.runtime.metrics.families import PREFIX, Family
+from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
+from nosana_operator.runtime.metrics.page import families, metrics_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 _OF_TARGETS = {"job", "instance", "namespace", "pod", "service", "endpoint", "container", "node", "cluster"}

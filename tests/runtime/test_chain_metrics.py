@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from nosana_operator.chain import DEVNET, ChainClient, ChainWatcher, Market, Network
-from nosana_operator.chain.snapshot import Seen
-from nosana_operator.runtime.chain_metrics import ChainCollector
+from nosana_operator.chain.watch.snapshot import Seen
+from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 
 from prometheus_client import generate_latest
 
-from nosana_operator.runtime.metrics import OperatorMetrics
+from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
 from nosana_operator.runtime.queue import WorkQueue
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from nosana_operator.runtime.object_metrics import Balance, ObjectCollector
+from nosana_operator.runtime.metrics.object_metrics import Balance, ObjectCollector
 
 NOW = 1_767_225_600.0
 """2026-01-01T00:00:00Z"""

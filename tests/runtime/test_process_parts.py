@@ -16,7 +16,7 @@ from nosana_operator.kube import KubeUnavailable
 from nosana_operator.runtime.errors import StartError
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.logging import configure_logging
-from nosana_operator.runtime.metrics import OperatorMetrics
+from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
 from nosana_operator.runtime.settings import LogSettings
 from nosana_operator.runtime.web import WebServer
 

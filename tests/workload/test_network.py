@@ -24,7 +24,7 @@ from nosana_operator.workload import (
     op_objects,
     run_args,
 )
-from workload.jobs import RUN, UID, context, op
+from support.workload import RUN, UID, context, op
 
 
 def services(ctx: JobContext, index: int = 0) -> list[dict[str, Any]]:

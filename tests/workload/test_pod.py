@@ -22,7 +22,7 @@ from nosana_operator.api import (
 from nosana_operator.api.quantity import parse_quantity
 from nosana_operator.workload import ArgsError, JobContext, build_pod, pod_name, run_args
 from nosana_operator.workload.container import literally
-from workload.jobs import RUN, context, op, run_op
+from support.workload import RUN, context, op, run_op
 
 
 def pod(ctx: JobContext, index: int = 0, attempt: int = 0) -> dict[str, Any]:

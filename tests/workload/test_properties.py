@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nosana_operator.api import Exposure, Gpu, NosanaJobSpec, Resources, Run
 from nosana_operator.definition import DefinitionError, parse, validate
 from nosana_operator.workload import Fetching, JobContext, gpu_demand, objects, unsupported
-from workload.jobs import RUN, UID
+from support.workload import RUN, UID
 
 text = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     ["$$", "$(A)", "%%global.job%%", "%%", "{}"]

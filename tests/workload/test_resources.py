@@ -15,7 +15,7 @@ from nosana_operator.api import Resources
 from nosana_operator.fetching.spec import S3, Credentials, HuggingFace, Ollama, S3Source, read_spec
 from nosana_operator.workload import Fetching, JobContext, op_objects, unsupported
 
-from .jobs import context, op
+from support.workload import context, op
 
 
 def made(*resources: dict[str, Any], room: str | None = None, **args: Any) -> JobContext:

@@ -6,7 +6,7 @@ import pytest
 
 from nosana_operator.workload import op_objects, run_args
 from nosana_operator.workload.restart import Restart, restart
-from workload.jobs import context, op
+from support.workload import context, op
 
 
 def counted(tries: float | None) -> dict[str, Any]:

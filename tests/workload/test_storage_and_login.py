@@ -9,7 +9,7 @@ import pytest
 
 from nosana_operator.workload import JobContext, Storage, op_objects, unsupported
 from nosana_operator.workload.pull_secret import registry_of
-from workload.jobs import context, op
+from support.workload import context, op
 
 MAKE = {"type": "container/create-volume", "id": "make", "args": {"name": "data"}}
 DATA = {"name": "data", "dest": "/data"}

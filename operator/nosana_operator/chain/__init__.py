@@ -8,7 +8,6 @@ from nosana_operator.chain.accounts import Job, JobState, Market, QueueType, Run
 from nosana_operator.chain.addresses import DEVNET, MAINNET, SYSTEM, Programs, address_problem
 from nosana_operator.chain.client import ChainClient, Network, WalletState
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.endpoints import Endpoints, EndpointView, Health
 from nosana_operator.chain.errors import (
     AccessKeyMissing,
     AccountMalformed,
@@ -27,11 +26,12 @@ from nosana_operator.chain.errors import (
 from nosana_operator.chain.fees import SIGNATURE_FEE, FeePolicy
 from nosana_operator.chain.ledger import LedgerEntry, read_ledger
 from nosana_operator.chain.program import JobsProgram
-from nosana_operator.chain.rpc import Observer, Retry, Rpc
+from nosana_operator.chain.rpc.endpoints import Endpoints, EndpointView, Health
+from nosana_operator.chain.rpc.methods import Observer, Retry, Rpc
 from nosana_operator.chain.sender import Outcome, OutcomeState, Sender, SignedTransaction
-from nosana_operator.chain.snapshot import Kind, Seen
 from nosana_operator.chain.wallet import Wallet
-from nosana_operator.chain.watch import ChainWatcher, WatchSettings
+from nosana_operator.chain.watch.snapshot import Kind, Seen
+from nosana_operator.chain.watch.watcher import ChainWatcher, WatchSettings
 
 __all__ = [
     "DEVNET",

@@ -19,14 +19,14 @@ from nosana_operator.chain.access import AccessKey, verified_collection
 from nosana_operator.chain.accounts import Job, Market, Run, Stake, TokenAccount, decode_clock
 from nosana_operator.chain.addresses import CLOCK_SYSVAR, TOKEN, Programs, pubkey
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.endpoints import SLOTS_BEHIND, Endpoints
 from nosana_operator.chain.errors import AccountMalformed, AccountMissing, ChainError
 from nosana_operator.chain.fees import FeeMarket, FeePolicy, capped_price, fee_of
 from nosana_operator.chain.ledger import paid_by, signed_by
-from nosana_operator.chain.newest_slot import NewestSlot
 from nosana_operator.chain.payment import PaymentState, read_payment, read_payout_problem
 from nosana_operator.chain.program import JobsProgram
-from nosana_operator.chain.rpc import MAX_HISTORY, Observer, Retry, Rpc
+from nosana_operator.chain.rpc.endpoints import SLOTS_BEHIND, Endpoints
+from nosana_operator.chain.rpc.methods import MAX_HISTORY, Observer, Retry, Rpc
+from nosana_operator.chain.rpc.wire import HistoryEntry
 from nosana_operator.chain.sender import (
     Outcome,
     OutcomeState,
@@ -35,8 +35,8 @@ from nosana_operator.chain.sender import (
     sign_transaction,
 )
 from nosana_operator.chain.wallet import Wallet
-from nosana_operator.chain.watch import ChainWatcher, WatchSettings
-from nosana_operator.chain.wire import HistoryEntry
+from nosana_operator.chain.watch.newest_slot import NewestSlot
+from nosana_operator.chain.watch.watcher import ChainWatcher, WatchSettings
 
 log = logging.getLogger(__name__)
 

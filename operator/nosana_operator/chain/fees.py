@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nosana_operator.chain.errors import ChainError
-from nosana_operator.chain.rpc import Rpc
+from nosana_operator.chain.rpc.methods import Rpc
 
 SIGNATURE_FEE: Final = 5_000
 """Lamports for each signature, fixed by the chain."""

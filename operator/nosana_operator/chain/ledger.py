@@ -22,8 +22,8 @@ from nosana_operator.chain.addresses import TOKEN, Programs
 from nosana_operator.chain.concurrency import all_of
 from nosana_operator.chain.errors import AccountMalformed, ChainUnavailable
 from nosana_operator.chain.program import read_instruction
-from nosana_operator.chain.rpc import MAX_HISTORY, Rpc
-from nosana_operator.chain.wire import HistoryEntry, InnerInstruction, LandedTransaction
+from nosana_operator.chain.rpc.methods import MAX_HISTORY, Rpc
+from nosana_operator.chain.rpc.wire import HistoryEntry, InnerInstruction, LandedTransaction
 
 _PAID: Final = frozenset({"finish", "end"})
 _OWN: Final = frozenset({"work", "claim", "stop", "finish", "complete", "quit"})

@@ -8,8 +8,8 @@ from solana.rpc.commitment import Confirmed
 
 from nosana_operator.chain.accounts import TokenAccount
 from nosana_operator.chain.addresses import SYSTEM, TOKEN, Programs, address_problem
-from nosana_operator.chain.rpc import Rpc
-from nosana_operator.chain.wire import AccountInfo
+from nosana_operator.chain.rpc.methods import Rpc
+from nosana_operator.chain.rpc.wire import AccountInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ from nosana_operator.chain.errors import (
     TransactionExpired,
     TransactionFailed,
 )
-from nosana_operator.chain.rpc import Rpc
+from nosana_operator.chain.rpc.methods import Rpc
+from nosana_operator.chain.rpc.wire import Blockhash
 from nosana_operator.chain.wallet import Wallet
-from nosana_operator.chain.wire import Blockhash
 
 MAX_TRANSACTION: Final = 1232
 """Bytes of a transaction: what fits in one network packet."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from nosana_operator.cli.crds import crds
 from nosana_operator.cli.doctor import doctor
 from nosana_operator.cli.earnings import earnings
 from nosana_operator.cli.leave import leave
@@ -13,7 +12,7 @@ from nosana_operator.cli.metrics import metrics
 from nosana_operator.cli.render import render
 from nosana_operator.cli.result import result
 from nosana_operator.cli.run import run
-from nosana_operator.cli.schema import schema
+from nosana_operator.cli.schemas import crds, schema
 from nosana_operator.cli.status import status
 from nosana_operator.cli.submit import submit
 from nosana_operator.cli.validate import validate

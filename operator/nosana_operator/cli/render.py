@@ -16,8 +16,8 @@ from nosana_operator.cli.documents import (
     read_job,
 )
 from nosana_operator.definition import Operation
-from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
+from nosana_operator.json_paths import quoted
 from nosana_operator.workload import JobContext, op_objects
 from nosana_operator.workload.literals import literals
 

@@ -24,8 +24,8 @@ from nosana_operator.definition.model import (
     Spread,
     VolumeArgs,
 )
-from nosana_operator.definition.paths import json_path, quoted
 from nosana_operator.definition.stages import order_problems
+from nosana_operator.json_paths import json_path, quoted
 
 Place = tuple[str | int, ...]
 

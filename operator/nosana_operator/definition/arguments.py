@@ -15,9 +15,9 @@ from nosana_operator.definition.errors import LiteralError, Problem
 from nosana_operator.definition.exposure import expose_items
 from nosana_operator.definition.literals import Context, UnresolvedLiteralError, as_text, replace
 from nosana_operator.definition.model import Operation, RunArgs, Spread, VolumeArgs
-from nosana_operator.definition.paths import json_path
 from nosana_operator.definition.reading import MAX_BYTES
 from nosana_operator.definition.rules import doubled_ports
+from nosana_operator.json_paths import json_path
 
 
 def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
+from nosana_operator.json_paths import quoted
 
 # A hostile document can be wrong in a hundred thousand places; a person reads the first few.
 MAX_PROBLEMS = 50

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nosana_operator.definition.errors import Problem
-from nosana_operator.definition.paths import quoted
 from nosana_operator.errors import NosanaError
+from nosana_operator.json_paths import quoted
 
 # An op id may hold anything but a dot; it stops before the next `%%`, so one string may hold many literals.
 # Only globals may do without a path: `%%ops.ID%%` is plain text.

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from nosana_operator.definition import model
 from nosana_operator.definition.errors import Problem
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 
 Loc = Sequence[str | int]
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from nosana_operator.definition.errors import DefinitionError, Problem
-from nosana_operator.definition.paths import ROOT, json_path, quoted
+from nosana_operator.json_paths import ROOT, json_path, quoted
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64

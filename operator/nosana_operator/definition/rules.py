@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nosana_operator.definition.errors import Problem
 from nosana_operator.definition.model import Definition, ExposedPort, RunArgs
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 
 MAX_OPS = 64
 

@@ -12,7 +12,7 @@ from itertools import islice
 
 from nosana_operator.definition.errors import MAX_PROBLEMS, DefinitionError, Problem
 from nosana_operator.definition.model import Definition, Operation, RunArgs
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from nosana_operator.definition import messages
 from nosana_operator.definition.advice import advice
 from nosana_operator.definition.errors import MAX_PROBLEMS, DefinitionError, Problem
 from nosana_operator.definition.model import Definition
-from nosana_operator.definition.paths import ROOT
 from nosana_operator.definition.reading import Syntax, inspect, load
 from nosana_operator.definition.rules import broken_rules
+from nosana_operator.json_paths import ROOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from nosana_operator.api import NosanaMarketSpec
 from nosana_operator.chain import Market, WalletState
-from nosana_operator.chain.probe import EndpointReport
+from nosana_operator.chain.endpoint_report import EndpointReport
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.settings import NetworkSettings, Settings

@@ -9,8 +9,8 @@ import aiohttp
 
 from nosana_operator.api import GROUP, PLURALS, VERSION
 from nosana_operator.chain import ChainClient, Market, Retry, WalletState
-from nosana_operator.chain.probe import EndpointReport, probe_endpoint, probe_websocket
-from nosana_operator.content.probe import probe_gateway, probe_pin_service
+from nosana_operator.chain.endpoint_report import EndpointReport, probe_endpoint, probe_websocket
+from nosana_operator.content.service_check import probe_gateway, probe_pin_service
 from nosana_operator.doctor.rights import Right
 from nosana_operator.errors import NotFound
 from nosana_operator.kube import CORE_KINDS, KubeClient, Resource

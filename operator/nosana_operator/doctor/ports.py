@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from nosana_operator.chain import Market, WalletState
-from nosana_operator.chain.probe import EndpointReport
+from nosana_operator.chain.endpoint_report import EndpointReport
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings

@@ -40,8 +40,9 @@ from nosana_operator.jobs.decision.view import JobView, PodView, Refusal
 from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCapturedYet
 from nosana_operator.jobs.logs import LogMemory, LogReader
 from nosana_operator.jobs.policies import WallBuilder
-from nosana_operator.jobs.ports import Body, Cache, Clock, JsonPatch, Kube, Metrics
+from nosana_operator.jobs.ports import Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import result_parts, retained
+from nosana_operator.ports import Body
 from nosana_operator.workload import Walls
 
 log = logging.getLogger(__name__)

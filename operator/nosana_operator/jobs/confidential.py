@@ -22,7 +22,7 @@ from nosana_operator.api import (
 from nosana_operator.definition import Definition, DefinitionError, Problem
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.decision.view import Loading, Unusable
-from nosana_operator.jobs.ports import Body
+from nosana_operator.ports import Body
 from nosana_operator.workload import unsupported_logistics
 
 _LITERAL: Final = "%%global.job%%"

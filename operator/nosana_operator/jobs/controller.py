@@ -39,7 +39,6 @@ from nosana_operator.jobs.logs import LogReader
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
 from nosana_operator.jobs.ports import (
-    Body,
     Cache,
     Clock,
     Definitions,
@@ -51,6 +50,7 @@ from nosana_operator.jobs.ports import (
     Prober,
 )
 from nosana_operator.jobs.start_steps import new_steps
+from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
 from nosana_operator.jobs.confidential import progress, stub_in, stub_of
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.decision.view import DefinitionState, Loaded, Loading, Unusable
-from nosana_operator.jobs.ports import Body, Definitions, JobSettings, Key, Kube
+from nosana_operator.jobs.ports import Definitions, JobSettings, Key, Kube
+from nosana_operator.ports import Body
 from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_args, unsupported
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from nosana_operator.jobs.decision.effects import StoreResult
 from nosana_operator.jobs.decision.ending import STOPS
 from nosana_operator.jobs.decision.ops import OpReason
 from nosana_operator.jobs.decision.view import PodView
-from nosana_operator.jobs.ports import Body
+from nosana_operator.ports import Body
 
 MAX_LOG_READ: Final = 32 * 1024 * 1024
 """Bytes of one container's log that are read at most; kubelets rotate at 10 MiB by default."""

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from nosana_operator.api import Exposure
 from nosana_operator.chain import Wallet
+from nosana_operator.health_probes import NetworkProber
 from nosana_operator.jobs import JobController, JobSettings
 from nosana_operator.market import Check, Checks, MarketHost, RunKeeper, Wallets
 from nosana_operator.market import Edges as MarketEdges
-from nosana_operator.probing import NetworkProber
 from nosana_operator.regex import RegexRunner
-from nosana_operator.runtime.chain_metrics import ChainCollector
+from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.queue import WorkQueue

@@ -45,7 +45,8 @@ from nosana_operator.kube import (
 )
 from nosana_operator.market import Leadership
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
-from nosana_operator.runtime.metrics import OperatorMetrics
+from nosana_operator.runtime.kubernetes_versions import require_supported
+from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.routing import (
     ObjectKey,
@@ -53,7 +54,6 @@ from nosana_operator.runtime.routing import (
     latest_epoch,
 )
 from nosana_operator.runtime.settings import Settings
-from nosana_operator.runtime.support import require_supported
 from nosana_operator.runtime.tasks import TaskSupervisor, cancel_all
 from nosana_operator.runtime.watching import ClusterView, Scope, wait_for_kinds
 from nosana_operator.runtime.web import WebServer

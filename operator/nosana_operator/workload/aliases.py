@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from nosana_operator.definition import Problem, RunArgs
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, child, job_child, op_name
 

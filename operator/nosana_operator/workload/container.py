@@ -8,7 +8,7 @@ from typing import Final
 
 from nosana_operator.api.placement import is_nvidia
 from nosana_operator.definition import Problem, RunArgs
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.aliases import alias_problems
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place

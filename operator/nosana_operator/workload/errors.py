@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nosana_operator.definition import DefinitionError, Problem
-from nosana_operator.definition.paths import quoted
+from nosana_operator.json_paths import quoted
 
 
 class ArgsError(DefinitionError):

@@ -24,7 +24,7 @@ from nosana_operator.definition.model import (
     S3BucketsResource,
     S3Resource,
 )
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place
 from nosana_operator.workload.metadata import Body, child, op_name

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nosana_operator.api import LABEL_JOB_UID
 from nosana_operator.definition import Problem, RunArgs, VolumeArgs
-from nosana_operator.definition.paths import json_path, quoted
+from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, child, op_name
 

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from cli.doctor.healthy import (
+from nosana_operator.chain.endpoint_report import GENESIS
+from nosana_operator.doctor.checks import examine
+from nosana_operator.doctor.facts import NOT_ASKED, ClusterFacts, Facts, PinFacts, Unknown
+from nosana_operator.doctor.finding import Finding, Level, exit_code
+from nosana_operator.doctor.rights import Right, needed_rights
+from support.healthy_cluster import (
     ACCOUNT,
     CLUSTER,
     ENDPOINT,
@@ -38,11 +43,6 @@ from cli.doctor.healthy import (
     with_state,
     with_wallet,
 )
-from nosana_operator.chain.probe import GENESIS
-from nosana_operator.doctor.checks import examine
-from nosana_operator.doctor.facts import NOT_ASKED, ClusterFacts, Facts, PinFacts, Unknown
-from nosana_operator.doctor.finding import Finding, Level, exit_code
-from nosana_operator.doctor.rights import Right, needed_rights
 
 SILENT = Unknown("it gave no answer in 6 s")
 NO = Unknown("forbidden", refused=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cli.doctor.healthy import HEALTHY, with_state
 from nosana_operator.cli.main import main
 from nosana_operator.doctor.checks import examine
 from nosana_operator.doctor.finding import Level
 from nosana_operator.doctor.report import as_json, as_text
+from support.healthy_cluster import HEALTHY, with_state
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

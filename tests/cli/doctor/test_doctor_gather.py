@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from cli.doctor.healthy import ACCOUNT, ADDRESS, ENDPOINT, KEY, SETTINGS, STATE, named, node, server
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.chain import AccountMalformed, Market, RpcError, Wallet, WalletState
-from nosana_operator.chain.probe import EndpointReport
+from nosana_operator.chain.endpoint_report import EndpointReport
 from nosana_operator.doctor.facts import Facts, Unknown
 from nosana_operator.doctor.gather import gather
 from nosana_operator.doctor.rights import Right
 from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings, parse_settings
+from support.healthy_cluster import ACCOUNT, ADDRESS, ENDPOINT, KEY, SETTINGS, STATE, named, node, server
 
 SECRET = list(range(100, 164))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from nosana_operator.api import crds
 from nosana_operator.cli import main
 from nosana_operator.runtime import settings
-from nosana_operator.runtime.metrics_page import metrics_page
+from nosana_operator.runtime.metrics.page import metrics_page
 from nosana_tools.reference import FOLDER, ROOT
 from nosana_tools.reference.commands import commands_page
 from nosana_tools.reference.kinds import kinds_page

@@ -12,8 +12,8 @@ from nosana_operator.doctor.facts import Bodies, Body, Facts, Known, Unknown
 from nosana_operator.doctor.finding import Finding, Subject
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
+from nosana_operator.runtime.kubernetes_versions import NEWEST_VALIDATED, version_problem
 from nosana_operator.runtime.settings import VolumeSettings
-from nosana_operator.runtime.support import NEWEST_VALIDATED, version_problem
 
 SKEW_SECONDS: Final = 5.0
 """Clocks that are further apart make times in statuses and logs misleading."""

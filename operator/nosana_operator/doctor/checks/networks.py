@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from nosana_operator.chain.probe import GENESIS, EndpointReport
+from nosana_operator.chain.endpoint_report import GENESIS, EndpointReport
 from nosana_operator.doctor.facts import Facts, Known, NetworkFacts, Unknown
 from nosana_operator.doctor.finding import Finding, Subject
 
 SLOW_SECONDS: Final = 1.0
 LAG_SLOTS: Final = 25
-"""Ten seconds behind the best endpoint: from there on the operator prefers another (chain/endpoints.py)."""
+"""Ten seconds behind the best endpoint: from there on the operator prefers another (chain/rpc/endpoints.py)."""
 SKEW_SECONDS: Final = 30.0
 """The chain's clock is allowed to drift; the operator goes by the measured offset."""
 

@@ -52,7 +52,8 @@ from nosana_operator.market.host.view import MarketView
 from nosana_operator.market.job_spec import job_spec
 from nosana_operator.market.keys.polls import Checks
 from nosana_operator.market.keys.secrets import Wallets
-from nosana_operator.market.ports import Body, Chain, Edges
+from nosana_operator.market.ports import Chain, Edges
+from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 

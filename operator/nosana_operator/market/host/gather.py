@@ -45,8 +45,9 @@ from nosana_operator.market.host.watchlist import watch_all
 from nosana_operator.market.keys.foreign_use import acknowledged
 from nosana_operator.market.keys.polls import Checks
 from nosana_operator.market.keys.secrets import LoadedWallet, Wallets
-from nosana_operator.market.ports import Body, Chain, Edges
+from nosana_operator.market.ports import Chain, Edges
 from nosana_operator.market.unsettled import serving_keys
+from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Conflict, NosanaError
 from nosana_operator.market.epochs import epoch_of
-from nosana_operator.market.ports import Body, Cache, Clock, Leadership
+from nosana_operator.market.ports import Cache, Clock, Leadership
+from nosana_operator.ports import Body
 
 DOUBT = timedelta(seconds=30)
 """For so long a write that was not answered may still be carried out."""

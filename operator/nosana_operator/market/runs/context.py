@@ -34,10 +34,11 @@ from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import GONE, STOPPED, UNKNOWN, YOUNG, Absent, JobFacts, Known, RunFacts
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.keys.secrets import Wallets
-from nosana_operator.market.ports import Body, Chain, Edges, Wallet
+from nosana_operator.market.ports import Chain, Edges, Wallet
 from nosana_operator.market.runs.decide import Accounts, Obstacle
 from nosana_operator.market.runs.result import KeptResult
 from nosana_operator.market.runs.status import JobRecord
+from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 

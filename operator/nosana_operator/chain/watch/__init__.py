@@ -1,0 +1,1 @@
+"""What the chain shows, kept current: polls and subscriptions into one snapshot."""

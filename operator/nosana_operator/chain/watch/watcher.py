@@ -1,0 +1,481 @@
+"""Keeps a network's accounts in view: subscriptions for speed, polling for truth.
+
+Subscriptions lose notifications without a sign, and a program subscription never tells of a closed run. So
+everything watched is read again, each kind in its own time, which is chosen so that the bounds hold with the
+WebSocket dead and that all requests of a network with 500 running jobs and 8 keys, the market room's with them,
+stay below one a second:
+
+- Markets and the chain's clock, every 6 s, in one request. A run of ours begins while we stand in a queue, so
+  when a host is no longer in a queue (or has just sent `work`), its runs are listed at once.
+- Jobs, a hundred a request: every 8.5 s while the WebSocket does not tell of them, else every 25 s.
+- Runs of each host, listed every 90 s in any case, and after each (re)connection. Where no node lists them, they
+  are found in the markets' transactions instead (`discovery`).
+
+(`onchain.md` §7, §9)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import aiohttp
+from solana.rpc.commitment import Confirmed
+
+from nosana_operator.chain.accounts import (
+    RUN_DISCRIMINATOR_BASE58,
+    RUN_NODE_OFFSET,
+    Job,
+    Market,
+    Run,
+    decode_clock,
+)
+from nosana_operator.chain.addresses import CLOCK_SYSVAR
+from nosana_operator.chain.clock import ChainClock
+from nosana_operator.chain.concurrency import all_of
+from nosana_operator.chain.errors import ChainError, ChainUnavailable, NodeBehind, RpcError
+from nosana_operator.chain.rpc.methods import Rpc
+from nosana_operator.chain.rpc.wire import AccountInfo, Memcmp, Slotted
+from nosana_operator.chain.watch.discovery import RunFinder
+from nosana_operator.chain.watch.snapshot import Kind, Seen, SnapshotStore
+from nosana_operator.chain.watch.subscriptions import (
+    AccountTarget,
+    RunsTarget,
+    SlotTarget,
+    Subscriptions,
+    Target,
+)
+
+log = logging.getLogger(__name__)
+
+OnChange = Callable[[Kind, str], None]
+"""Called with what changed (`run`, `job` or `market`) and its address, in the event loop."""
+
+
+_EXPECT_SECONDS: Final = 90.0
+"""As long as a transaction can land after it was signed."""
+_STEP_SECONDS: Final = 1.0
+"""How often it is seen that an interval is another one: that the WebSocket died."""
+_UNLISTED_SECONDS: Final = 60.0
+"""A listing that gets no answer for so long is no hiccup. (Discovery begins with a thousand transactions.)"""
+_FALSE_SLOT_SECONDS: Final = 60.0
+"""A newest slot for so long, while nodes show the present at older ones, was none of the chain's."""
+_AHEAD_SLOTS: Final = 150
+"""A minute of slots: so far ahead of a reading no true report is."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """Seconds between two readings of each kind; what a dead WebSocket hides is seen that late at most."""
+
+    markets: float = 6.0
+    jobs: float = 8.5
+    jobs_followed: float = 25.0
+    """Of jobs while the WebSocket tells of them."""
+    runs: float = 90.0
+
+
+@dataclass(slots=True)
+class _Chore:
+    """When one kind of account was last read, and how that went."""
+
+    began: float
+    tried_at: float | None = None
+    succeeded_at: float | None = None
+    problem: str | None = None
+    """Why the last reading failed."""
+
+    def due(self, interval: float, again: float) -> float:
+        """When it is to be read next: after the interval, sooner when it failed."""
+        if self.tried_at is None:
+            return self.began
+        return self.tried_at + (interval if self.problem is None else min(interval, again))
+
+    def overdue(self, interval: float, now: float) -> float:
+        """Seconds by which a reading that succeeds is late; negative before its time."""
+        return now - (self.began if self.succeeded_at is None else self.succeeded_at + interval)
+
+    def tried(self, at: float, problem: str | None) -> None:
+        """A reading that began at that time has ended."""
+        self.tried_at, self.problem = at, problem
+        if problem is None:
+            self.succeeded_at = at
+
+
+class ChainWatcher:
+    """One network's watcher: `run` it as a task, `watch` what matters, read the snapshots.
+
+    Args:
+        rpc: the network's RPC. Give it one or two attempts: the next poll is the retry.
+        ws_urls: WebSocket addresses in the order of preference, none to poll only.
+        session: the caller's HTTP session.
+        program: the Jobs program.
+        chain_clock: gets a reading with every poll.
+        settings: how often.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        ws_urls: Sequence[str],
+        session: aiohttp.ClientSession,
+        program: str,
+        chain_clock: ChainClock,
+        *,
+        settings: WatchSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rpc = rpc
+        self._program = program
+        self._chain_clock = chain_clock
+        self._settings = settings or WatchSettings()
+        self._clock = clock
+        self._store = SnapshotStore(program, clock)
+        self._finder = RunFinder(rpc, program)
+        self._subscriptions = (
+            Subscriptions(ws_urls, session, program, self._notified, self._subscribed, clock=clock)
+            if ws_urls
+            else None
+        )
+        self._callbacks: list[OnChange] = []
+        self._dirty: set[AccountTarget | RunsTarget] = set()
+        self._expected: dict[str, float] = {}
+        self._candidates: set[str] = set()
+        self._finding = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._chores: dict[Kind, _Chore] = {}
+        self._slot = 0
+        self._advanced_at = clock()
+        self._unlisted_since: float | None = None
+        self._said: str | None = None
+
+    # what the others read
+
+    @property
+    def runs(self) -> Mapping[str, Seen[Run]]:
+        """Runs of the watched hosts by address; closed ones (value None) for a while."""
+        return self._store.runs
+
+    @property
+    def jobs(self) -> Mapping[str, Seen[Job]]:
+        """Watched jobs; missing: not read yet, value None: the chain says there is none."""
+        return self._store.jobs
+
+    @property
+    def markets(self) -> Mapping[str, Seen[Market]]:
+        """Watched markets, as `jobs`."""
+        return self._store.markets
+
+    def runs_of(self, key: str) -> tuple[Run, ...] | None:
+        """The live runs of a watched host; None until the first answer."""
+        return self._store.runs_of(key)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the WebSocket is up and has said something."""
+        return self._subscriptions is not None and self._subscriptions.connected
+
+    @property
+    def alive(self) -> bool:
+        """Whether something was heard on the WebSocket just now."""
+        return self._subscriptions is not None and self._subscriptions.alive
+
+    @property
+    def followed(self) -> bool:
+        """Whether the WebSocket is alive and tells of every watched account."""
+        return self._subscriptions is not None and self._subscriptions.follows_accounts
+
+    @property
+    def staleness(self) -> float | None:
+        """Seconds by which what we know may be behind the chain; None: `run` has not begun.
+
+        Since a node last showed a newer slot, or by which a successful reading is overdue, whichever is more.
+        """
+        if not self._chores:
+            return None
+        now = self._clock()
+        overdue = (chore.overdue(self._interval(kind), now) for kind, chore in self._chores.items())
+        return max(now - self._advanced_at, *overdue)
+
+    @property
+    def slot(self) -> int:
+        """The newest slot that was read; 0: none yet."""
+        return self._slot
+
+    # what the others do
+
+    def watch(self, *, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
+        """Replace the set of accounts that are watched; new ones are read at once."""
+        before = self._targets()
+        self._store.watch(keys, jobs, markets)
+        self._follow(self._targets() - before)
+
+    def expect(self, key: str) -> None:
+        """A `work` of this host was signed: its runs are listed often until it is seen to stand or run."""
+        self._expected[key] = self._clock() + _EXPECT_SECONDS
+
+    def on_change(self, callback: OnChange) -> None:
+        """Call back on every change of a snapshot, the first reading included."""
+        self._callbacks.append(callback)
+
+    async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[Run, ...]:
+        """Read a watched host's runs now, at slot `not_before` or later.
+
+        Raises:
+            ChainUnavailable, RpcError: nothing is known; the node that answered may be behind that slot.
+        """
+        await self._read_all_runs([key], not_before)
+        return self._store.runs_of(key) or ()
+
+    async def refresh(self, addresses: Collection[str], *, not_before: int = 0) -> None:
+        """Read these watched accounts now. Raises as `refresh_runs`."""
+        await self._read_accounts([*addresses], not_before)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        self._advanced_at = began = self._clock()
+        self._chores = {"market": _Chore(began), "job": _Chore(began), "run": _Chore(began)}
+        async with asyncio.TaskGroup() as tasks:
+            for kind in self._chores:
+                tasks.create_task(self._keep(kind))
+            tasks.create_task(self._catch_up())
+            if self._subscriptions is not None:
+                tasks.create_task(self._subscriptions.run())
+
+    # polling
+
+    def _interval(self, kind: Kind) -> float:
+        if kind == "market":
+            return self._settings.markets
+        if kind == "run":
+            return self._settings.runs
+        return self._settings.jobs_followed if self.followed else self._settings.jobs
+
+    async def _keep(self, kind: Kind) -> None:
+        """Read one kind of account, each time its interval after the last."""
+        chore = self._chores[kind]
+        while True:
+            now = self._clock()
+            wait = chore.due(self._interval(kind), self._settings.markets) - now
+            if wait > 0:
+                await asyncio.sleep(min(wait, _STEP_SECONDS))
+                continue
+            chore.tried(now, await _problem(partial(self._reading, kind, now)))
+            self._say()
+
+    async def _reading(self, kind: Kind, now: float) -> None:
+        if kind == "run":
+            # A listing covers the hosts' known runs: they are not read one by one.
+            await self._read_all_runs(self._store.keys)
+            return
+        if kind == "market" and (expected := self._still_expected(now)):
+            self._look_at(RunsTarget(key) for key in expected)
+        addresses = sorted(address for address, its in self._store.wanted.items() if its == kind)
+        if addresses or kind == "market":
+            await self._read_accounts(addresses, clock=kind == "market")
+
+    async def _catch_up(self) -> None:
+        """Read at once what is new or was hinted at, again until it succeeds."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.markets if self._dirty else None):
+                    await self._wake.wait()
+            self._wake.clear()
+            dirty, self._dirty = self._dirty & self._targets(), set()
+            hosts = {target for target in dirty if isinstance(target, RunsTarget)}
+            single = {target for target in dirty if isinstance(target, AccountTarget)}
+            problems = await asyncio.gather(
+                _problem(partial(self._read_all_runs, [target.node for target in hosts])),
+                _problem(partial(self._read_accounts, sorted(target.address for target in single))),
+            )
+            # Not said: the regular readings meet the same.
+            if problems[0] is not None:
+                self._dirty |= hosts
+            if problems[1] is not None:
+                self._dirty |= single
+
+    def _say(self) -> None:
+        """Log that the chain cannot be read, or is read again: once, not every few seconds."""
+        problem = next((chore.problem for chore in self._chores.values() if chore.problem is not None), None)
+        if (problem is None) != (self._said is None):
+            if problem is None:
+                log.info("the chain is read again")
+            else:
+                log.warning("the chain cannot be read: %s", problem)
+        self._said = problem
+
+    def _still_expected(self, now: float) -> set[str]:
+        """Hosts whose `work` may have become a run, not seen by anything else."""
+        self._expected = {
+            key: until
+            for key, until in self._expected.items()
+            if now < until and key in self._store.keys and not self._store.stands(key)
+        }
+        return set(self._expected)
+
+    async def _read_all_runs(self, keys: Collection[str], not_before: int = 0) -> None:
+        """The runs of these hosts: listed, or found where no node lists them."""
+        if not keys:
+            return
+        try:
+            await all_of(self._read_runs(key, not_before) for key in keys)
+        except RpcError:
+            pass
+        except ChainUnavailable:
+            if not self._unlistable():
+                raise
+        else:
+            return
+        async with self._finding:
+            await self._find_runs(keys, not_before)
+
+    def _unlistable(self) -> bool:
+        """Whether a listing without an answer is more than a hiccup."""
+        if self._unlisted_since is None:
+            return False
+        # What some refuse, the others that would offer it may be away for long.
+        return (
+            self._rpc.refuses("getProgramAccounts")
+            or self._clock() - self._unlisted_since >= _UNLISTED_SECONDS
+        )
+
+    async def _find_runs(self, keys: Collection[str], not_before: int) -> None:
+        """Known runs and those that the markets' transactions name."""
+        found = await self._finder.find(self._store.wanted_markets)
+        # Told once: whatever becomes of this reading, they are looked at again.
+        self._candidates |= found.runs
+        known = {address for address, kind in self._store.wanted.items() if kind == "run"}
+        # With the clock: so there is an answer, and its slot, without any run too.
+        reply = await self._fetch(sorted(known | self._candidates), not_before, clock=True)
+        self._candidates.clear()
+        for address, info in reply.value.items():
+            self._reported("run", address, reply.slot, info)
+        if found.problem is not None:
+            raise found.problem
+        self._store.list_found(keys)
+
+    async def _read_runs(self, key: str, not_before: int = 0) -> None:
+        filters = (Memcmp(0, RUN_DISCRIMINATOR_BASE58), Memcmp(RUN_NODE_OFFSET, key))
+        try:
+            found = await self._rpc.program_accounts(self._program, filters, Confirmed, not_before=not_before)
+        except NodeBehind:
+            raise
+        except ChainUnavailable:
+            if self._unlisted_since is None:
+                self._unlisted_since = self._clock()
+            raise
+        self._unlisted_since = None
+        self._advance(found.slot)
+        changed = self._store.report_runs(key, found.slot, found.value)
+        if changed:
+            self._expected.pop(key, None)
+            self._follow(frozenset())
+        for address in changed:
+            self._tell("run", address)
+
+    async def _read_accounts(
+        self, addresses: Sequence[str], not_before: int = 0, *, clock: bool = False
+    ) -> None:
+        """These accounts, with `clock` the chain's too."""
+        if not addresses and not clock:
+            return
+        found = await self._fetch(addresses, not_before, clock=clock)
+        for address, info in found.value.items():
+            self._reported(self._store.kind_of(address), address, found.slot, info)
+
+    async def _fetch(
+        self, addresses: Sequence[str], not_before: int, *, clock: bool
+    ) -> Slotted[dict[str, AccountInfo | None]]:
+        """Read these accounts; with `clock` take the chain's too."""
+        asked = [*([CLOCK_SYSVAR] if clock else []), *addresses]
+        found = await self._rpc.accounts(asked, Confirmed, not_before=not_before)
+        self._advance(found.slot)
+        sysvar = found.value.pop(CLOCK_SYSVAR, None)
+        if sysvar is not None:
+            self._take_clock(decode_clock(sysvar.data)[1], found.slot)
+        return found
+
+    def _take_clock(self, chain_seconds: int, slot: int) -> None:
+        """The chain's clock, and whether the slots that were told before can be true."""
+        waited = self._clock() - self._advanced_at
+        # A node that lags shows the past: it tells nothing about the newest slot.
+        if slot < self._slot and waited > _FALSE_SLOT_SECONDS and self._chain_clock.shows_now(chain_seconds):
+            log.warning("the chain is at slot %d: the slot %d that a node told was false", slot, self._slot)
+            self._slot, self._advanced_at = slot, self._clock()
+            self._chain_clock.forget_slot()
+        beyond = self._slot + _AHEAD_SLOTS
+        self._store.correct_slots(beyond, slot)
+        self._finder.correct_slots(beyond)
+        self._chain_clock.observe(chain_seconds, slot)
+
+    def _advance(self, slot: int) -> None:
+        if slot > self._slot:
+            self._slot, self._advanced_at = slot, self._clock()
+
+    # subscriptions
+
+    def _targets(self) -> frozenset[AccountTarget | RunsTarget]:
+        single = {AccountTarget(address) for address in self._store.wanted}
+        return frozenset(single | {RunsTarget(key) for key in self._store.keys})
+
+    def _follow(self, read: frozenset[AccountTarget | RunsTarget]) -> None:
+        """Subscribe to what is wanted now, and read some of it at once."""
+        if self._subscriptions is not None:
+            self._subscriptions.want(self._targets())
+        if read:
+            self._look_at(read)
+
+    def _look_at(self, targets: Iterable[AccountTarget | RunsTarget]) -> None:
+        """Have these read at once."""
+        self._dirty.update(targets)
+        self._wake.set()
+
+    def _subscribed(self, target: Target) -> None:
+        """What happened before the subscription began was not notified."""
+        if not isinstance(target, SlotTarget):
+            self._look_at([target])
+
+    def _notified(self, target: Target, address: str, slot: int, info: AccountInfo | None) -> None:
+        # A host's subscription tells of runs that nobody knew.
+        found: Kind | None = "run" if isinstance(target, RunsTarget) else self._store.kind_of(address)
+        self._reported(found, address, slot, info)
+
+    def _reported(self, kind: Kind | None, address: str, slot: int, info: AccountInfo | None) -> None:
+        if kind is None:
+            return
+        stood = self._store.standing(address) if kind == "market" else frozenset()
+        if not self._store.report(kind, address, slot, info):
+            return
+        if kind == "run":
+            self._follow(frozenset())
+        elif kind == "market":
+            # Who stands no more has been matched, or left: the listing tells.
+            left = stood - self._store.standing(address)
+            self._follow(frozenset(RunsTarget(key) for key in left))
+        self._tell(kind, address)
+
+    def _tell(self, kind: Kind, address: str) -> None:
+        for callback in self._callbacks:
+            try:
+                callback(kind, address)
+            except Exception:  # one listener's fault must not blind the others
+                log.exception("a listener to %s %s failed", kind, address)
+
+
+async def _problem(reading: Callable[[], Awaitable[None]]) -> str | None:
+    """Why that reading failed; None: it did not.
+
+    A function, not a coroutine: a task that is cancelled before it began would leave one never awaited.
+    """
+    try:
+        await reading()
+    except ChainError as error:
+        return str(error)
+    return None

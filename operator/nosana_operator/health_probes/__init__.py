@@ -1,0 +1,8 @@
+"""Asking ops over the network whether they are well."""
+
+from __future__ import annotations
+
+from nosana_operator.health_probes.errors import ProbeError, ProbeRefused, ProbeUnavailable
+from nosana_operator.health_probes.prober import NetworkProber
+
+__all__ = ["NetworkProber", "ProbeError", "ProbeRefused", "ProbeUnavailable"]

@@ -1,0 +1,112 @@
+"""HTTP and WebSocket requests to a pod's own address, each over a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from nosana_operator.health_probes.errors import ProbeError, ProbeRefused, ProbeUnavailable
+
+CONNECT_SECONDS: Final = 2.0
+"""Node-behaviour.md §10.5."""
+_AT_ONCE: Final = 512
+_LONGEST_MESSAGE: Final = 64 * 1024
+_HANDSHAKE: Final = 101
+
+
+class NetworkProber:
+    """Asks ops. Make it where an event loop runs, and close it."""
+
+    def __init__(self) -> None:
+        # Not the connector's own limit: a wait for others' slow answers would count as one of this op's.
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            auto_decompress=False,
+            headers={"User-Agent": "nosana-operator"},
+        )
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        await self._session.close()
+
+    async def http(
+        self,
+        address: str,
+        port: int,
+        *,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
+    ) -> int:
+        """The status that the op answers with; redirects are answers, and the body is not read.
+
+        Raises ProbeRefused, ProbeUnavailable.
+        """
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        try:
+            url = _url("http", address, port, path)
+            async with (
+                self._turn,
+                self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False, timeout=limit
+                ) as response,
+            ):
+                return response.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error, port, seconds) from error
+
+    async def websocket(self, address: str, port: int, *, listen: bool, seconds: float) -> str:
+        """Shake hands; with `listen`, the first message that the op then sends.
+
+        Raises ProbeRefused, ProbeUnavailable.
+        """
+        try:
+            async with self._turn, asyncio.timeout(seconds):
+                url = _url("ws", address, port, "/")
+                async with self._session.ws_connect(url, max_msg_size=_LONGEST_MESSAGE) as connection:
+                    return await _message(connection, port) if listen else ""
+        except aiohttp.WSServerHandshakeError as error:
+            raise ProbeRefused(
+                f"port {port} answers a WebSocket handshake with {error.status} and not {_HANDSHAKE}"
+            ) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error, port, seconds) from error
+
+
+async def _message(connection: aiohttp.ClientWebSocketResponse, port: int) -> str:
+    message = await connection.receive()
+    if message.type is aiohttp.WSMsgType.TEXT:
+        return str(message.data)
+    if message.type is aiohttp.WSMsgType.BINARY:
+        return bytes(message.data).decode("utf-8", "replace")
+    raise ProbeRefused(f"port {port} closes its WebSocket without having sent a message")
+
+
+def _url(scheme: str, address: str, port: int, path: str) -> URL:
+    host = f"[{address}]" if ":" in address else address
+    return URL(f"{scheme}://{host}:{port}{path if path.startswith('/') else f'/{path}'}")
+
+
+def _failure(error: Exception, port: int, seconds: float) -> ProbeError:
+    """A sentence without what the request held: headers and bodies may be secret."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ProbeUnavailable(f"no connection to port {port} within {CONNECT_SECONDS:g} s")
+    if isinstance(error, TimeoutError):
+        return ProbeRefused(f"port {port} takes a connection, and gives no answer within {seconds:g} s")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if error.os_error.errno == errno.ECONNREFUSED:
+            return ProbeRefused(f"nothing listens on port {port} yet, or only on the container's localhost")
+        return ProbeUnavailable(f"port {port} cannot be reached: {error.os_error.strerror or 'no route'}")
+    if isinstance(error, ValueError):
+        return ProbeRefused(f"the request to port {port} cannot be sent; check its path and headers")
+    return ProbeRefused(f"port {port} breaks the connection, or does not speak HTTP")
