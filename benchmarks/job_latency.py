@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.spans import BenchmarkFailed, Chain, listening, percentile, say, serving, spans_of, spread
 from prometheus_client.parser import text_string_to_metric_families
 
-from nosana_operator.api import JOB_KIND, JobCondition, is_true
+from nosana_operator.api import JOB_KIND, JobCondition, condition_is_true
 from nosana_operator.kube import load_credentials
 from nosana_operator.runtime.operator import KINDS
 from nosana_sandbox.host import SandboxHost
@@ -104,7 +104,7 @@ async def _work(poster: Poster, market: str, seen: Observer, count: int, word: s
             1
             for body in seen.current(JOB_KIND).values()
             if body["spec"]["run"]["job"] in mine
-            and is_true((body.get("status") or {}).get("conditions"), JobCondition.SETTLED)
+            and condition_is_true((body.get("status") or {}).get("conditions"), JobCondition.SETTLED)
         )
 
     for number in range(count):
@@ -126,7 +126,7 @@ async def _work(poster: Poster, market: str, seen: Observer, count: int, word: s
             say(f"{number + 1} of {count} jobs posted")
     await seen.until(lambda: settled() == count, PATIENCE, "all jobs are settled")
     for body in seen.current(JOB_KIND).values():
-        if body["spec"]["run"]["job"] in mine and not is_true(
+        if body["spec"]["run"]["job"] in mine and not condition_is_true(
             body["status"]["conditions"], JobCondition.COMPLETE
         ):
             raise BenchmarkFailed(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from benchmarks.spans import BenchmarkFailed, Chain, listening, percentile, say, serving, spans_of, spread
 
-from nosana_operator.api import JOB_KIND, JobCondition, is_true
+from nosana_operator.api import JOB_KIND, JobCondition, condition_is_true
 from nosana_operator.kube import load_credentials
 from nosana_operator.runtime.operator import KINDS
 from nosana_sandbox.observer import Observer
@@ -50,7 +50,7 @@ async def _measured(running: Running) -> dict[str, Any]:
 
         def so_many(kind: JobCondition) -> int:
             return sum(
-                is_true((body.get("status") or {}).get("conditions"), kind)
+                condition_is_true((body.get("status") or {}).get("conditions"), kind)
                 for body in seen.current(JOB_KIND).values()
             )
 

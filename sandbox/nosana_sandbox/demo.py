@@ -29,7 +29,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from nosana_operator.api import LABEL_CHAIN_JOB, LABEL_JOB, JobCondition, find, is_true, parse_timestamp
+from nosana_operator.api import (
+    LABEL_CHAIN_JOB,
+    LABEL_JOB,
+    JobCondition,
+    condition_is_true,
+    find_condition,
+    parse_timestamp,
+)
 from nosana_operator.api.result import read_result
 from nosana_operator.errors import NosanaError
 from nosana_sandbox.helm import ChartHost
@@ -86,8 +93,10 @@ class Tracked:
         """Ended, and settled where there is something to settle."""
         conditions = self.status.get("conditions")
         if self.address is not None:
-            return is_true(conditions, JobCondition.SETTLED)
-        return is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
+            return condition_is_true(conditions, JobCondition.SETTLED)
+        return condition_is_true(conditions, JobCondition.COMPLETE) or condition_is_true(
+            conditions, JobCondition.FAILED
+        )
 
 
 def say(text: str) -> None:
@@ -236,7 +245,7 @@ class Demo:
     async def report(self, job: Tracked) -> None:
         """What became of one job."""
         lines: list[str] = []
-        condition = find(job.status.get("conditions"), JobCondition.READY) or {}
+        condition = find_condition(job.status.get("conditions"), JobCondition.READY) or {}
         lines.append(f"phase      {job.status.get('phase')} ({condition.get('reason', '-')})")
         if job.address is None:
             result = self._private_result(job)

@@ -11,7 +11,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from nosana_operator.api import JOB_KIND, MARKET_KIND, NosanaJobSpec, NosanaMarketSpec, crds, crds_yaml, read
+from nosana_operator.api import (
+    JOB_KIND,
+    MARKET_KIND,
+    NosanaJobSpec,
+    NosanaMarketSpec,
+    crds,
+    crds_yaml,
+    parse_part,
+)
 from nosana_operator.cli import main
 from nosana_operator.definition import parse
 
@@ -78,7 +86,7 @@ def test_what_we_show_can_be_read(path: Path) -> None:
     for body in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         if body["kind"] in kinds:
             seen += 1
-            spec = read(kinds[body["kind"]], body["kind"], "spec", body["spec"])
+            spec = parse_part(kinds[body["kind"]], body["kind"], "spec", body["spec"])
             if isinstance(spec, NosanaJobSpec) and spec.definition is not None:
                 parse(spec.definition)
         if body["kind"] == "ConfigMap":

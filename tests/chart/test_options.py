@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from nosana_operator.api import MARKET_KIND, NosanaMarketSpec, read
+from nosana_operator.api import MARKET_KIND, NosanaMarketSpec, parse_part
 from nosana_operator.runtime.settings import parse_settings
 from nosana_tools.chart import CHART
 from nosana_tools.chart.generate import render
@@ -150,7 +150,7 @@ def test_what_comes_of_it_is_valid(rendered: Any, values: dict[str, Any]) -> Non
         group = body["apiVersion"].partition("/")[0]
         if group == "nosana.io":
             assert body["kind"] == MARKET_KIND
-            read(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
+            parse_part(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
         elif group != "monitoring.coreos.com":
             for version in ("1.31", "1.37"):
                 _check(json.dumps(body, sort_keys=True), version)

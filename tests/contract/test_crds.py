@@ -12,7 +12,7 @@ import yaml
 from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND, PLURALS, NosanaJobSpec
 from nosana_operator.definition import parse
 from nosana_operator.kube import KubeClient, KubeRefused
-from nosana_operator.workload import JobContext, Walls, build_names, namespace_walls, run_args
+from nosana_operator.workload import Isolation, JobContext, build_names, namespace_policies, run_args
 
 pytestmark = pytest.mark.contract
 
@@ -294,7 +294,7 @@ async def test_the_walls_of_a_namespace_are_taken_and_not_changed_twice(
     installed: KubeClient, namespace: str
 ) -> None:
     nodes = ["203.0.113.7/32", "2001:db8::7/128"]
-    for body in namespace_walls(namespace, Walls(gateway_namespaces=("ingress",)), nodes):
+    for body in namespace_policies(namespace, Isolation(gateway_namespaces=("ingress",)), nodes):
         first = await installed.apply(body, manager="tests")
         second = await installed.apply(body, manager="tests")
         assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]

@@ -14,7 +14,7 @@ import yaml
 
 from fakes.jobs import Lab, definition, op, private_job
 from fakes.market import MARKET, MarketLab
-from nosana_operator.api import MARKET_KIND, crds, find
+from nosana_operator.api import MARKET_KIND, crds, find_condition
 from nosana_sandbox.cluster.build import cache_folder, ensure_verdicts, verdicts_key
 
 ARGO = Path(__file__).parents[2] / "manifests/argo-cd/argocd-cm.yaml"
@@ -141,7 +141,7 @@ def as_made(body: Body) -> Body:
 
 
 def says_ready(lab: MarketLab) -> tuple[str, str] | None:
-    found = find((lab.market().get("status") or {}).get("conditions"), "Ready")
+    found = find_condition((lab.market().get("status") or {}).get("conditions"), "Ready")
     return None if found is None else (found["status"], found["reason"])
 
 

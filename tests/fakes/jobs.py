@@ -22,8 +22,8 @@ from nosana_operator.api import (
     LABEL_JOB_UID,
     Exposure,
     condition,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
     micro_timestamp,
     timestamp,
 )
@@ -260,11 +260,11 @@ class Lab:
             meta, conditions = body["metadata"], (body.get("status") or {}).get("conditions")
             if "run" not in body["spec"] or not self.settles:
                 continue
-            over = is_true(conditions, "Complete") or is_true(conditions, "Failed")
-            if over and not is_true(conditions, "Settled"):
+            over = condition_is_true(conditions, "Complete") or condition_is_true(conditions, "Failed")
+            if over and not condition_is_true(conditions, "Settled"):
                 self.market_says(meta["name"], "Settled")
                 settled = True
-            elif is_true(conditions, "Settled") and "deletionTimestamp" in meta:
+            elif condition_is_true(conditions, "Settled") and "deletionTimestamp" in meta:
                 left = [f for f in meta.get("finalizers", []) if f != FINALIZER_SETTLEMENT]
                 if left != meta.get("finalizers", []):
                     self.kube.edit(JOB_KIND, NAMESPACE, meta["name"], {"metadata": {"finalizers": left}})
@@ -289,7 +289,7 @@ class Lab:
         return None if body is None else (body.get("status") or {}).get("phase")
 
     def says(self, kind: str, name: str = "hello") -> tuple[str, str] | None:
-        found = find(self.status(name).get("conditions"), kind)
+        found = find_condition(self.status(name).get("conditions"), kind)
         return None if found is None else (found["status"], found["reason"])
 
     def pods(self) -> list[Body]:

@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
 from fakes.market import JOBS, MarketLab, Posted, gpu_node, nosana_market
-from nosana_operator.api import JOB_KIND, LABEL_JOB, LABEL_JOB_UID, LABEL_MARKET, is_true
+from nosana_operator.api import JOB_KIND, LABEL_JOB, LABEL_JOB_UID, LABEL_MARKET, condition_is_true
 from nosana_sandbox.program.layout import QUEUE_JOB, QUEUE_NODE, STATE_DONE, Market, Run
 from nosana_sandbox.world.instructions import list_job, open_market
 
@@ -150,7 +150,7 @@ class FleetLab(MarketLab):
 
     def _over(self, body: Body) -> bool:
         conditions = (body.get("status") or {}).get("conditions")
-        return is_true(conditions, "Complete") or is_true(conditions, "Failed")
+        return condition_is_true(conditions, "Complete") or condition_is_true(conditions, "Failed")
 
     def _look(self) -> None:
         state = self.ledger.state(self.ledger.slot)
@@ -181,7 +181,7 @@ class FleetLab(MarketLab):
         """Every posted job has a NosanaJob, and each is settled."""
         bodies = self.kube.objects(JOB_KIND, JOBS)
         return len(bodies) == len(self.posted) and all(
-            is_true((body.get("status") or {}).get("conditions"), "Settled") for body in bodies
+            condition_is_true((body.get("status") or {}).get("conditions"), "Settled") for body in bodies
         )
 
     def check_settled_once(self) -> None:

@@ -25,8 +25,8 @@ from nosana_operator.api import (
     JOB_KIND,
     MARKET_KIND,
     condition,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
     micro_timestamp,
     parse_timestamp,
     timestamp,
@@ -36,7 +36,7 @@ from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher,
 from nosana_operator.content import cid_from_digest, cid_of, digest_of
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
-from nosana_operator.market import Checks, Edges, Leadership, MarketHost, RunKeeper, Wallets
+from nosana_operator.market import ChainPolls, Edges, Leadership, MarketHost, RunController, Wallets
 from nosana_operator.market.facts import Funds
 from nosana_operator.runtime.solana_network import SolanaNetwork
 from nosana_sandbox.chain.transaction import WireTransaction
@@ -199,9 +199,9 @@ class StandInJobs:
     def _look(self, body: Body) -> bool:
         meta, status = body["metadata"], body.get("status") or {}
         conditions, now = status.get("conditions"), self._clock.now()
-        over = is_true(conditions, "Complete") or is_true(conditions, "Failed")
+        over = condition_is_true(conditions, "Complete") or condition_is_true(conditions, "Failed")
         deleting = "deletionTimestamp" in meta
-        verified = is_true(conditions, "RunVerified")
+        verified = condition_is_true(conditions, "RunVerified")
         if deleting and (over or not verified) and FINALIZER_JOB in meta.get("finalizers", []):
             left = [f for f in meta["finalizers"] if f != FINALIZER_JOB]
             self._kube.edit(JOB_KIND, meta["namespace"], meta["name"], {"metadata": {"finalizers": left}})
@@ -286,14 +286,14 @@ class Process:
             leadership=self.leadership,
         )
         wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
-        self.checks = Checks(
+        self.checks = ChainPolls(
             edges,
             wallets,
             wake=lambda check: self.dirty.add((_CHECK, check)),
             changed=lambda _: self.wake_all(),
         )
         self.host = MarketHost(edges, wallets, self.checks)
-        self.keeper = RunKeeper(edges, wallets)
+        self.keeper = RunController(edges, wallets)
         self.due: dict[tuple[str, Key], datetime] = {}
         self.dirty: set[tuple[str, Key]] = {(_CHECK, check) for check in self.checks.all}
         self.wake_all()
@@ -457,7 +457,7 @@ class MarketLab:
         status = body.get("status") or {}
         if kind == JOB_KIND:
             self.seen_jobs[body["metadata"]["uid"]] = body
-        if kind == JOB_KIND and is_true(status.get("conditions"), "Settled"):
+        if kind == JOB_KIND and condition_is_true(status.get("conditions"), "Settled"):
             run = body["spec"]["run"]
             earned = (status.get("settlement") or {}).get("earned", 0)
             self.told.setdefault((run["run"], run["startedAt"]), {})[body["metadata"]["uid"]] = earned
@@ -639,7 +639,7 @@ class MarketLab:
     def says(self, kind: str, posted: Posted) -> tuple[str, str] | None:
         """Status and reason of a condition of a job's NosanaJob."""
         body = self.job_of(posted)
-        found = find(((body or {}).get("status") or {}).get("conditions"), kind)
+        found = find_condition(((body or {}).get("status") or {}).get("conditions"), kind)
         return None if found is None else (found["status"], found["reason"])
 
     def settled(self, *jobs: Posted) -> Callable[[], bool]:

@@ -8,7 +8,7 @@ from solders.keypair import Keypair
 
 from fakes.chain import keypair
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab
-from nosana_operator.api import API_VERSION, MARKET_KIND, find
+from nosana_operator.api import API_VERSION, MARKET_KIND, find_condition
 from nosana_operator.chain import DEVNET
 from nosana_operator.chain.program import JobsProgram
 from nosana_sandbox.program.layout import QUEUE_NODE, Market
@@ -24,7 +24,7 @@ def slots(lab: MarketLab, market: str = MARKET) -> dict[str, Any]:
 
 def ready(lab: MarketLab, market: str = MARKET) -> tuple[str, str, str]:
     body = lab.kube.find(MARKET_KIND, ADMIN, market) or {}
-    found = find((body.get("status") or {}).get("conditions"), "Ready") or {}
+    found = find_condition((body.get("status") or {}).get("conditions"), "Ready") or {}
     return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 

@@ -23,7 +23,14 @@ from fakes.edges import RecordedEvents
 from fakes.kube import FakeKube, Guarded
 from fakes.market import JOBS, gpu_node, nosana_market, wallet_secret
 from fakes.virtual_time import run_virtually
-from nosana_operator.api import JOB_KIND, LABEL_CHAIN_JOB, LABEL_JOB_UID, LABEL_RUN, MARKET_KIND, is_true
+from nosana_operator.api import (
+    JOB_KIND,
+    LABEL_CHAIN_JOB,
+    LABEL_JOB_UID,
+    LABEL_RUN,
+    MARKET_KIND,
+    condition_is_true,
+)
 from nosana_operator.chain import ChainClient, ChainClock, ChainWatcher
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.runtime import compose, networks
@@ -257,7 +264,7 @@ class SteadyFleet:
     def verified(self) -> int:
         """NosanaJobs whose run is verified."""
         return sum(
-            is_true((body.get("status") or {}).get("conditions"), "RunVerified")
+            condition_is_true((body.get("status") or {}).get("conditions"), "RunVerified")
             for body in self.kube.objects(JOB_KIND, JOBS)
         )
 

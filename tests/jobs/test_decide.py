@@ -20,9 +20,9 @@ from nosana_operator.api import (
     OpStatus,
     Run,
     condition,
-    find,
+    find_condition,
     micro_timestamp,
-    read,
+    parse_part,
     timestamp,
 )
 from nosana_operator.definition import FlowStatus, Problem, parse, plan
@@ -109,11 +109,11 @@ def view(
             }
             for index, (item, state) in enumerate(zip(document["ops"], states, strict=True))
         ]
-    parsed = read(NosanaJobSpec, JOB_KIND, "spec", body["spec"])
+    parsed = parse_part(NosanaJobSpec, JOB_KIND, "spec", body["spec"])
     return JobView(
         body=body,
         spec=parsed,
-        status=read(NosanaJobStatus, JOB_KIND, "status", body["status"]),
+        status=parse_part(NosanaJobStatus, JOB_KIND, "status", body["status"]),
         now=NOW,
         definition=definition_state or loaded(document, parsed),
         pods={pod.op_index: pod for pod in pods},
@@ -142,7 +142,7 @@ def run_status(**fields: Any) -> dict[str, Any]:
 
 
 def said(decision: Decision, kind: str) -> tuple[str, str] | None:
-    found = find((decision.status or {}).get("conditions"), kind)
+    found = find_condition((decision.status or {}).get("conditions"), kind)
     return None if found is None else (found["status"], found["reason"])
 
 
@@ -245,7 +245,7 @@ def test_what_ends_it(name: str, market: bool) -> None:
 
 
 def as_market_job(job: JobView) -> JobView:
-    run = read(Run, JOB_KIND, "spec.run", market_job(NOW)["spec"]["run"])
+    run = parse_part(Run, JOB_KIND, "spec.run", market_job(NOW)["spec"]["run"])
     verified = condition(None, "RunVerified", True, "Verified", "so", generation=1, now=NOW)
     status = dict(job.body["status"])
     status["conditions"] = [*status["conditions"], verified]
@@ -407,7 +407,7 @@ def over(market: bool, *, settled: bool, deleted: bool = False) -> JobView:
     status = {"phase": "Settling", "conditions": conditions, "ops": ops}
     job = view(market=market, deleted=deleted)
     body = {**job.body, "status": status}
-    parsed = read(NosanaJobStatus, JOB_KIND, "status", status)
+    parsed = parse_part(NosanaJobStatus, JOB_KIND, "status", status)
     return replace(job, body=body, status=parsed, definition=Loading())
 
 

@@ -11,7 +11,7 @@ from fakes.edges import FakeClock
 from fakes.jobs import CID, market_job
 from fakes.kube import FakeKube
 from fakes.virtual_time import run_virtually
-from nosana_operator.api import JOB_KIND, Exposure, JobReason, NosanaJobSpec, read
+from nosana_operator.api import JOB_KIND, Exposure, JobReason, NosanaJobSpec, parse_part
 from nosana_operator.content import cid_of
 from nosana_operator.errors import NotFound
 from nosana_operator.jobs import JobSettings
@@ -43,7 +43,7 @@ def state(loading: DefinitionLoader, name: str, cid: str) -> DefinitionState:
     job: dict[str, Any] = market_job(FakeClock().now(), name)
     job["metadata"] |= {"uid": name, "generation": 1}
     job["spec"]["definitionFrom"] = {"ipfs": cid}
-    return loading.state(job, read(NosanaJobSpec, JOB_KIND, "spec", job["spec"]))
+    return loading.state(job, parse_part(NosanaJobSpec, JOB_KIND, "spec", job["spec"]))
 
 
 def test_an_attempt_takes_no_longer_than_a_definition_is_looked_for() -> None:

@@ -15,7 +15,7 @@ from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
 from fakes.virtual_time import run_virtually
-from nosana_operator.api import JOB_KIND, Delivery, find
+from nosana_operator.api import JOB_KIND, Delivery, find_condition
 from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
 from nosana_operator.market.runs.confidential import blank_result
@@ -210,7 +210,7 @@ async def test_what_is_wrong_with_a_definition_quotes_it_to_the_poster_alone(inv
     posted = await both.post(stub())
     await both.until(lab.settled(), 800)
     assert SECRET in lab.poster.given[0].decode()
-    failed = find(status(both, posted)["conditions"], "Failed") or {}
+    failed = find_condition(status(both, posted)["conditions"], "Failed") or {}
     assert failed["reason"] == "DefinitionInvalid"
     assert "told to the poster alone" in failed["message"]
     for shown in (lab.nosana_jobs(), lab.market(), lab.events.seen, list(lab.pins.pinned.values())):

@@ -19,7 +19,7 @@ import pytest
 from fakes.chain import Landed
 from fakes.kube import Request
 from fakes.market import JOBS, Crash, MarketLab, Posted, Silence, closed_runs
-from nosana_operator.api import JOB_KIND, is_true, timestamp
+from nosana_operator.api import JOB_KIND, condition_is_true, timestamp
 from nosana_operator.api.result import read_result
 from nosana_operator.content import cid_of, digest_of
 from nosana_sandbox.program.addresses import associated_token_account
@@ -207,7 +207,8 @@ class Storm:
     def _over(self) -> bool:
         lab = self.lab
         settled = all(
-            is_true((body.get("status") or {}).get("conditions"), "Settled") for body in lab.nosana_jobs()
+            condition_is_true((body.get("status") or {}).get("conditions"), "Settled")
+            for body in lab.nosana_jobs()
         )
         market = lab.ledger.account(lab.begin.market)
         assert market is not None
@@ -242,7 +243,8 @@ class Storm:
             body["spec"]["run"]["run"]
             for body in lab.nosana_jobs()
             if any(
-                is_true((body.get("status") or {}).get("conditions"), kind) for kind in ("Complete", "Failed")
+                condition_is_true((body.get("status") or {}).get("conditions"), kind)
+                for kind in ("Complete", "Failed")
             )
         }
         serving = [key for key, _ in self._open_runs() if key not in ended]

@@ -11,7 +11,7 @@ import pytest
 from fakes.chain import keypair
 from fakes.kube import FakeNotFound, Request
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted, Silence
-from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, JobReason, find
+from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, JobReason, find_condition
 from nosana_operator.content import digest_of
 from nosana_operator.market.facts import RunFacts
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED, STATE_STOPPED
@@ -38,7 +38,7 @@ def settlement(lab: MarketLab, posted: Posted) -> dict[str, Any]:
 
 
 def ready(lab: MarketLab) -> dict[str, Any]:
-    return dict(find(lab.market()["status"]["conditions"], "Ready") or {})
+    return dict(find_condition(lab.market()["status"]["conditions"], "Ready") or {})
 
 
 # -- the plain ways
@@ -329,7 +329,7 @@ async def test_a_copy_elsewhere_is_neither_run_nor_settled(where: dict[str, str]
     meta = copied["metadata"]
     await lab.pass_time(5)
     status = (lab.kube.find(JOB_KIND, meta["namespace"], meta["name"]) or {})["status"]
-    said = find(status["conditions"], "RunVerified") or {}
+    said = find_condition(status["conditions"], "RunVerified") or {}
     assert (said["status"], said["reason"]) == ("False", "RunMismatch")
     assert meta["namespace"] in said["message"] or meta["name"] in said["message"]
     await lab.until(lab.settled(posted))
@@ -349,7 +349,7 @@ async def test_faked_conditions_in_another_namespace_settle_nothing() -> None:
     await lab.pass_time(30)
     assert lab.count("Finish") == 0
     found = lab.kube.find(JOB_KIND, "theirs", body["metadata"]["name"]) or {}
-    assert (find(found["status"]["conditions"], "RunVerified") or {})["status"] == "False"
+    assert (find_condition(found["status"]["conditions"], "RunVerified") or {})["status"] == "False"
 
 
 async def test_a_market_of_somebody_else_cannot_sign_with_our_keys() -> None:
@@ -368,7 +368,7 @@ async def test_a_market_of_somebody_else_cannot_sign_with_our_keys() -> None:
     lab.kube.add(body)
     await lab.pass_time(20)
     found = lab.kube.find(JOB_KIND, "their-jobs", body["metadata"]["name"]) or {}
-    assert (find(found["status"]["conditions"], "RunVerified") or {})["status"] != "True"
+    assert (find_condition(found["status"]["conditions"], "RunVerified") or {})["status"] != "True"
     assert lab.count("Finish") == 0
 
 
@@ -611,7 +611,7 @@ async def test_a_market_deleted_by_force_before_a_restart_is_told_and_paid_when_
     for _ in range(60):
         await lab.slot()
     assert lab.says("Settled", posted) == ("False", "WalletMissing")
-    said = find((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
+    said = find_condition((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
     assert ANNOTATION_ABANDON in said["message"]
     del market["metadata"]["uid"], market["metadata"]["resourceVersion"], market["status"]
     market["metadata"].pop("finalizers", None)

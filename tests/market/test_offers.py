@@ -11,7 +11,7 @@ from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Conflict, Unavailable
 from nosana_operator.kube import ObjectCache
 from nosana_operator.market.epochs import epoch_of
-from nosana_operator.market.host.offers import DOUBT, Turns
+from nosana_operator.market.host.offers import DOUBT, OfferFence
 
 A, B = ("system", "a"), ("system", "b")
 
@@ -45,7 +45,7 @@ class Lab:
         self.cache = ObjectCache((MARKET_KIND,))
         for name in ("a", "b"):
             self.cache.put(market(name, 1))
-        self.turns = Turns(self.cache, self.clock, First())
+        self.turns = OfferFence(self.cache, self.clock, First())
 
     async def offer(self, turn: int | None, name: str, problem: Exception | None = None) -> bool:
         async with self.turns.offer(turn, market(name, 1)) as ours:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fakes.kube import Request
 from fakes.market import JOBS, MarketLab, Posted, Silence
-from nosana_operator.api import JOB_KIND, find, is_true
+from nosana_operator.api import JOB_KIND, condition_is_true, find_condition
 from nosana_operator.chain import RpcError
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED
 
@@ -50,8 +50,8 @@ def over(lab: MarketLab, job: Posted) -> str | None:
     """Why the pods of a job ended; None while they run."""
     conditions = ((lab.job_of(job) or {}).get("status") or {}).get("conditions")
     for kind in ("Complete", "Failed"):
-        if is_true(conditions, kind):
-            return str((find(conditions, kind) or {})["reason"])
+        if condition_is_true(conditions, kind):
+            return str((find_condition(conditions, kind) or {})["reason"])
     return None
 
 

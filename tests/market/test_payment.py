@@ -12,7 +12,7 @@ from solders.transaction import VersionedTransaction
 
 from fakes.chain import FakeRpc, keypair
 from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
-from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find
+from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find_condition
 from nosana_operator.chain.rpc.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
 from nosana_operator.market.runs.decide import obstacle
@@ -123,7 +123,7 @@ async def test_a_payout_address_that_is_no_wallet_keeps_out_of_the_queue() -> No
     held = TokenAccount(mint=NOS_MINT, owner=keypair("payout").pubkey(), amount=0).encode()
     lab.ledger.place(account, Account(2_039_280, TOKEN_PROGRAM, held))
     await lab.pass_time(30)
-    ready = find((lab.market().get("status") or {}).get("conditions"), "Ready") or {}
+    ready = find_condition((lab.market().get("status") or {}).get("conditions"), "Ready") or {}
     assert (ready["status"], ready["reason"]) == ("False", "PayoutAddressInvalid")
     assert "is a token account, no wallet" in ready["message"]
     assert not lab.standing()
@@ -308,7 +308,7 @@ async def test_where_nothing_tells_the_pay_it_is_said_where_it_stands() -> None:
     lab.ledger.place(posted.job, None)
     await lab.until(lab.settled())
     assert lab.says("Settled", posted) == ("True", "EndedByOthers")
-    said = find((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
+    said = find_condition((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
     assert "`nosana-operator earnings` tells what was paid" in said["message"]
     assert lab.earned() > 0
 
@@ -341,7 +341,7 @@ async def test_an_abandoned_run_is_not_served_again_by_the_next_process(how: str
     await lab.pass_time(30)
     assert sum(lab.jobs.starts.values()) == 1
     (body,) = lab.nosana_jobs()
-    said = find(body["status"]["conditions"], "Settled") or {}
+    said = find_condition(body["status"]["conditions"], "Settled") or {}
     assert "would be served again" in said["message"], "who waits for it to go is told why it stays"
     # Its owner ends it: now nothing on chain calls for the object.
     assert lab.end(posted) is None

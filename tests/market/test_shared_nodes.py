@@ -12,7 +12,7 @@ import pytest
 
 from fakes.market import Crash, MarketLab, Silence
 from fakes.other_hosts import add_market, matches, post_to, spec
-from nosana_operator.api import is_true
+from nosana_operator.api import condition_is_true
 
 _STORM = 60.0
 """Seconds of trouble."""
@@ -74,7 +74,7 @@ class Weather:
     def _over(self) -> bool:
         bodies = self.lab.nosana_jobs()
         return len(bodies) == self.jobs and all(
-            is_true((body.get("status") or {}).get("conditions"), "Settled") for body in bodies
+            condition_is_true((body.get("status") or {}).get("conditions"), "Settled") for body in bodies
         )
 
 

@@ -28,7 +28,7 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.job_spec import is_run, job_spec, run_spec
-from nosana_operator.market.runs.run_status import expires_at, follow
+from nosana_operator.market.runs.run_status import expires_at, run_status
 from nosana_operator.market.runs.verify import misplaced, verify
 
 A = {
@@ -170,7 +170,7 @@ def test_silence_is_neither_yes_nor_no(kwargs: dict[str, object]) -> None:
 
 
 def followed(run: RunFacts | Absent, job: JobFacts | Absent, before: RunStatus | None = None, young: bool = False, offset: float = 5) -> RunStatus | None:  # fmt: skip
-    return follow(
+    return run_status(
         before,
         key=A["node"],
         run_time=RUN.time,

@@ -6,20 +6,20 @@ import asyncio
 from typing import Any
 
 from fakes.virtual_time import run_virtually
-from nosana_operator.market import Check
-from nosana_operator.runtime.compose import run_checks
+from nosana_operator.market import Poll
+from nosana_operator.runtime.compose import run_polls
 from nosana_operator.runtime.queue import WorkQueue
 
 
 class Stuck:
     """Checks of which one never gets an answer, and one meets a fault of this program."""
 
-    all: tuple[Check, ...] = (("a", "funds"), ("a", "history"), ("a", "payout"), ("b", "funds"))
+    all: tuple[Poll, ...] = (("a", "funds"), ("a", "history"), ("a", "payout"), ("b", "funds"))
 
     def __init__(self) -> None:
-        self.done: list[Check] = []
+        self.done: list[Poll] = []
 
-    async def reconcile(self, check: Check) -> float | None:
+    async def reconcile(self, check: Poll) -> float | None:
         if check == ("a", "history"):
             await asyncio.sleep(10_000)
         if check == ("a", "payout"):
@@ -31,8 +31,8 @@ class Stuck:
 def test_no_check_keeps_another_waiting_and_all_end_in_order() -> None:
     async def main() -> None:
         checks: Any = Stuck()
-        work: WorkQueue[Check] = WorkQueue("checks")
-        task = asyncio.create_task(run_checks(work, checks))
+        work: WorkQueue[Poll] = WorkQueue("chain polls")
+        task = asyncio.create_task(run_polls(work, checks))
         await asyncio.sleep(10.5)
         assert checks.done.count(("a", "funds")) == checks.done.count(("b", "funds")) == 11
         task.cancel()

@@ -21,8 +21,8 @@ from nosana_operator.api import (
     LABEL_JOB_UID,
     MARKET_KIND,
     JobCondition,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
 )
 from nosana_operator.api.result import read_result
 from nosana_operator.errors import NotFound
@@ -295,12 +295,12 @@ def conditions(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def holds(body: Mapping[str, Any], kind: str) -> bool:
     """Whether a condition is True."""
-    return is_true(conditions(body), kind)
+    return condition_is_true(conditions(body), kind)
 
 
 def condition(body: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
     """Status, reason and message of a condition; empty texts when it is not there."""
-    found = find(conditions(body), kind) or {}
+    found = find_condition(conditions(body), kind) or {}
     return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 

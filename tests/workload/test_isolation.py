@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from nosana_operator.workload import Walls, namespace_walls, node_ranges, op_objects
+from nosana_operator.workload import Isolation, namespace_policies, node_ranges, op_objects
 from nosana_operator.workload.isolation import LABEL_EXPOSED
 from support.workload import context, op
 
@@ -23,7 +23,7 @@ NODE = {
 
 
 def walls(**settings: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    bodies = namespace_walls("jobs", Walls(**settings), node_ranges([NODE]))
+    bodies = namespace_policies("jobs", Isolation(**settings), node_ranges([NODE]))
     return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from nosana_operator.api import Resources
 from nosana_operator.fetching.spec import S3, Credentials, HuggingFace, Ollama, S3Source, read_spec
 from nosana_operator.workload import Fetching, JobContext, op_objects, unsupported
-
 from support.workload import context, op
 
 

@@ -15,8 +15,8 @@ from nosana_operator.api.conditions import (
     MarketCondition,
     MarketReason,
     condition,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
     micro_timestamp,
     parse_timestamp,
     timestamp,
@@ -89,7 +89,7 @@ class ApiError(NosanaError):
     """A NosanaJob or NosanaMarket is unusable; the sentence names the field."""
 
 
-def read(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | None) -> Model:
+def parse_part(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | None) -> Model:
     """`data` (a `spec` or `status` as the API server gave it) as a model.
 
     Raises ApiError naming the first field that is wrong: possible when the CRD in the cluster is older or
@@ -169,17 +169,17 @@ __all__ = [
     "Wallet",
     "WalletStatus",
     "condition",
+    "condition_is_true",
     "crds",
     "crds_yaml",
     "definition_secret",
     "definition_secret_name",
-    "find",
-    "is_true",
+    "find_condition",
     "leaves_until",
     "micro_timestamp",
     "parse_inline",
+    "parse_part",
     "parse_timestamp",
-    "read",
     "run_job_name",
     "timestamp",
 ]

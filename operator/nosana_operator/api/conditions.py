@@ -132,14 +132,14 @@ def parse_timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def find(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> Mapping[str, Any] | None:
+def find_condition(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> Mapping[str, Any] | None:
     """The condition of that type, or None."""
     return next((c for c in conditions or () if c.get("type") == kind), None)
 
 
-def is_true(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> bool:
+def condition_is_true(conditions: Iterable[Mapping[str, Any]] | None, kind: str) -> bool:
     """Whether the condition of that type exists with status True (Unknown is not True)."""
-    found = find(conditions, kind)
+    found = find_condition(conditions, kind)
     return found is not None and found.get("status") == "True"
 
 
@@ -158,7 +158,7 @@ def condition(
     `lastTransitionTime` moves only when the status flips, so that an unchanged condition is the same bytes.
     """
     text = {True: "True", False: "False", None: "Unknown"}[status]
-    before = find(existing, kind)
+    before = find_condition(existing, kind)
     same = before is not None and before.get("status") == text
     return {
         "type": str(kind),

@@ -9,7 +9,7 @@ from typing import Any, Final
 AT_ONCE: Final = 8
 
 
-async def all_of(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def gather_limited(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run at most eight at a time, wait for all, then raise the first problem: the others' answers count."""
     limit = asyncio.Semaphore(AT_ONCE)
 

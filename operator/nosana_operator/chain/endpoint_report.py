@@ -49,7 +49,7 @@ class EndpointReport:
     """Whether the network's NOS mint is a token there."""
 
 
-async def probe_endpoint(url: str, session: aiohttp.ClientSession, programs: Programs) -> EndpointReport:
+async def report_endpoint(url: str, session: aiohttp.ClientSession, programs: Programs) -> EndpointReport:
     """Ask an endpoint for its slot, its cluster and what it serves.
 
     Raises:
@@ -69,7 +69,7 @@ async def probe_endpoint(url: str, session: aiohttp.ClientSession, programs: Pro
     return EndpointReport(latency, slot, genesis, lists, mint)
 
 
-async def probe_websocket(url: str, session: aiohttp.ClientSession) -> float:
+async def time_websocket(url: str, session: aiohttp.ClientSession) -> float:
     """Subscribe to slots; seconds until the first one was told. Raises ChainUnavailable."""
     began = time.monotonic()
     try:

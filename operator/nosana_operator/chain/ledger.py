@@ -19,7 +19,7 @@ from solders.transaction import VersionedTransaction
 
 from nosana_operator.chain.accounts import Job, JobState
 from nosana_operator.chain.addresses import TOKEN, Programs
-from nosana_operator.chain.concurrency import all_of
+from nosana_operator.chain.concurrency import gather_limited
 from nosana_operator.chain.errors import AccountMalformed, ChainUnavailable
 from nosana_operator.chain.program import read_instruction
 from nosana_operator.chain.rpc.methods import MAX_HISTORY, Rpc
@@ -99,7 +99,7 @@ async def read_ledger(
         read[signature] = _entries(signature, landed, programs, key, nos_account)
         progress(len(read), len(told))
 
-    await all_of(one(signature) for signature in told)
+    await gather_limited(one(signature) for signature in told)
     # Within a slot the node tells the newest first, as everywhere.
     newest_first = sorted(told.values(), key=lambda entry: entry.slot, reverse=True)
     entries = [entry for each in reversed(newest_first) for entry in read[each.signature]]

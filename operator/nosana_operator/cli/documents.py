@@ -18,7 +18,7 @@ from nosana_operator.api import (
     NosanaJobSpec,
     NosanaJobStatus,
     parse_inline,
-    read,
+    parse_part,
 )
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
 from nosana_operator.definition.literals import ResultValue
@@ -83,7 +83,7 @@ def read_job(path: str, *, name: str | None = None, namespace: str | None = None
     metadata |= {key: text for key, text in (("name", name), ("namespace", namespace)) if text}
     body = {**body, "metadata": metadata}
     _check_name(metadata)
-    spec = read(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
+    spec = parse_part(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
     definition = parse_inline(spec.definition) if spec.definition is not None else None
     return JobDocument(body, spec, definition, bare)
 
@@ -120,7 +120,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
 
 def _shown(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, ResultValue]]:
     """What a NosanaJob that has run so far tells of its ops' `results`."""
-    status = read(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
+    status = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
     ids = {op.index: op.id for op in status.ops}
     return {ids[index]: values for index, values in known(status.ops, {}).items()}
 

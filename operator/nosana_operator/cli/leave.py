@@ -18,7 +18,7 @@ from nosana_operator.api import (
     ANNOTATION_LEAVE_UNTIL,
     MARKET_KIND,
     MarketCondition,
-    find,
+    find_condition,
     timestamp,
 )
 from nosana_operator.cli.cluster import kubeconfig_option, on_cluster
@@ -147,7 +147,7 @@ def still_standing(market: Mapping[str, Any]) -> str | None:
     conditions = status.get("conditions")
     standing = (status.get("slots") or {}).get("standing", 0)
     pending = sorted({one["kind"] for one in status.get("transactions") or ()})
-    found = find(conditions, MarketCondition.MARKET_FOUND) or {}
+    found = find_condition(conditions, MarketCondition.MARKET_FOUND) or {}
     wallets = status.get("wallets") or ()
     unread = any(one.get("state") == "Unknown" for one in wallets)
     parts = [
@@ -157,7 +157,7 @@ def still_standing(market: Mapping[str, Any]) -> str | None:
     ]
     if not any(parts):
         return None
-    ready = find(conditions, MarketCondition.READY) or {}
+    ready = find_condition(conditions, MarketCondition.READY) or {}
     # A key that stands though it may not has a message of its own: perhaps the operator cannot take it out.
     barred = [
         one

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import click
 
-from nosana_operator.api import JobCondition, is_true
+from nosana_operator.api import JobCondition, condition_is_true
 from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
 from nosana_operator.cli.result import fetch_result
 from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
@@ -214,7 +214,9 @@ def _live(job: Body, pod: str) -> bool:
 
 def _over(job: Body) -> bool:
     conditions = status_of(job).get("conditions")
-    return is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
+    return condition_is_true(conditions, JobCondition.COMPLETE) or condition_is_true(
+        conditions, JobCondition.FAILED
+    )
 
 
 def _printer(job: Body, op: str | None) -> Tell:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from nosana_operator.api import JobCondition, find, parse_timestamp
+from nosana_operator.api import JobCondition, find_condition, parse_timestamp
 from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
 
 _NOS: Final = 1_000_000
@@ -68,13 +68,13 @@ def _why(job: Body) -> str:
     """The sentence that says most about now."""
     conditions = status_of(job).get("conditions")
     for kind in (JobCondition.FAILED, JobCondition.COMPLETE):
-        found = find(conditions, kind)
+        found = find_condition(conditions, kind)
         if found is not None and found["status"] == "True":
             return _said(found)
-    accepted = find(conditions, JobCondition.ACCEPTED)
+    accepted = find_condition(conditions, JobCondition.ACCEPTED)
     if accepted is not None and accepted["status"] != "True":
         return _said(accepted)
-    found = find(conditions, JobCondition.READY)
+    found = find_condition(conditions, JobCondition.READY)
     if found is not None:
         return _said(found)
     return "the operator has not looked at it yet; is it running, and does it watch this namespace?"
@@ -94,7 +94,7 @@ def _run(job: Body, now: datetime) -> Iterator[str]:
     if expires and not status.get("resultSecrets"):
         left = (parse_timestamp(expires) - now).total_seconds()
         yield _row("expires", f"in {_span(left)}" if left > 0 else f"{_span(-left)} ago")
-    settled = find(status.get("conditions"), JobCondition.SETTLED)
+    settled = find_condition(status.get("conditions"), JobCondition.SETTLED)
     settlement = status.get("settlement") or {}
     if settled is not None:
         earned = settlement.get("earned")

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import click
 
-from nosana_operator.api import JOB_KIND, JobCondition, find, is_true
+from nosana_operator.api import JOB_KIND, JobCondition, condition_is_true, find_condition
 from nosana_operator.cli.cluster import kubeconfig_option, sign_in
 from nosana_operator.cli.documents import (
     SUFFIX,
@@ -157,9 +157,9 @@ async def _look(kube: Kube, metadata: Mapping[str, Any]) -> tuple[str, bool | No
 
 def _ended(job: Mapping[str, Any]) -> bool | None:
     conditions = (job.get("status") or {}).get("conditions")
-    if is_true(conditions, JobCondition.COMPLETE):
+    if condition_is_true(conditions, JobCondition.COMPLETE):
         return True
-    return False if is_true(conditions, JobCondition.FAILED) else None
+    return False if condition_is_true(conditions, JobCondition.FAILED) else None
 
 
 def _describe(job: Mapping[str, Any]) -> str:
@@ -173,7 +173,7 @@ def _describe(job: Mapping[str, Any]) -> str:
         (
             found
             for kind in kinds
-            if (found := find(conditions, kind)) and (kind not in ends or found["status"] == "True")
+            if (found := find_condition(conditions, kind)) and (kind not in ends or found["status"] == "True")
         ),
         None,
     )

@@ -15,7 +15,7 @@ _EMPTY_FILE: Final = cid_of(b"")
 """Every node has it or knows at once that it has not."""
 
 
-async def probe_gateway(url: str, session: aiohttp.ClientSession) -> float:
+async def check_gateway(url: str, session: aiohttp.ClientSession) -> float:
     """Ask a gateway for a file that is everywhere; seconds until it answered (found or not).
 
     Raises ContentUnreachable: no answer, or an error of the server's.
@@ -37,7 +37,7 @@ async def probe_gateway(url: str, session: aiohttp.ClientSession) -> float:
     return loop.time() - began
 
 
-async def probe_pin_service(
+async def check_pin_service(
     kind: Literal["kubo", "pinata"], url: str, token: str | None, session: aiohttp.ClientSession
 ) -> None:
     """Ask a pinning service whether it takes our credentials.

@@ -17,7 +17,7 @@ from nosana_operator.api import (
     ApiError,
     NosanaMarketSpec,
     SecretRef,
-    read,
+    parse_part,
 )
 from nosana_operator.chain import AccountMalformed, InvalidAddress, Market, Wallet
 from nosana_operator.doctor.facts import (
@@ -167,7 +167,7 @@ async def _market(cluster: Cluster, body: Body, chains: dict[str, Chain]) -> Mar
     meta = body["metadata"]
     namespace, name = meta["namespace"], meta["name"]
     try:
-        spec = read(NosanaMarketSpec, MARKET_KIND, "spec", body.get("spec"))
+        spec = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", body.get("spec"))
     except ApiError as error:
         return MarketFacts(
             namespace, name, Unknown(str(error), refused=True), Unknown("its spec is unusable")

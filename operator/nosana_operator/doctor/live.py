@@ -9,8 +9,8 @@ import aiohttp
 
 from nosana_operator.api import GROUP, PLURALS, VERSION
 from nosana_operator.chain import ChainClient, Market, Retry, WalletState
-from nosana_operator.chain.endpoint_report import EndpointReport, probe_endpoint, probe_websocket
-from nosana_operator.content.service_check import probe_gateway, probe_pin_service
+from nosana_operator.chain.endpoint_report import EndpointReport, report_endpoint, time_websocket
+from nosana_operator.content.service_check import check_gateway, check_pin_service
 from nosana_operator.doctor.rights import Right
 from nosana_operator.errors import NotFound
 from nosana_operator.kube import CORE_KINDS, KubeClient, Resource
@@ -88,11 +88,11 @@ class LiveChain:
 
     async def endpoint(self, url: str) -> EndpointReport:
         """See `Chain.endpoint`."""
-        return await probe_endpoint(url, self._http, self._programs)
+        return await report_endpoint(url, self._http, self._programs)
 
     async def socket(self, url: str) -> float:
         """See `Chain.socket`."""
-        return await probe_websocket(url, self._http)
+        return await time_websocket(url, self._http)
 
     async def clock_offset(self) -> float:
         """See `Chain.clock_offset`."""
@@ -119,11 +119,11 @@ class LiveIpfs:
 
     async def gateway(self, url: str) -> float:
         """See `Ipfs.gateway`."""
-        return await probe_gateway(url, self._http)
+        return await check_gateway(url, self._http)
 
     async def pin_service(self, pin: PinSettings) -> None:
         """See `Ipfs.pin_service`. Raises SettingsError for a token file that cannot be read."""
-        await probe_pin_service(pin.type, pin.url, pin_token("pin", pin), self._http)
+        await check_pin_service(pin.type, pin.url, pin_token("pin", pin), self._http)
 
 
 class LiveWorld:

@@ -39,11 +39,11 @@ from nosana_operator.jobs.decision.effects import (
 from nosana_operator.jobs.decision.view import JobView, PodView, Refusal
 from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCapturedYet
 from nosana_operator.jobs.logs import LogMemory, LogReader
-from nosana_operator.jobs.policies import WallBuilder
+from nosana_operator.jobs.policies import PolicyApplier
 from nosana_operator.jobs.ports import Cache, Clock, JsonPatch, Kube, Metrics
 from nosana_operator.jobs.result import result_parts, retained
 from nosana_operator.ports import Body
-from nosana_operator.workload import Walls
+from nosana_operator.workload import Isolation
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Actor:
         metrics: Metrics,
         clock: Clock,
         match: Match,
-        walls: Walls,
+        isolation: Isolation,
         logs: LogReader,
     ) -> None:
         self._kube = kube
@@ -86,7 +86,7 @@ class Actor:
         self._clock = clock
         self._match = match
         self._logs = logs
-        self._walls = WallBuilder(kube, cache, clock, walls)
+        self._policies = PolicyApplier(kube, cache, clock, isolation)
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
         """Do what has to be done before the status tells of it."""
@@ -151,7 +151,7 @@ class Actor:
     async def _start(self, view: JobView, effect: StartOp, outcomes: Outcomes) -> None:
         try:
             if effect.bodies[-1]["kind"] == "Pod":
-                await self._walls.stand(view.meta["namespace"])
+                await self._policies.ensure(view.meta["namespace"])
             for body in effect.bodies:
                 if body["kind"] == "PersistentVolumeClaim":
                     await self._check_class(body)

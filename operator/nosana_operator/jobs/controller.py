@@ -19,7 +19,7 @@ from nosana_operator.api import (
     NosanaJobSpec,
     NosanaJobStatus,
     condition,
-    read,
+    parse_part,
 )
 from nosana_operator.definition.results import Match
 from nosana_operator.errors import Conflict, NotFound
@@ -97,7 +97,7 @@ class JobController:
         self._metrics = metrics
         self._clock = clock
         self._logs = LogReader(kube, clock)
-        self._actor = Actor(kube, cache, metrics, clock, match, settings.walls, self._logs)
+        self._actor = Actor(kube, cache, metrics, clock, match, settings.isolation, self._logs)
         self._loader = DefinitionLoader(kube, definitions, settings, wake, sleep)
         self._monitor = HealthMonitor(prober, clock, wake, sleep)
         self._memory: dict[Key, _Memory] = {}
@@ -114,8 +114,8 @@ class JobController:
                 self._forget(key)
                 return None
             try:
-                spec = read(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
-                status = read(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
+                spec = parse_part(NosanaJobSpec, JOB_KIND, "spec", body.get("spec"))
+                status = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
             except ApiError as problem:
                 return await self._unreadable(key, body, str(problem))
             memory = self._remember(key, body["metadata"]["uid"])

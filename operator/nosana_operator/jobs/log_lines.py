@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nosana_operator.api import JobCondition, find
+from nosana_operator.api import JobCondition, find_condition
 from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
     After,
@@ -68,7 +68,7 @@ def turn(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
 
 
 def _said(status: Mapping[str, Any]) -> str:
-    ready = find(status.get("conditions"), JobCondition.READY) or {}
+    ready = find_condition(status.get("conditions"), JobCondition.READY) or {}
     return ": ".join(filter(None, (status.get("phase"), ready.get("message"))))
 
 

@@ -7,25 +7,25 @@ from typing import Final
 
 from nosana_operator.api import MANAGER_JOBS
 from nosana_operator.jobs.ports import Bodies, Cache, Clock, Kube
-from nosana_operator.workload import Walls, namespace_walls, node_ranges
+from nosana_operator.workload import Isolation, namespace_policies, node_ranges
 
 _AGAIN_AFTER: Final = timedelta(minutes=10)
 """Somebody may have taken them down; nothing watches them."""
 
 
-class WallBuilder:
+class PolicyApplier:
     """Applies the policies of a namespace when they are not known to stand as they should."""
 
-    def __init__(self, kube: Kube, cache: Cache, clock: Clock, walls: Walls) -> None:
+    def __init__(self, kube: Kube, cache: Cache, clock: Clock, isolation: Isolation) -> None:
         self._kube = kube
         self._cache = cache
         self._clock = clock
-        self._walls = walls
+        self._policies = isolation
         self._standing: dict[str, tuple[datetime, Bodies]] = {}
 
-    async def stand(self, namespace: str) -> None:
+    async def ensure(self, namespace: str) -> None:
         """Return once the policies stand. Raises Refused where they may not be made."""
-        wanted = namespace_walls(namespace, self._walls, node_ranges(self._cache.list("Node")))
+        wanted = namespace_policies(namespace, self._policies, node_ranges(self._cache.list("Node")))
         now = self._clock.now()
         known = self._standing.get(namespace)
         if known is not None and known[1] == wanted and now - known[0] < _AGAIN_AFTER:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from nosana_operator.api import Exposure
 from nosana_operator.ports import Body
-from nosana_operator.workload import Fetching, Storage, Walls
+from nosana_operator.workload import Fetching, Isolation, Storage
 
 Bodies = list[Body]
 JsonPatch = list[dict[str, Any]]
@@ -154,7 +154,7 @@ class JobSettings:
     cluster_domain: str = "cluster.local"
     trusted_runtime_class: str | None = None
     """Below which the cluster's DNS has the names of Services."""
-    walls: Walls = field(default_factory=Walls)
+    isolation: Isolation = field(default_factory=Isolation)
     """What ops may not reach, and who reaches them."""
     storage: Storage = field(default_factory=Storage)
     """What claims of `create-volume` ops ask for."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nosana_operator.market.host.controller import MarketHost
-from nosana_operator.market.keys.polls import Check, Checks
+from nosana_operator.market.keys.polls import ChainPolls, Poll
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Edges, Leadership
-from nosana_operator.market.runs.controller import RunKeeper
+from nosana_operator.market.runs.controller import RunController
 
-__all__ = ["Check", "Checks", "Edges", "Leadership", "MarketHost", "RunKeeper", "Wallets"]
+__all__ = ["ChainPolls", "Edges", "Leadership", "MarketHost", "Poll", "RunController", "Wallets"]

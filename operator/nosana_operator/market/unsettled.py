@@ -9,8 +9,8 @@ from nosana_operator.api import (
     JOB_KIND,
     JobCondition,
     MarketRef,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
     run_job_name,
 )
 from nosana_operator.market.ports import Cache
@@ -25,9 +25,9 @@ def unsettled_jobs(cache: Cache, ref: MarketRef, namespace: str) -> Iterator[Map
     for body in cache.list(JOB_KIND, namespace):
         run = body["spec"].get("run")
         conditions = (body.get("status") or {}).get("conditions")
-        if not run or run["marketRef"] != mine or is_true(conditions, JobCondition.SETTLED):
+        if not run or run["marketRef"] != mine or condition_is_true(conditions, JobCondition.SETTLED):
             continue
-        verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
+        verified = find_condition(conditions, JobCondition.RUN_VERIFIED) or {}
         if verified.get("status") != "False" and body["metadata"]["name"] == run_job_name(run["run"]):
             yield body
 

@@ -8,7 +8,7 @@ from nosana_operator.api import Exposure
 from nosana_operator.chain import Wallet
 from nosana_operator.health_probes import NetworkProber
 from nosana_operator.jobs import JobController, JobSettings
-from nosana_operator.market import Check, Checks, MarketHost, RunKeeper, Wallets
+from nosana_operator.market import ChainPolls, MarketHost, Poll, RunController, Wallets
 from nosana_operator.market import Edges as MarketEdges
 from nosana_operator.regex import RegexRunner
 from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
@@ -16,7 +16,7 @@ from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gate
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.settings import Settings
-from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Storage, Walls, node_ranges
+from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Isolation, Storage, node_ranges
 
 
 class WallClock:
@@ -55,7 +55,7 @@ def build_loops(edges: Edges) -> Loops:
             cluster_domain=settings.cluster_domain,
             trusted_runtime_class=settings.isolation.trusted_runtime_class,
             fetching=_fetching(settings),
-            walls=Walls(
+            isolation=Isolation(
                 settings.isolation.blocked,
                 settings.isolation.gateway_cidrs,
                 settings.isolation.gateway_namespaces,
@@ -81,25 +81,25 @@ def build_loops(edges: Edges) -> Loops:
         leadership=edges.leadership,
     )
     wallets = Wallets(edges.kube, edges.cache, Wallet.parse, clock)
-    work: WorkQueue[Check] = WorkQueue("checks")
-    checks = Checks(
+    work: WorkQueue[Poll] = WorkQueue("chain polls")
+    polls = ChainPolls(
         market, wallets, wake=work.add, changed=lambda network: edges.chain_changed("wallet", network)
     )
     return Loops(
         reconcile_job=jobs.reconcile,
-        reconcile_market=MarketHost(market, wallets, checks).reconcile,
-        reconcile_run=RunKeeper(market, wallets).reconcile,
-        background=(*networks.background, ("checks", lambda: run_checks(work, checks))),
+        reconcile_market=MarketHost(market, wallets, polls).reconcile,
+        reconcile_run=RunController(market, wallets).reconcile,
+        background=(*networks.background, ("chain polls", lambda: run_polls(work, polls))),
         close=(jobs.close, prober.close),
     )
 
 
-async def run_checks(work: WorkQueue[Check], checks: Checks) -> None:
-    """Do all checks for ever, each beside the others: one that gets no answer keeps none of them waiting."""
-    for check in checks.all:
+async def run_polls(work: WorkQueue[Poll], polls: ChainPolls) -> None:
+    """Do all polls for ever, each beside the others: one that gets no answer keeps none of them waiting."""
+    for check in polls.all:
         work.add(check)
     try:
-        await work.run(max(1, len(checks.all)), checks.reconcile)
+        await work.run(max(1, len(polls.all)), polls.reconcile)
     finally:
         work.stop()
 

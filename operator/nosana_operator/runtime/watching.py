@@ -328,7 +328,7 @@ class _Overheard:
             yield chunk
 
 
-class _Forever:
+class _EndlessBackoff:
     """Delays between repeated requests, without end."""
 
     def __iter__(self) -> Iterator[float]:
@@ -356,7 +356,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.networking.request_timeout = _REQUEST_SECONDS
     settings.networking.connect_timeout = _CONNECT_SECONDS
-    settings.networking.error_backoffs = _Forever()
+    settings.networking.error_backoffs = _EndlessBackoff()
     settings.networking.enforce_retry_after = True
     settings.watching.connect_timeout = _CONNECT_SECONDS
     # A worker per object waits so long for a next event: with thousands of pods this is memory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nosana_operator.workload.aliases import aliases, build_names
 from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext, Storage
 from nosana_operator.workload.errors import ArgsError
-from nosana_operator.workload.isolation import DEFAULT_BLOCKED, Walls, namespace_walls, node_ranges
+from nosana_operator.workload.isolation import DEFAULT_BLOCKED, Isolation, namespace_policies, node_ranges
 from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.network import (
     build_ingresses,
@@ -29,9 +29,9 @@ __all__ = [
     "Body",
     "Fetching",
     "GpuDemand",
+    "Isolation",
     "JobContext",
     "Storage",
-    "Walls",
     "aliases",
     "build_ingresses",
     "build_names",
@@ -40,7 +40,7 @@ __all__ = [
     "gpu_demand",
     "host_name",
     "literal_context",
-    "namespace_walls",
+    "namespace_policies",
     "node_ranges",
     "objects",
     "op_endpoints",

@@ -42,7 +42,7 @@ _ALL_OF_THEM: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Walls:
+class Isolation:
     """From the settings: what ops may not reach, and who reaches their exposed ports."""
 
     blocked: tuple[str, ...] = DEFAULT_BLOCKED
@@ -63,7 +63,7 @@ def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(found)
 
 
-def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[Body]:
+def namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str]) -> list[Body]:
     """The policies of all jobs' pods in a namespace; `nodes` as `node_ranges` gives it."""
     ways_out = [
         {
@@ -73,12 +73,12 @@ def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[
             ],
             "ports": list(_DNS_PORTS),
         },
-        {"to": list(_internet((*walls.blocked, *nodes)))},
+        {"to": list(_internet((*isolation.blocked, *nodes)))},
     ]
-    sources: list[Body] = [{"ipBlock": {"cidr": cidr}} for cidr in walls.gateway_cidrs]
+    sources: list[Body] = [{"ipBlock": {"cidr": cidr}} for cidr in isolation.gateway_cidrs]
     sources += [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-        for name in walls.gateway_namespaces
+        for name in isolation.gateway_namespaces
     ]
     return [
         _policy(
@@ -101,7 +101,7 @@ def namespace_walls(namespace: str, walls: Walls, nodes: Sequence[str]) -> list[
     ]
 
 
-def job_walls(ctx: JobContext) -> list[Body]:
+def job_policies(ctx: JobContext) -> list[Body]:
     """How the ops of a job reach each other; nothing for a job whose ops run one after the other."""
     if all(ctx.runs_beside(index) < 2 for index in range(len(ctx.definition.ops))):
         return []

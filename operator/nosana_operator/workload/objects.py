@@ -6,7 +6,7 @@ from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, inter
 from nosana_operator.definition.literals import Context, OpFacts
 from nosana_operator.workload.aliases import build_names_service
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.isolation import job_walls
+from nosana_operator.workload.isolation import job_policies
 from nosana_operator.workload.metadata import Body, op_name
 from nosana_operator.workload.network import (
     build_ingresses,
@@ -65,7 +65,7 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
     args = run_args(ctx, op_index)
     ports = exposed_ports(args)
     return [
-        *job_walls(ctx),
+        *job_policies(ctx),
         *([build_names_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from solana.rpc.commitment import Commitment, Confirmed
 
 from nosana_operator.chain.addresses import TOKEN
-from nosana_operator.chain.concurrency import all_of
+from nosana_operator.chain.concurrency import gather_limited
 from nosana_operator.chain.errors import (
     BlockhashNotFound,
     ChainUnavailable,
@@ -139,7 +139,9 @@ class Rpc:
             slots.append(reply.slot)
 
         # At the same time: with a slow node the last of many jobs would be read too late.
-        await all_of(read(addresses[at : at + MAX_ACCOUNTS]) for at in range(0, len(addresses), MAX_ACCOUNTS))
+        await gather_limited(
+            read(addresses[at : at + MAX_ACCOUNTS]) for at in range(0, len(addresses), MAX_ACCOUNTS)
+        )
         return Slotted(min(slots, default=0), found)
 
     async def program_accounts(

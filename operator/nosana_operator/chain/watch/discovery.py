@@ -15,7 +15,7 @@ from typing import Final
 from solana.rpc.commitment import Confirmed
 from solders.transaction import VersionedTransaction
 
-from nosana_operator.chain.concurrency import all_of
+from nosana_operator.chain.concurrency import gather_limited
 from nosana_operator.chain.errors import ChainError, ChainUnavailable, RpcError
 from nosana_operator.chain.program import run_positions
 from nosana_operator.chain.rpc.methods import MAX_HISTORY, MAX_SIGNATURES, Rpc
@@ -136,7 +136,7 @@ class RunFinder:
                 history.read = max(history.read, slot)
                 del history.unread[signature]
 
-        await all_of(one(*entry) for entry in [*history.unread.items()])
+        await gather_limited(one(*entry) for entry in [*history.unread.items()])
         await self._give_up(market, history)
         if history.unread:
             said = (problems[signature] for signature in history.unread if signature in problems)

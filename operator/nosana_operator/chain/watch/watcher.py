@@ -38,7 +38,7 @@ from nosana_operator.chain.accounts import (
 )
 from nosana_operator.chain.addresses import CLOCK_SYSVAR
 from nosana_operator.chain.clock import ChainClock
-from nosana_operator.chain.concurrency import all_of
+from nosana_operator.chain.concurrency import gather_limited
 from nosana_operator.chain.errors import ChainError, ChainUnavailable, NodeBehind, RpcError
 from nosana_operator.chain.rpc.methods import Rpc
 from nosana_operator.chain.rpc.wire import AccountInfo, Memcmp, Slotted
@@ -325,7 +325,7 @@ class ChainWatcher:
         if not keys:
             return
         try:
-            await all_of(self._read_runs(key, not_before) for key in keys)
+            await gather_limited(self._read_runs(key, not_before) for key in keys)
         except RpcError:
             pass
         except ChainUnavailable:

@@ -17,8 +17,8 @@ from nosana_operator.api import (
     JobReason,
     OpStatus,
     Phase,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
     micro_timestamp,
     parse_timestamp,
 )
@@ -115,7 +115,7 @@ def _unverified(view: JobView) -> Decision:
     """A market's job that the market host has not (yet) found on chain is not run."""
     if view.deleting:
         return Decision(after=(RemoveFinalizer(),) if view.held else ())
-    verified = find(view.conditions, JobCondition.RUN_VERIFIED)
+    verified = find_condition(view.conditions, JobCondition.RUN_VERIFIED)
     if verified is not None and verified["status"] == "False":
         reason, message = verified["reason"], verified["message"]
         said = [
@@ -139,7 +139,7 @@ def _pending(view: JobView, loading: Loading) -> Decision:
     wait = TELL_FETCHING - (view.now - _may_run_since(view))
     if (
         loading.problem is None
-        and find(view.conditions, JobCondition.ACCEPTED) is None
+        and find_condition(view.conditions, JobCondition.ACCEPTED) is None
         and wait > timedelta(0)
     ):
         return Decision(requeue_after=wait.total_seconds())
@@ -156,13 +156,13 @@ def _pending(view: JobView, loading: Loading) -> Decision:
 
 
 def _may_run_since(view: JobView) -> datetime:
-    verified = find(view.conditions, JobCondition.RUN_VERIFIED)
+    verified = find_condition(view.conditions, JobCondition.RUN_VERIFIED)
     return parse_timestamp(verified["lastTransitionTime"]) if verified else view.created
 
 
 def _give_up_at(view: JobView) -> datetime | None:
     """When a market's job stops looking for its definition; counted from when it was first said to lack."""
-    asked = find(view.conditions, JobCondition.ACCEPTED)
+    asked = find_condition(view.conditions, JobCondition.ACCEPTED)
     if asked is None or asked["status"] != "Unknown":
         return None
     return parse_timestamp(asked["lastTransitionTime"]) + GIVE_UP_DEFINITION
@@ -376,18 +376,18 @@ def _result(view: JobView, ops: Ops, why: Cause | None, outcome: Verdict, moment
 
 def _after_the_end(view: JobView) -> Decision:
     """The result is fixed: let pods and, once it is settled or deleted, the object go."""
-    complete = is_true(view.conditions, JobCondition.COMPLETE)
+    complete = condition_is_true(view.conditions, JobCondition.COMPLETE)
     said = [
         *kept(view, JobCondition.ACCEPTED),
         *kept(view, JobCondition.COMPLETE if complete else JobCondition.FAILED),
         *kept(view, JobCondition.READY),
     ]
     phase = final_phase(view)
-    if view.is_market_job and not is_true(view.conditions, JobCondition.SETTLED):
+    if view.is_market_job and not condition_is_true(view.conditions, JobCondition.SETTLED):
         phase = "Settling"
         said.append(_settling())
     elif not complete:
-        failed = find(view.conditions, JobCondition.FAILED) or {}
+        failed = find_condition(view.conditions, JobCondition.FAILED) or {}
         said.append(Say(JobCondition.STALLED, True, str(failed.get("reason")), str(failed.get("message"))))
     return _state(view, phase, said, after=_let_go(view))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from nosana_operator.api import JobCondition, JobReason, OpStatus, Phase, find, parse_timestamp
+from nosana_operator.api import JobCondition, JobReason, OpStatus, Phase, find_condition, parse_timestamp
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.decision.view import JobView, Unusable
 
@@ -42,7 +42,7 @@ _EXPIRED: Final = Cause(JobReason.EXPIRED, "the job's time is up")
 
 def standing_cause(view: JobView) -> Cause | None:
     """The cause that was written before its pods were stopped: the first one stands, also after a restart."""
-    ready = find(view.conditions, JobCondition.READY)
+    ready = find_condition(view.conditions, JobCondition.READY)
     if view.status.phase != "Stopping" or ready is None:
         return None
     try:
@@ -106,7 +106,7 @@ def unusable_verdict(definition: Unusable) -> Verdict:
 
 def final_phase(view: JobView) -> Phase:
     """The phase of a job that is over and has nothing left to settle."""
-    complete = find(view.conditions, JobCondition.COMPLETE)
+    complete = find_condition(view.conditions, JobCondition.COMPLETE)
     if complete is None or complete["status"] != "True":
         return "Failed"
     return "Stopped" if complete["reason"] in STOPS else "Completed"

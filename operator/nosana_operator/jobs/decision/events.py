@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nosana_operator.api import JobCondition, JobReason, find
+from nosana_operator.api import JobCondition, JobReason, find_condition
 from nosana_operator.jobs.decision.effects import Announce
 
 
@@ -20,7 +20,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[An
         kind = "Normal" if accepted["status"] == "True" else "Warning"
         yield Announce(kind, accepted["reason"], "Accept", accepted["message"])  # type: ignore[arg-type]
     if after.get("phase") == "Stopping" and before.get("phase") != "Stopping":
-        ready = find(after.get("conditions"), JobCondition.READY) or {}
+        ready = find_condition(after.get("conditions"), JobCondition.READY) or {}
         yield Announce(
             "Normal", str(ready.get("reason")), "Stop", f"{ready.get('message')}; stopping its pods"
         )
@@ -34,7 +34,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[An
     if failed is not None and (accepted is None or accepted["status"] != "False"):
         yield Announce("Warning", failed["reason"], "Fail", failed["message"])
     stalled = _changed(before, after, JobCondition.STALLED)
-    if stalled is not None and find(after.get("conditions"), JobCondition.FAILED) is None:
+    if stalled is not None and find_condition(after.get("conditions"), JobCondition.FAILED) is None:
         yield Announce("Warning", stalled["reason"], "Stall", stalled["message"])
 
 
@@ -51,7 +51,7 @@ def _changed(
     before: Mapping[str, Any], after: Mapping[str, Any], kind: JobCondition
 ) -> Mapping[str, Any] | None:
     """The condition, when it is stated anew or for another reason."""
-    old, new = find(before.get("conditions"), kind), find(after.get("conditions"), kind)
+    old, new = find_condition(before.get("conditions"), kind), find_condition(after.get("conditions"), kind)
     if new is None or (old is not None and all(old[f] == new[f] for f in ("status", "reason"))):
         return None
     return new

@@ -13,7 +13,7 @@ from nosana_operator.api import (
     OpStatus,
     Phase,
     condition,
-    find,
+    find_condition,
     micro_timestamp,
 )
 from nosana_operator.jobs.decision.health import endpoint_state
@@ -90,7 +90,7 @@ def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
     found = {
         name: value for name, value in (status or {}).items() if name in NosanaJobStatus.JOB_FIELDS and value
     }
-    own = [c for kind in OWN_CONDITIONS if (c := find(found.get("conditions"), kind)) is not None]
+    own = [c for kind in OWN_CONDITIONS if (c := find_condition(found.get("conditions"), kind)) is not None]
     timing = {name: found["timing"][name] for name in OWN_TIMING if name in found.get("timing", {})}
     for name, value in (("conditions", own), ("timing", timing)):
         if value:
@@ -102,7 +102,7 @@ def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def kept(view: JobView, kind: JobCondition) -> list[Say]:
     """The condition as it stands, to be said again; nothing when it is not there."""
-    found = find(view.conditions, kind)
+    found = find_condition(view.conditions, kind)
     if found is None:
         return []
     return [Say(kind, {"True": True, "False": False}.get(found["status"]), found["reason"], found["message"])]

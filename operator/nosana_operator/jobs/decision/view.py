@@ -16,7 +16,7 @@ from nosana_operator.api import (
     Logistics,
     NosanaJobSpec,
     NosanaJobStatus,
-    is_true,
+    condition_is_true,
     parse_timestamp,
 )
 from nosana_operator.definition import Plan, Port, Problem
@@ -247,7 +247,7 @@ class JobView:
     @property
     def may_run(self) -> bool:
         """A market's job runs only when the market host has verified it against the chain (DESIGN 2)."""
-        return not self.is_market_job or is_true(self.conditions, JobCondition.RUN_VERIFIED)
+        return not self.is_market_job or condition_is_true(self.conditions, JobCondition.RUN_VERIFIED)
 
     @property
     def suspended(self) -> bool:
@@ -257,6 +257,6 @@ class JobView:
     @property
     def over(self) -> bool:
         """The job has ended and its result is fixed."""
-        return is_true(self.conditions, JobCondition.COMPLETE) or is_true(
+        return condition_is_true(self.conditions, JobCondition.COMPLETE) or condition_is_true(
             self.conditions, JobCondition.FAILED
         )

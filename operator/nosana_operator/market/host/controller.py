@@ -27,7 +27,7 @@ from nosana_operator.api import (
     NosanaMarketSpec,
     NosanaMarketStatus,
     Transaction,
-    read,
+    parse_part,
     run_job_name,
 )
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
@@ -46,11 +46,11 @@ from nosana_operator.market.host.effects import (
 )
 from nosana_operator.market.host.gather import Gatherer
 from nosana_operator.market.host.held_runs import jobs
-from nosana_operator.market.host.offers import Turns
+from nosana_operator.market.host.offers import OfferFence
 from nosana_operator.market.host.status import differs, flips, market_status, unreadable_status
 from nosana_operator.market.host.view import MarketView
 from nosana_operator.market.job_spec import job_spec
-from nosana_operator.market.keys.polls import Checks
+from nosana_operator.market.keys.polls import ChainPolls
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges
 from nosana_operator.ports import Body
@@ -96,12 +96,12 @@ class _Memory:
 class MarketHost:
     """Keeps the cluster's keys in their markets' queues and makes a NosanaJob of each run."""
 
-    def __init__(self, edges: Edges, wallets: Wallets, checks: Checks) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, checks: ChainPolls) -> None:
         self._edges = edges
         self._wallets = wallets
         self._checks = checks
         self._gatherer = Gatherer(edges, wallets, checks)
-        self._turns = Turns(edges.cache, edges.clock, edges.leadership)
+        self._turns = OfferFence(edges.cache, edges.clock, edges.leadership)
         self._memory: dict[tuple[str, str], _Memory] = {}
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
@@ -116,8 +116,8 @@ class MarketHost:
             memory = self._memory[key] = _Memory(body["metadata"]["uid"])
         try:
             body = await self._fence(dict(body))
-            spec = read(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
-            status = read(NosanaMarketStatus, MARKET_KIND, "status", body.get("status"))
+            spec = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
+            status = parse_part(NosanaMarketStatus, MARKET_KIND, "status", body.get("status"))
             return await self._step(dict(body), memory, spec, status)
         except ApiError as exc:
             await self._unreadable(dict(body), str(exc))

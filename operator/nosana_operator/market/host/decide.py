@@ -7,7 +7,14 @@ from nosana_operator.market.facts import GONE, UNKNOWN, Fate, MarketFacts
 from nosana_operator.market.host.effects import Effect, MarketDecision, Resend, Stop, Verdict
 from nosana_operator.market.host.eligibility import wallet_status, wallets_ready
 from nosana_operator.market.host.held_runs import jobs, open_runs, unserved
-from nosana_operator.market.host.queueing import drained, reluctance, standing_by_us, stops, wanted, works
+from nosana_operator.market.host.queueing import (
+    jobs_to_stop,
+    not_offering,
+    standing_by_us,
+    stops,
+    wanted,
+    works,
+)
 from nosana_operator.market.host.slots import count_slots
 from nosana_operator.market.host.view import MarketView
 
@@ -24,7 +31,7 @@ def decide(view: MarketView) -> MarketDecision:
         # A key whose last transaction is not accounted for yet gets no other.
         seen = {p.transaction.signature for p in view.pending if p.seen}
         busy = {t.key for t in kept if t.signature not in seen}
-        effects = [*jobs(view), *drained(view), *resends, *stops(view, slots, market, busy)]
+        effects = [*jobs(view), *jobs_to_stop(view), *resends, *stops(view, slots, market, busy)]
         if not any(isinstance(effect, Stop) for effect in effects):
             effects += works(view, slots, market, wallets, busy)
     return MarketDecision(
@@ -127,7 +134,7 @@ def _ready(
     if not usable:
         blocked = wallets_ready(wallets)
         return Verdict(blocked.status, blocked.reason, blocked.message)
-    why = reluctance(view, market) if market is not None else None
+    why = not_offering(view, market) if market is not None else None
     if why is not None:
         return why
     if slots.total == 0:

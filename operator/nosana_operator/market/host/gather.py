@@ -19,7 +19,7 @@ from nosana_operator.api import (
     Transaction,
     WalletStatus,
     leaves_until,
-    read,
+    parse_part,
 )
 from nosana_operator.errors import NosanaError
 from nosana_operator.inventory import Share, divide
@@ -43,7 +43,7 @@ from nosana_operator.market.host.slots import holder
 from nosana_operator.market.host.view import MarketView, PendingTransaction, WalletView
 from nosana_operator.market.host.watchlist import watch_all
 from nosana_operator.market.keys.foreign_use import acknowledged
-from nosana_operator.market.keys.polls import Checks
+from nosana_operator.market.keys.polls import ChainPolls
 from nosana_operator.market.keys.secrets import LoadedWallet, Wallets
 from nosana_operator.market.ports import Chain, Edges
 from nosana_operator.market.unsettled import serving_keys
@@ -57,7 +57,7 @@ _NONE = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
 class Gatherer:
     """Makes the views of all NosanaMarkets; keeps caches only."""
 
-    def __init__(self, edges: Edges, wallets: Wallets, checks: Checks) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, checks: ChainPolls) -> None:
         self._edges = edges
         self._wallets = wallets
         self._checks = checks
@@ -135,8 +135,8 @@ class Gatherer:
             if _ref(other) == _ref(body):
                 continue
             try:
-                spec = read(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
-                status = read(NosanaMarketStatus, MARKET_KIND, "status", other.get("status"))
+                spec = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
+                status = parse_part(NosanaMarketStatus, MARKET_KIND, "status", other.get("status"))
             except ApiError:
                 continue  # It says so itself; pods of its jobs count as they are.
             yield dict(other), spec, status

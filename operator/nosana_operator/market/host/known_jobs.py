@@ -13,9 +13,9 @@ from nosana_operator.api import (
     MarketRef,
     NosanaJobSpec,
     NosanaMarketSpec,
-    find,
-    is_true,
-    read,
+    condition_is_true,
+    find_condition,
+    parse_part,
     run_job_name,
 )
 from nosana_operator.market.facts import UNKNOWN, RunFacts
@@ -62,9 +62,9 @@ class KnownJobs:
         if body is None:
             return None
         meta, conditions = body["metadata"], (body.get("status") or {}).get("conditions")
-        verified = find(conditions, JobCondition.RUN_VERIFIED) or {}
+        verified = find_condition(conditions, JobCondition.RUN_VERIFIED) or {}
         try:
-            spec_run = read(NosanaJobSpec, JOB_KIND, "spec", body["spec"]).run
+            spec_run = parse_part(NosanaJobSpec, JOB_KIND, "spec", body["spec"]).run
         except ApiError:
             spec_run = None
         return KnownJob(
@@ -74,11 +74,11 @@ class KnownJobs:
             run=spec_run,
             verified=verified.get("status") == "True",
             refused=verified.get("status") == "False" and verified.get("reason") == JobReason.RUN_MISMATCH,
-            settled=is_true(conditions, JobCondition.SETTLED),
+            settled=condition_is_true(conditions, JobCondition.SETTLED),
             deleting=bool(meta.get("deletionTimestamp")),
             stopping=bool(body["spec"].get("stop"))
-            or is_true(conditions, JobCondition.COMPLETE)
-            or is_true(conditions, JobCondition.FAILED),
+            or condition_is_true(conditions, JobCondition.COMPLETE)
+            or condition_is_true(conditions, JobCondition.FAILED),
         )
 
     def held(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> Held:
@@ -89,8 +89,10 @@ class KnownJobs:
         for body in unsettled_jobs(self._cache, ref, spec.job_namespace):
             run, conditions = body["spec"]["run"], (body.get("status") or {}).get("conditions")
             unsettled.add(run["run"])
-            ended = is_true(conditions, JobCondition.COMPLETE) or is_true(conditions, JobCondition.FAILED)
-            verified = is_true(conditions, JobCondition.RUN_VERIFIED)
+            ended = condition_is_true(conditions, JobCondition.COMPLETE) or condition_is_true(
+                conditions, JobCondition.FAILED
+            )
+            verified = condition_is_true(conditions, JobCondition.RUN_VERIFIED)
             if verified and not (ended and run["node"] in known):
                 occupied[run["run"]] = body["metadata"]["uid"]
         return Held(occupied, frozenset(unsettled))

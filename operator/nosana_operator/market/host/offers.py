@@ -26,7 +26,7 @@ DOUBT = timedelta(seconds=30)
 Key = tuple[str, str]
 
 
-class Turns:
+class OfferFence:
     """Who may offer slots now."""
 
     def __init__(self, cache: Cache, clock: Clock, leadership: Leadership) -> None:

@@ -20,7 +20,7 @@ DEEPEST = 250
 its memory (onchain.md §3b)."""
 
 
-def reluctance(view: MarketView, market: MarketFacts) -> Verdict | None:
+def not_offering(view: MarketView, market: MarketFacts) -> Verdict | None:
     """Why nothing is offered though the keys could; what an admin asked for leaves `Ready` at True."""
     drain, spec = view.spec.drain, view.spec
     if drain is not None:
@@ -60,11 +60,11 @@ def reluctance(view: MarketView, market: MarketFacts) -> Verdict | None:
     return None
 
 
-def leaves(view: MarketView, market: MarketFacts) -> bool:
+def must_leave_queue(view: MarketView, market: MarketFacts) -> bool:
     """Whether all keys leave the queue."""
     if view.deleting or view.refusal is not None:
         return True
-    why = reluctance(view, market)
+    why = not_offering(view, market)
     return why is not None and why.reason != MarketReason.QUEUE_TOO_DEEP
 
 
@@ -81,7 +81,7 @@ def stops(view: MarketView, slots: SlotStatus, market: MarketFacts, busy: set[st
     """The keys that leave the queue: all when the market is left, those that may not stand, those too many."""
     mine = {one.address: one for one in standing_by_us(view, market) if one.address and not one.lost}
     standing = [address for address in mine if address not in busy]
-    if leaves(view, market):
+    if must_leave_queue(view, market):
         return [Stop(address) for address in standing]
     barred = [one for one in standing if mine[one].problem is not None]
     rest = [one for one in standing if one not in barred]
@@ -126,10 +126,10 @@ def wanted(view: MarketView, market: MarketFacts | None, wallets: tuple[WalletSt
 
 
 def _offers(view: MarketView, market: MarketFacts) -> bool:
-    return not view.deleting and view.refusal is None and reluctance(view, market) is None
+    return not view.deleting and view.refusal is None and not_offering(view, market) is None
 
 
-def drained(view: MarketView) -> list[Effect]:
+def jobs_to_stop(view: MarketView) -> list[Effect]:
     """The jobs of this market, not of others of its keys, that are stopped because a drain's deadline has come."""
     drain = view.spec.drain
     if drain is None or drain.policy != "Finish":

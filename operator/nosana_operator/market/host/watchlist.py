@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nosana_operator.api import JOB_KIND, MARKET_KIND, JobCondition, is_true
+from nosana_operator.api import JOB_KIND, MARKET_KIND, JobCondition, condition_is_true
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Cache, Networks
 
@@ -27,8 +27,8 @@ def watch_all(cache: Cache, networks: Networks, wallets: Wallets) -> None:
         conditions = (body.get("status") or {}).get("conditions")
         if (
             not run
-            or is_true(conditions, JobCondition.SETTLED)
-            or not is_true(conditions, JobCondition.RUN_VERIFIED)
+            or condition_is_true(conditions, JobCondition.SETTLED)
+            or not condition_is_true(conditions, JobCondition.RUN_VERIFIED)
         ):
             continue
         ref = run["marketRef"]

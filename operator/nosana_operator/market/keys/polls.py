@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 What = Literal["access", "funds", "history", "payout"]
-Check = tuple[str, What]
+Poll = tuple[str, What]
 """(network, what): a piece of work."""
 
 FUNDS_FRESH: Final = 30.0
@@ -59,7 +59,7 @@ Address = tuple[str, str]
 """(network, address)."""
 
 
-class Checks:
+class ChainPolls:
     """Does the checks, and tells what they found. Keeps caches only.
 
     Args:
@@ -74,7 +74,7 @@ class Checks:
         edges: Edges,
         wallets: Wallets,
         *,
-        wake: Callable[[Check], None],
+        wake: Callable[[Poll], None],
         changed: Callable[[str], None],
     ) -> None:
         self._edges = edges
@@ -88,11 +88,11 @@ class Checks:
         self.use = KeyUse(edges.clock)
 
     @property
-    def all(self) -> tuple[Check, ...]:
+    def all(self) -> tuple[Poll, ...]:
         """Every check that there is."""
         return tuple((network, what) for network in self._edges.networks.names() for what in get_args(What))
 
-    async def reconcile(self, check: Check) -> float | None:
+    async def reconcile(self, check: Poll) -> float | None:
         """Do what is due of a check; the seconds until the next look."""
         network, what = check
         chain = self._edges.networks.chain(network)

@@ -21,7 +21,7 @@ from nosana_operator.api import (
     MarketRef,
     NosanaMarketSpec,
     SecretRef,
-    read,
+    parse_part,
 )
 from nosana_operator.errors import NosanaError, NotFound, Unavailable
 from nosana_operator.market.ports import Cache, Clock, Kube, Wallet, WalletReader
@@ -171,7 +171,7 @@ class Wallets:
             if _ref(other) == _ref(body):
                 continue
             try:
-                theirs = read(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
+                theirs = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
             except ApiError:
                 continue
             if (theirs.network, theirs.address) != (spec.network, spec.address):

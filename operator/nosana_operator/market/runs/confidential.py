@@ -23,12 +23,12 @@ from nosana_operator.api import (
     NosanaJobStatus,
     NosanaMarketSpec,
     definition_secret,
-    read,
+    parse_part,
 )
 from nosana_operator.definition.flowstate import FlowError, FlowState, FlowStatus
 from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.market.ports import Posters
-from nosana_operator.market.runs.context import OneRun
+from nosana_operator.market.runs.context import RunContext
 from nosana_operator.market.runs.result import ended_at
 
 log = logging.getLogger(__name__)
@@ -46,32 +46,32 @@ _PUBLIC_ERRORS = frozenset({_LOGISTICS_ERROR, "result-lost"})
 """Kinds of errors whose words are ours and tell nothing of the definition."""
 
 
-def logistics_of(here: OneRun) -> Logistics | None:
+def logistics_of(ctx: RunContext) -> Logistics | None:
     """Where the job's definition comes from and its result goes; None: it is no confidential job.
 
     Raises ApiError where that cannot be read: then nothing may be published.
     """
-    return read(NosanaJobStatus, JOB_KIND, "status", here.body.get("status")).logistics
+    return parse_part(NosanaJobStatus, JOB_KIND, "status", ctx.body.get("status")).logistics
 
 
-async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Posters) -> float | None:
+async def ask_for_definition(ctx: RunContext, market: NosanaMarketSpec, posters: Posters) -> float | None:
     """Get the definition from the poster into its Secret; seconds until the next try, None: nothing to do.
 
     The job controller gives up, not we: it knows since when the job waits.
     """
-    logistics, delivery = logistics_of(here), here.record.delivery or Delivery()
+    logistics, delivery = logistics_of(ctx), ctx.record.delivery or Delivery()
     if logistics is None or delivery.definition != "Waiting":
         return None
-    wait = _wait(here)
+    wait = _wait(ctx)
     if wait > 0:
         return wait
     said: Delivery
     try:
-        wallet = await here.wallet(market)
+        wallet = await ctx.wallet(market)
         if wallet is None:
-            raise NotFound(_no_key(here))
-        authorization = wallet.authorization(here.run.job, here.now)
-        async with here.turns.posters:
+            raise NotFound(_no_key(ctx))
+        authorization = wallet.authorization(ctx.run.job, ctx.now)
+        async with ctx.turns.posters:
             data = await posters.get(logistics.send, authorization=authorization)
         if len(data) > MAX_DEFINITION:
             raise Refused(f"it has {len(data)} bytes, at most {MAX_DEFINITION} can be kept; make it smaller")
@@ -80,45 +80,45 @@ async def ask_for_definition(here: OneRun, market: NosanaMarketSpec, posters: Po
     except Refused as exc:
         said = delivery.model_copy(update={"definition": "Refused", "definition_problem": _words(exc)})
     else:
-        await here.edges.kube.apply(definition_secret(here.body, data), manager=MANAGER_MARKET)
-        here.memory.asked_at = None
+        await ctx.edges.kube.apply(definition_secret(ctx.body, data), manager=MANAGER_MARKET)
+        ctx.memory.asked_at = None
         said = delivery.model_copy(update={"definition": "Stored", "definition_problem": None})
-        here.event("Normal", "DefinitionReceived", "the poster gave the definition")
-    here.record = replace(here.record, delivery=said)
-    await here.write()
+        ctx.event("Normal", "DefinitionReceived", "the poster gave the definition")
+    ctx.record = replace(ctx.record, delivery=said)
+    await ctx.write()
     return BETWEEN_TRIES.total_seconds() if said.definition == "Waiting" else None
 
 
-async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Posters, result: bytes) -> bool:
+async def deliver_result(ctx: RunContext, market: NosanaMarketSpec, posters: Posters, result: bytes) -> bool:
     """Give the poster the result; True once that is decided, either way, and stands in the status.
 
     What is published depends on it, so it is decided once. It is tried at least once, also when this process
     begins after `DELIVERY`.
     """
-    logistics, delivery = logistics_of(here), here.record.delivery or Delivery()
+    logistics, delivery = logistics_of(ctx), ctx.record.delivery or Delivery()
     if logistics is None or delivery.result in ("Delivered", "Undelivered"):
         return True
-    wallet = await here.wallet(market)
+    wallet = await ctx.wallet(market)
     if wallet is None:
-        here.complain(JobReason.WALLET_MISSING, _no_key(here))
-        await here.write()
+        ctx.complain(JobReason.WALLET_MISSING, _no_key(ctx))
+        await ctx.write()
         return False
-    if _wait(here) > 0:
+    if _wait(ctx) > 0:
         return False
-    memory, again = here.memory, delivery.result == "Posting"
+    memory, again = ctx.memory, delivery.result == "Posting"
     if not again:
         # Should the process die in between, the next one knows that the poster may have it.
-        here.record = replace(here.record, delivery=delivery.model_copy(update={"result": "Posting"}))
-        await here.write()
-        delivery = here.record.delivery or delivery
-    deadline = ended_at(here.body) + DELIVERY
+        ctx.record = replace(ctx.record, delivery=delivery.model_copy(update={"result": "Posting"}))
+        await ctx.write()
+        delivery = ctx.record.delivery or delivery
+    deadline = ended_at(ctx.body) + DELIVERY
     least = timedelta(0) if memory.posts else BETWEEN_TRIES
     memory.posts += 1
     problem: str | None = None
     final = False
     try:
-        authorization = wallet.authorization(here.run.job, here.now)
-        async with asyncio.timeout(max(deadline - here.now, least).total_seconds()), here.turns.posters:
+        authorization = wallet.authorization(ctx.run.job, ctx.now)
+        async with asyncio.timeout(max(deadline - ctx.now, least).total_seconds()), ctx.turns.posters:
             await posters.post(logistics.receive, result, authorization=authorization)
     except TimeoutError:
         problem = f"the endpoint has not taken it within {DELIVERY.seconds} s of the job's end."
@@ -128,19 +128,19 @@ async def deliver_result(here: OneRun, market: NosanaMarketSpec, posters: Poster
             problem += " An earlier try may have delivered it."
     except Refused as exc:
         problem, final = _words(exc), True
-    next_try = max(here.now + BETWEEN_TRIES, here.edges.clock.now())
+    next_try = max(ctx.now + BETWEEN_TRIES, ctx.edges.clock.now())
     if problem is not None and not final and memory.posts < RESULT_TRIES and next_try < deadline:
-        log.info("result not delivered yet: %s", problem, extra=here.fields())
+        log.info("result not delivered yet: %s", problem, extra=ctx.fields())
         return False
     said = "Delivered" if problem is None else "Undelivered"
-    here.record = replace(
-        here.record, delivery=delivery.model_copy(update={"result": said, "result_problem": problem})
+    ctx.record = replace(
+        ctx.record, delivery=delivery.model_copy(update={"result": said, "result_problem": problem})
     )
     if problem is None:
-        here.event("Normal", "ResultDelivered", "the poster has the result; a blank one is published")
+        ctx.event("Normal", "ResultDelivered", "the poster has the result; a blank one is published")
     else:
-        here.event("Warning", "ResultUndelivered", f"a blank result is published: {problem}")
-    await here.write()
+        ctx.event("Warning", "ResultUndelivered", f"a blank result is published: {problem}")
+    await ctx.write()
     return True
 
 
@@ -165,19 +165,19 @@ def _public(error: dict[str, Any]) -> FlowError:
     return FlowError(event, "told to the poster alone")
 
 
-def _wait(here: OneRun) -> float:
+def _wait(ctx: RunContext) -> float:
     """Seconds until the poster may be asked again; asking begins now when it is none."""
-    memory = here.memory
-    if memory.asked_at is not None and here.now - memory.asked_at < BETWEEN_TRIES:
-        return (memory.asked_at + BETWEEN_TRIES - here.now).total_seconds()
-    if here.turns.posters.locked():
+    memory = ctx.memory
+    if memory.asked_at is not None and ctx.now - memory.asked_at < BETWEEN_TRIES:
+        return (memory.asked_at + BETWEEN_TRIES - ctx.now).total_seconds()
+    if ctx.turns.posters.locked():
         return _TURN
-    memory.asked_at = here.now
+    memory.asked_at = ctx.now
     return 0.0
 
 
-def _no_key(here: OneRun) -> str:
-    return f"the key {here.run.node} is in no Secret of the NosanaMarket, so nothing is signed; put it back"
+def _no_key(ctx: RunContext) -> str:
+    return f"the key {ctx.run.node} is in no Secret of the NosanaMarket, so nothing is signed; put it back"
 
 
 def _words(exc: Exception) -> str:

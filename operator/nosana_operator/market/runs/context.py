@@ -25,10 +25,10 @@ from nosana_operator.api import (
     NosanaJobSpec,
     NosanaMarketSpec,
     Run,
-    find,
-    is_true,
+    condition_is_true,
+    find_condition,
+    parse_part,
     parse_timestamp,
-    read,
 )
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import GONE, STOPPED, UNKNOWN, YOUNG, Absent, JobFacts, Known, RunFacts
@@ -48,7 +48,7 @@ FRESH = timedelta(seconds=4)
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class RunLimits:
     """How many runs may wait for strangers' servers at once: the workers are there for all."""
 
     posters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
@@ -86,14 +86,14 @@ class Memory:
     """Looks in a row that found it so."""
 
 
-class OneRun:
+class RunContext:
     """A run as it is looked at in one reconcile."""
 
     def __init__(
         self,
         edges: Edges,
         wallets: Wallets,
-        turns: Turns,
+        turns: RunLimits,
         memory: Memory,
         body: Body,
         spec: NosanaJobSpec,
@@ -119,7 +119,7 @@ class OneRun:
         found = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
         if found is not None:
             try:
-                self.memory.market = read(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+                self.memory.market = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
             except ApiError:
                 if self.memory.market is None:
                     raise
@@ -127,7 +127,7 @@ class OneRun:
 
     def ended(self) -> bool:
         """The job has ended and its result is fixed."""
-        return is_true(self.conditions, JobCondition.COMPLETE) or is_true(
+        return condition_is_true(self.conditions, JobCondition.COMPLETE) or condition_is_true(
             self.conditions, JobCondition.FAILED
         )
 
@@ -222,7 +222,7 @@ class OneRun:
 
     def complain(self, reason: JobReason, message: str) -> None:
         """Say why it is not settled yet; the first time in an Event too."""
-        before = find(self.record.conditions, JobCondition.SETTLED)
+        before = find_condition(self.record.conditions, JobCondition.SETTLED)
         if before is None or before["reason"] != reason:
             self.event("Warning", reason, message)
         self.say(JobCondition.SETTLED, False, reason, message)

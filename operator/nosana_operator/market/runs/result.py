@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nosana_operator.api import JobCondition, NosanaJobStatus, find, is_true, parse_timestamp
+from nosana_operator.api import (
+    JobCondition,
+    NosanaJobStatus,
+    condition_is_true,
+    find_condition,
+    parse_timestamp,
+)
 from nosana_operator.api.result import ResultError, read_result
 from nosana_operator.definition.flowstate import FlowError, FlowState, FlowStatus
 from nosana_operator.errors import NosanaError, NotFound
@@ -43,7 +49,11 @@ def ended_at(body: Mapping[str, Any]) -> datetime:
     if ended:
         return parse_timestamp(ended)
     conditions = status.get("conditions")
-    done = find(conditions, JobCondition.COMPLETE) or find(conditions, JobCondition.FAILED) or {}
+    done = (
+        find_condition(conditions, JobCondition.COMPLETE)
+        or find_condition(conditions, JobCondition.FAILED)
+        or {}
+    )
     return parse_timestamp(done.get("lastTransitionTime") or body["metadata"]["creationTimestamp"])
 
 
@@ -53,9 +63,9 @@ def substitute(body: Mapping[str, Any], started: datetime, why: str) -> bytes:
     A run that could never be finished would not be paid and would hold its slot for ever.
     """
     conditions = (body.get("status") or {}).get("conditions")
-    done = find(conditions, JobCondition.COMPLETE)
+    done = find_condition(conditions, JobCondition.COMPLETE)
     status = FlowStatus.FAILED
-    if done is not None and is_true(conditions, JobCondition.COMPLETE):
+    if done is not None and condition_is_true(conditions, JobCondition.COMPLETE):
         status = FlowStatus.SUCCESS if done["reason"] in ("Succeeded", "Expired") else FlowStatus.STOPPED
     start = int(started.timestamp() * 1000)
     end = max(start, int(ended_at(body).timestamp() * 1000))

@@ -26,7 +26,7 @@ def expires_at(
     return _NEVER if moment >= _NEVER.timestamp() else our_time(moment)
 
 
-def follow(
+def run_status(
     before: RunStatus | None,
     *,
     key: str,

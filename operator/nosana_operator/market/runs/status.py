@@ -20,9 +20,9 @@ from nosana_operator.api import (
     RunStatus,
     Settlement,
     condition,
-    find,
+    find_condition,
     micro_timestamp,
-    read,
+    parse_part,
 )
 
 OWN_CONDITIONS = (JobCondition.RUN_VERIFIED, JobCondition.SETTLED)
@@ -44,9 +44,11 @@ class JobRecord:
     def of(cls, body: Mapping[str, Any]) -> JobRecord:
         """From a NosanaJob. Raises ApiError when the status does not parse."""
         raw = body.get("status") or {}
-        status = read(NosanaJobStatus, JOB_KIND, "status", raw)
+        status = parse_part(NosanaJobStatus, JOB_KIND, "status", raw)
         own = tuple(
-            dict(found) for kind in OWN_CONDITIONS if (found := find(raw.get("conditions"), kind)) is not None
+            dict(found)
+            for kind in OWN_CONDITIONS
+            if (found := find_condition(raw.get("conditions"), kind)) is not None
         )
         timing = status.timing
         return cls(

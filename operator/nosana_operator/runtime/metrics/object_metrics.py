@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from nosana_operator.api import JobCondition, find, is_true, parse_timestamp
+from nosana_operator.api import JobCondition, condition_is_true, find_condition, parse_timestamp
 from nosana_operator.runtime.metrics.families import Family
 
 Body = Mapping[str, Any]
@@ -136,7 +136,7 @@ class ObjectCollector(Collector):
             if phase in _PASSING and not spec.get("suspend"):
                 oldest[market, phase] = max(oldest.get((market, phase), 0.0), now - _moved_at(body))
             if market and (ended := _ended_at(status)) is not None:
-                settled = find(status.get("conditions"), JobCondition.SETTLED) or {}
+                settled = find_condition(status.get("conditions"), JobCondition.SETTLED) or {}
                 if settled.get("status") != "True":
                     unsettled[market, str(settled.get("reason") or "NotBegun")] += 1
                     waiting[market] = max(waiting.get(market, 0.0), now - ended)
@@ -201,9 +201,9 @@ def _moved_at(body: Body) -> float:
 def _ended_at(status: Body) -> float | None:
     """When the job ended; None: it has not."""
     for kind in (JobCondition.COMPLETE, JobCondition.FAILED):
-        if is_true(status.get("conditions"), kind):
+        if condition_is_true(status.get("conditions"), kind):
             ended = (status.get("timing") or {}).get("ended")
-            found = find(status.get("conditions"), kind) or {}
+            found = find_condition(status.get("conditions"), kind) or {}
             return _unix(str(ended or found["lastTransitionTime"]))
     return None
 
