@@ -43,6 +43,12 @@ def test_the_command_prints_them() -> None:
     ]
 
 
+def test_what_docstrings_cite_is_left_out() -> None:
+    assert "docs/" not in crds_yaml()
+    status = crds()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    assert status["description"].endswith("the job controller and the market host.")
+
+
 def test_results_may_be_as_long_as_a_status_takes_them() -> None:
     """Definitions pass whole JSON documents from op to op."""
     status = crds()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]

@@ -80,7 +80,7 @@ def test_every_recorded_account_reads_as_the_idl_says() -> None:
 def test_stakes_and_token_accounts_read() -> None:
     stakes = [Stake.decode(a, d) for a, d in recorded(DEVNET.staking) if d[:8] == STAKE_DISCRIMINATOR]
     assert any(stake.amount == 1_000_000 and stake.duration == 1_209_600 for stake in stakes)
-    # Two weeks count 1 + 1209600/10512000 times (onchain.md §6).
+    # Two weeks count 1 + 1209600/10512000 times (docs/protocol/jobs-program.md#staking).
     assert {stake.xnos for stake in stakes if stake.amount == 1_000_000} >= {1_000_000}
     vault = DEVNET.market_vault("GSjM63BjGznVHCm2gfHhrsowoCESAwNoVq1ipdEuHbYT")
     before = steps("finish")[0]["pre"][vault]

@@ -178,7 +178,7 @@ def test_the_idl_has_all_nineteen_in_wire_order() -> None:
         assert roles == [account["role"] for account in step["instruction"]["accounts"]][: len(roles)]
 
 
-# onchain.md §1: measured on the real addresses.
+# Computed from the real addresses (docs/protocol/jobs-program.md#derived-addresses).
 def test_derived_addresses() -> None:
     assert DEVNET.rewards_reflection() == "6tjbAfNHnUusWLZqFznMKyBrjs1ZX92eyKwiUi2Bsg3x"
     assert DEVNET.rewards_vault() == "4wk8dRGWQSCdRzvVJxu1jawHkV9pfzrEfUxYwYfwbXuk"

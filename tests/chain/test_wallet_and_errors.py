@@ -33,7 +33,7 @@ def test_both_forms_are_read(secret: bytes) -> None:
 
 
 def test_a_request_is_signed_as_nosanas_clients_do_it() -> None:
-    """The vector of node-behaviour.md §12.1."""
+    """The vector of docs/protocol/node.md#authorization-header."""
     job = "3EwUexRdXedDk2EL72py5FQd9fG2aVR9trD3EqEbGCDu"
     wallet = Wallet(Keypair.from_seed(b"\x01" * 32))
     assert wallet.address == "AKnL4NNf3DGWZJS6cPknBuEGnVsV4A4m5tgebLHaRSZ9"

@@ -279,7 +279,7 @@ async def test_an_op_that_fails_fails_the_job_and_is_paid(scene: Scene) -> None:
     state = await scene.result(posted)
     assert state["status"] == "failed"
     assert (op_state(state, "breaks")["status"], op_state(state, "breaks")["exitCode"]) == ("failed", 3)
-    # An op that fails does not keep later stages from running (node-behaviour.md §8).
+    # An op that fails does not keep later stages from running (docs/protocol/job-definition.md#stages).
     assert (op_state(state, "after")["status"], logs_of(state, "after")) == ("success", ["yes"])
     assert_paid_once(await scene.poster.job(posted.job), body, scene.running.world.host.address)
 

@@ -10,7 +10,7 @@ import pytest
 from nosana_operator.definition import check, plan
 
 CORPUS = Path(os.environ.get("NOSANA_CORPUS") or Path(__file__).parents[2].parent / "shared" / "corpus")
-# Refused by the current validator, with the place (corpus-index.md).
+# Refused by the current validator, with the place.
 REFUSED = {
     "llama2": ["version"],
     "output": ["ops[0].args.output"],

@@ -36,5 +36,6 @@ def test_verdict(probe: dict[str, Any]) -> None:
 
 def test_editors_are_told_what_a_field_means() -> None:
     assert "/bin/sh -c" in SCHEMA["$defs"]["RunArgs"]["properties"]["cmd"]["description"]
-    assert "§" not in json.dumps(SCHEMA, ensure_ascii=False)
+    assert "docs/" not in json.dumps(SCHEMA)
+    assert SCHEMA["$defs"]["Spread"]["description"].endswith("JSON array its literal yields.")
     assert "null" not in json.dumps(SCHEMA)

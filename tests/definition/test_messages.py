@@ -29,7 +29,7 @@ HC = "ops[0].args.expose[0].health_checks[0]"
 @pytest.mark.parametrize(
     ("definition", "path", "message", "hint"),
     [
-        # What the docs or older validators taught (job-definition.md §6).
+        # What the docs or older validators taught (docs/protocol/job-definition.md#surprises).
         (_check(continuous=...), f"{HC}.continuous", "is required", "every 30 s"),
         (_args(resources=[{"type": "S3", "target": "/t", "IAM": {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}}]),
          "ops[0].args.resources[0].IAM.REGION", "is required", "all three"),

@@ -1,4 +1,4 @@
-"""`decide` as a table: what ends a job (DESIGN 5), and what is done about it."""
+"""`decide` as a table: what ends a job (docs/architecture.md#what-ends-a-job), and what is done about it."""
 
 from __future__ import annotations
 

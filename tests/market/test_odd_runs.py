@@ -51,7 +51,7 @@ async def test_a_run_that_had_expired_when_it_was_found_starts_nothing_and_is_pa
 
 
 async def test_a_job_with_two_runs_is_settled_for_each() -> None:
-    """After two claims one job has two runs (onchain.md §3, "claim"); both may be ours."""
+    """After two claims one job has two runs (docs/protocol/jobs-program.md#claim); both may be ours."""
     lab = MarketLab(hosts=1, gpus=3, seconds=lambda: 20)
     posted = await running(lab)
     found = lab.run_of(posted)

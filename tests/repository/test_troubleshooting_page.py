@@ -35,29 +35,3 @@ def test_no_entry_is_left_of_a_reason_that_is_gone(reasons: type[StrEnum]) -> No
     page, head = next((page, head) for each, page, head in PLACES if each is reasons)
     entries = re.findall(r"^\| `(\w+)` \|", section(page, head), flags=re.M)
     assert sorted(entries) == sorted(str(reason) for reason in reasons)
-
-
-def test_links_between_pages_lead_somewhere() -> None:
-    root = DOCS.parent
-    broken = []
-    for page in [*DOCS.rglob("*.md"), root / "README.md", root / "CONTRIBUTING.md", root / "SECURITY.md"]:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                broken.append(f"{page.relative_to(root)} → {target}")
-    assert broken == []
-
-
-def test_links_to_headings_lead_somewhere() -> None:
-    broken = []
-    for page in DOCS.rglob("*.md"):
-        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text()):
-            other = page.parent / target if target else page
-            if "://" not in target and anchor not in anchors(other):
-                broken.append(f"{page.name} → {target}#{anchor}")
-    assert broken == []
-
-
-def anchors(page: Path) -> set[str]:
-    """As the repository's web pages name them."""
-    heads = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.M)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}

@@ -12,7 +12,7 @@ Condition = dict[str, Any]
 
 
 class JobCondition(StrEnum):
-    """Conditions of a NosanaJob (DESIGN 5)."""
+    """Conditions of a NosanaJob (docs/architecture.md#conditions-and-phases)."""
 
     RUN_VERIFIED = "RunVerified"
     ACCEPTED = "Accepted"

@@ -1,7 +1,7 @@
 """CustomResourceDefinitions, generated from the models: structural schemas without `$ref`, with CEL rules.
 
-pydantic writes `$defs`, `title` and `anyOf: [..., null]`; a structural schema knows none of them
-(ecosystem.md C.2), so they are inlined, dropped and unwrapped here.
+pydantic writes `$defs`, `title` and `anyOf: [..., null]`; a structural schema, as Kubernetes defines it, knows
+none of them, so they are inlined, dropped and unwrapped here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from nosana_operator.api.common import ApiModel
 from nosana_operator.api.job import NosanaJobSpec, NosanaJobStatus
 from nosana_operator.api.market import NosanaMarketSpec, NosanaMarketStatus
 from nosana_operator.api.names import GROUP, JOB_KIND, MARKET_KIND, MAX_JOB_NAME, PLURALS, VERSION
+from nosana_operator.citations import without_citations
 
 JsonObject = dict[str, Any]
 
@@ -56,7 +57,7 @@ def _structural(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> JsonObjec
     if out.get("type") == "integer":
         out.setdefault("format", "int64")
     if "description" in out:
-        out["description"] = " ".join(out["description"].split())
+        out["description"] = " ".join(without_citations(out["description"]).split())
     if "default" in out:
         out["default"] = _without_nothing(out["default"])
     return out

@@ -231,7 +231,8 @@ class Settlement(StatusModel):
 
 
 class NosanaJobStatus(StatusModel):
-    """What happened. Two writers with disjoint fields: the job controller and the market host (DESIGN 4)."""
+    """What happened. Two writers with disjoint fields: the job controller and the market host
+    (docs/architecture.md#two-writers-of-one-status)."""
 
     observed_generation: int | None = None
     phase: Phase | None = Field(default=None, description="For people; programs go by the conditions.")

@@ -1,7 +1,8 @@
 """A job's result at rest: the exact FlowState bytes, compressed, in Secrets that the NosanaJob owns.
 
-The market host pins these very bytes (DESIGN 4), so they are fixed once: part 0 is the commit mark. It is
-created last, names how many parts there are and carries the digest of the whole; where it exists the result
+The market host pins these very bytes (docs/architecture.md#fixed-choices), so they are fixed once: part 0 is
+the commit mark. It is created last, names how many parts there are and carries the digest of the whole; where
+it exists the result
 exists and is never made anew. Parts behind a missing part 0 are left-overs of an interrupted attempt.
 """
 

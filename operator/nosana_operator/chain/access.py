@@ -1,7 +1,7 @@
 """The token that lets a host into a market that is not open: any NFT or SFT of the market's collection.
 
 The Jobs program wants it held by the host, and its Metaplex metadata to name the collection as verified
-(`onchain.md` §3, work).
+(docs/protocol/jobs-program.md#work).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The accounts that a host reads, as values (`onchain.md` §2).
+"""The accounts that a host reads, as values (docs/protocol/jobs-program.md#account-layouts).
 
 Read with `struct`: seven times faster than the IDL's coder, which the tests hold it against. Accounts are
 longer than their body; what comes after it is padding.

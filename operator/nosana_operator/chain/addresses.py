@@ -1,4 +1,6 @@
-"""Addresses: the programs of each cluster, derived addresses, and text that is none (`onchain.md` §1).
+"""Addresses: the programs of each cluster, derived addresses, and text that is none.
+
+(docs/protocol/jobs-program.md#programs-and-mints, docs/protocol/jobs-program.md#derived-addresses)
 
 Addresses are base58 `str` everywhere outside this room; `Pubkey` only where instructions are built.
 """

@@ -15,8 +15,9 @@
     ├── InvalidAddress       the text is no address (Refused)
     └── InvalidWallet        the Secret's bytes are no key (Refused)
 
-`solders` raises `PanicException`, a BaseException, on some inputs (`python-solana.md` §6): every value is
-checked before it gets there, and replies are read as plain JSON, so none leaves this room.
+`solders` raises `PanicException`, a BaseException, on some inputs
+(docs/protocol/solana-rpc.md#error-replies-without-data): every value is checked before it gets there, and
+replies are read as plain JSON, so none leaves this room.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class TransactionFailed(ChainError, Refused):
     Attributes:
         name: Anchor's error name from the log (`NodeAlreadyQueued`), or the runtime's
             (`InsufficientFundsForFee`); None when a program gave a bare number. Several
-            of Nosana's enums share the numbers from 6000 on: only the name is a fact (`onchain.md` §4).
+            of Nosana's enums share the numbers from 6000 on: only the name is a fact
+            (docs/protocol/jobs-program.md#error-names).
         number: the custom error number, None for the runtime's own errors.
         instruction: index of the failing instruction, None for an error of the transaction as a whole.
         logs: the last program log lines.

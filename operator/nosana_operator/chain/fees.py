@@ -1,8 +1,8 @@
 """What a transaction pays beyond its signatures: the price of a compute unit, and how many it asks for.
 
-The priority fee is the price times the limit, not times what is used (`python-solana.md` §6.9), so a tight
-limit is worth a simulation as soon as there is a price. The cap bounds what one transaction may cost whatever
-the market of fees does; the SOL reserve of a key is reckoned with it.
+The priority fee is the price times the limit, not times what is used (docs/protocol/solana-rpc.md#priority-fees), so
+a tight limit is worth a simulation as soon as there is a price. The cap bounds what one transaction may cost
+whatever the market of fees does; the SOL reserve of a key is reckoned with it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a host's key did and earned, read back from its transactions (`onchain.md` §3).
+"""What a host's key did and earned, read back from its transactions (docs/protocol/jobs-program.md#instructions).
 
 The accounts of a run and, in time, of its job are closed; the transactions stay. So this is the one account
 of a host's money that needs nothing kept: any installation, and none at all, reads the same.
@@ -244,7 +244,7 @@ def _payments(
         for source, target, amount in (_transfer(call, keys) for call in inner)
         if source == accounts["vault"]
     ]
-    # The host is paid first; both may be the same account (`onchain.md` §3, finish).
+    # The host is paid first; both may be the same account (docs/protocol/jobs-program.md#finish).
     earned = next((at for at, (target, _) in enumerate(transfers) if target == accounts["user"]), None)
     paid = transfers.pop(earned)[1] if earned is not None else 0
     return paid, sum(amount for target, amount in transfers if target == accounts["deposit"])

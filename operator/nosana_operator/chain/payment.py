@@ -1,4 +1,7 @@
-"""What a `finish` finds besides run and job: market, vault and NOS accounts, read together (onchain.md §3)."""
+"""What a `finish` finds besides run and job: market, vault and NOS accounts, read together.
+
+(docs/protocol/jobs-program.md#finish)
+"""
 
 from __future__ import annotations
 

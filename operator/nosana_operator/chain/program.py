@@ -1,8 +1,9 @@
 """Instructions of the Nosana Jobs program, built from our own IDL file by anchorpy's coder.
 
 The IDL (`idl/nosana_jobs.json`, the old format that anchorpy reads) holds all nineteen instructions with
-their accounts in wire order; the published files have them wrong (`onchain.md` §5). Which address goes where
-is decided here. Every account of an instruction must be named by its IDL name, or is one of the fixed ones.
+their accounts in wire order; the published files have them wrong (docs/protocol/jobs-program.md#published-idls).
+Which address goes where is decided here. Every account of an instruction must be named by its IDL name, or is
+one of the fixed ones.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nosana_operator.chain.errors import InvalidInstruction
 
 DIGEST_SIZE: Final = 32
 
-# Compute units measured by Nosana with 20 % margin and an empty queue (`onchain.md` §3).
+# Measured by Nosana with 20 % margin and an empty queue (docs/protocol/jobs-program.md#compute-units).
 _MEASURED_UNITS: Final[Mapping[str, int]] = {
     "open": 37_000,
     "list": 23_000,
@@ -99,7 +100,7 @@ def read_instruction(data: bytes, accounts: Sequence[str]) -> tuple[str, Mapping
     expected = _account_lists()[name]
     if len(accounts) < len(expected):
         return None
-    # The program ignores what is there beyond its own (`onchain.md` §3b).
+    # The program ignores what is there beyond its own (docs/protocol/jobs-program.md#instructions).
     return name, {snake(each.name): address for each, address in zip(expected, accounts, strict=False)}
 
 

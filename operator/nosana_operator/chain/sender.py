@@ -1,7 +1,8 @@
 """Signing, sending, and finding out what became of it.
 
-The order that keeps money safe (DESIGN 4): sign, make the signed bytes durable, send, look. Resending the
-same bytes is harmless, the chain takes a signature once; a new signature for the same purpose is not, so it
+The order that keeps money safe (docs/architecture.md#why-it-cannot-pay-twice): sign, make the signed bytes
+durable, send, look. Resending the same bytes is harmless, the chain takes a signature once
+(docs/protocol/solana-rpc.md#the-life-of-a-signature); a new signature for the same purpose is not, so it
 is made only when `outcome` proves the old one dead.
 """
 

@@ -58,7 +58,7 @@ class Wallet:
         """The `Authorization` header of Nosana's clients: message, signature over it, unix milliseconds.
 
         The time is not part of what is signed; who reads it refuses one that is minutes old
-        (node-behaviour.md §12.1). `message` holds no colon.
+        (docs/protocol/node.md#authorization-header). `message` holds no colon.
         """
         signature = self._keypair.sign_message(message.encode())
         return f"{message}:{signature}:{int(moment.timestamp() * 1000)}"

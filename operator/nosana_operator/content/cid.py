@@ -1,6 +1,6 @@
 """CIDs: what the chain stores of them, and which one some bytes get.
 
-The chain keeps 32 bytes per document: the sha-256 digest of a CIDv0 (`onchain.md` §2, IPFS mapping).
+The chain keeps 32 bytes per document: the sha-256 digest of a CIDv0 (docs/protocol/jobs-program.md#cids-on-chain).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Requests to an endpoint that a poster named: his definition fetched, his result given (job-definition.md §1.4).
+"""Requests to an endpoint that a poster named: fetching their definition, delivering their result.
+
+(docs/protocol/node.md#confidential-jobs)
 
 The poster is a stranger, and his URL is asked from inside our network. So: https only; the name is resolved
 once, every address it has must be a public one outside the cluster, and the connection goes to just these

@@ -1,4 +1,6 @@
-"""Warnings about a definition that Nosana accepts: what has no effect here, and what will surprise (§6).
+"""Warnings about a definition that Nosana accepts: what has no effect here, and what will surprise.
+
+(docs/protocol/job-definition.md#surprises)
 
 Cheap by design (a few microseconds an op): every `validate` asks for it.
 """

@@ -1,4 +1,6 @@
-"""An op's arguments as they are run: literals replaced, markers expanded, all checked again (§2.2–§2.4).
+"""An op's arguments as they are run: literals replaced, markers expanded, all checked again.
+
+(docs/protocol/job-definition.md#how-values-are-put-in)
 
 Called once, just before the op starts; the caller records the outcome, so that a restart gives the same pod.
 """

@@ -1,4 +1,7 @@
-"""Which ports a job shows to the world, and the public names they get (§1.7, §4; node-behaviour.md §10.2)."""
+"""Which ports a job shows to the world, and the public names they get.
+
+(docs/protocol/job-definition.md#ports, docs/protocol/node.md#service-ids)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a job as Nosana's clients read it: the FlowState document (node-behaviour.md §11.1, §11.2).
+"""The result of a job as Nosana's clients read it: the FlowState document (docs/protocol/node.md#flowstate).
 
 Times are milliseconds since the epoch. Key order and compact form are fixed, so that equal states are equal
 bytes and have equal CIDs.
@@ -142,9 +142,9 @@ class FlowState:
 class LogTail:
     """The newest lines of one op's log, within the bounds of a result; what falls out is counted.
 
-    Lines leave in the order in which they came, as on Nosana's node (§11.3: 24,999 entries). What the node
-    does silently is told here: when lines were left out, the first entry is a `nodeerr` line that says how
-    many. Extract `results` from `lines`, which does not hold it.
+    Lines leave in the order in which they came, as on Nosana's node (docs/protocol/node.md#log-limits). What
+    the node does silently is told here: when lines were left out, the first entry is a `nodeerr` line that says
+    how many. Extract `results` from `lines`, which does not hold it.
     """
 
     def __init__(self, *, max_entries: int = MAX_LOG_ENTRIES, max_bytes: int = MAX_LOG_BYTES) -> None:

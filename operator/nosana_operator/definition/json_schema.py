@@ -5,17 +5,14 @@ Generated from the types, so it accepts what they accept; unique ids and unique 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from nosana_operator.citations import without_citations
 from nosana_operator.definition.model import Definition
 from nosana_operator.definition.rules import MAX_OPS
-
-# References of our docstrings to the project's notes.
-_SECTION = re.compile(r" \(§[^)]*\)")
 
 
 class _Generate(GenerateJsonSchema):
@@ -25,7 +22,7 @@ class _Generate(GenerateJsonSchema):
         document = super().generate(schema, mode)
         for part in document.get("$defs", {}).values():
             if "description" in part:
-                part["description"] = _SECTION.sub("", part["description"])
+                part["description"] = without_citations(part["description"])
         return {"$schema": self.schema_dialect, **document}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:

@@ -1,4 +1,6 @@
-"""Literals: `%%scope.name.path%%` in an op's arguments, and what each stands for (§2.1–§2.3).
+"""Literals: `%%scope.name.path%%` in an op's arguments, and what each stands for.
+
+(docs/protocol/job-definition.md#literals)
 
 Text stays text: nothing that looks like JSON is parsed here, and a replaced value is never looked into again.
 """

@@ -1,4 +1,6 @@
-"""Collection markers: `__spread__`, `__pairs__` and `__remove-if-empty__` (§2.4), applied after literals.
+"""Collection markers: `__spread__`, `__pairs__` and `__remove-if-empty__`, applied after literals.
+
+(docs/protocol/job-definition.md#markers)
 
 A marker's value is what its literal gave: a list of captured strings, or one string. Unlike other arguments
 it is read as JSON, because that is what a marker is for.

@@ -1,8 +1,8 @@
 """The Nosana job definition as types: the published schema (2.2.x) and three keys only newer nodes know.
 
 Every object is closed, nothing is coerced, and `null` never stands for an absent field
-(job-definition.md §1). What the types cannot say (unique ids, unique ports, limits) is in `rules`, so use
-`parse` or `validate` of this package rather than `Definition.model_validate`.
+(docs/protocol/job-definition.md#what-is-accepted). What the types cannot say (unique ids, unique ports,
+limits) is in `rules`, so use `parse` or `validate` of this package rather than `Definition.model_validate`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ LiteralText = Annotated[str, Field(pattern=LITERAL_PATTERN)]
 
 
 class Spread(_Closed):
-    """A marker that is replaced by the items of the JSON array its literal yields (§2.4)."""
+    """A marker that is replaced by the items of the JSON array its literal yields
+    (docs/protocol/job-definition.md#markers)."""
 
     spread: LiteralText = Field(alias=SPREAD, description="The literal whose JSON array is spliced in.")
     chunked: bool = Field(
@@ -95,7 +96,8 @@ class Spread(_Closed):
 
 
 class HttpHealthCheck(_Closed):
-    """Healthy when the answer's status equals `expected_status` exactly (§1.7)."""
+    """Healthy when the answer's status equals `expected_status` exactly
+    (docs/protocol/job-definition.md#health-checks)."""
 
     type: Literal["http"]
     path: str = Field(description="Path with its leading slash, asked on the container's port.")
@@ -191,7 +193,7 @@ Expose = Annotated[
 
 
 class S3Credentials(_Closed):
-    """Keys for a bucket that is not public; all three are needed (§1.9)."""
+    """Keys for a bucket that is not public; all three are needed (docs/protocol/job-definition.md#resources)."""
 
     region: str = Field(alias="REGION")
     access_key_id: str = Field(alias="ACCESS_KEY_ID", repr=False)
@@ -335,7 +337,7 @@ RestartPolicy = Annotated[
 
 
 class RunArgs(_Closed):
-    """What a `container/run` op runs (§1.6)."""
+    """What a `container/run` op runs (docs/protocol/job-definition.md#run-arguments)."""
 
     image: str = Field(description="Image reference, as for docker pull.")
     cmd: Maybe[TextOrList] = Field(
@@ -407,7 +409,7 @@ Result = Annotated[
 
 
 class Execution(_Closed):
-    """When an op starts and stops (§1.11)."""
+    """When an op starts and stops (docs/protocol/job-definition.md#stages)."""
 
     group: Maybe[str] = Field(
         default=None, description="Stage; stages run one after the other in order of first appearance."
@@ -443,7 +445,7 @@ class Operation(_Closed):
 
 
 class Global(_Closed):
-    """Defaults for all ops (§1.3). Literals in here are not replaced."""
+    """Defaults for all ops (docs/protocol/job-definition.md#global). Literals in here are not replaced."""
 
     image: Maybe[str] = Field(default=None, description="Has no effect: each op names its own image.")
     gpu: Maybe[bool] = Field(
@@ -469,7 +471,7 @@ MetaValue = _Scalar | list[_Scalar] | dict[str, _Scalar | list[_Scalar]]
 
 
 class Meta(_Closed):
-    """Notes about the definition (§1.2). Nothing here is a scheduling constraint."""
+    """Notes about the definition (docs/protocol/job-definition.md#meta). Nothing here is a scheduling constraint."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, MetaValue] = Field(init=False)
@@ -485,7 +487,7 @@ class LogisticArgs(_Closed):
 
 
 class Logistic(_Closed):
-    """One direction of a confidential job (§1.4)."""
+    """One direction of a confidential job (docs/protocol/job-definition.md#logistics)."""
 
     type: Literal["api", "api-listen"]
     args: LogisticArgs

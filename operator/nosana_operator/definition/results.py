@@ -1,4 +1,4 @@
-"""`results`: values captured from an op's log by regular expressions (§1.10; node-behaviour.md §7.7). Pure.
+"""`results`: values captured from an op's log by regular expressions (docs/protocol/job-definition.md#results). Pure.
 
 On every line each expression is tried once; its whole match and then every group are appended. The engine is
 given by the caller: JavaScript's dialect, strangers' patterns (`nosana_operator.regex`).

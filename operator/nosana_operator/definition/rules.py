@@ -1,4 +1,7 @@
-"""What a definition must keep beyond its types: unique ids and ports, and our limit on ops (§3)."""
+"""What a definition must keep beyond its types: unique ids and ports, and our limit on ops.
+
+(docs/protocol/job-definition.md#rules-beyond-types)
+"""
 
 from __future__ import annotations
 

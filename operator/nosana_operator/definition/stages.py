@@ -1,4 +1,6 @@
-"""Which op starts when: stages one after the other, dependencies inside a stage (§1.11, §1.12).
+"""Which op starts when: stages one after the other, dependencies inside a stage.
+
+(docs/protocol/job-definition.md#stages)
 
 `plan` fixes the order before anything starts; `next_ops` is asked again whenever an op's progress changes.
 Both are pure.

@@ -13,7 +13,7 @@ from yarl import URL
 from nosana_operator.health_probes.errors import ProbeError, ProbeRefused, ProbeUnavailable
 
 CONNECT_SECONDS: Final = 2.0
-"""Node-behaviour.md §10.5."""
+"""As on Nosana's node (docs/protocol/node.md#health-checks)."""
 _AT_ONCE: Final = 512
 _LONGEST_MESSAGE: Final = 64 * 1024
 _HANDSHAKE: Final = 101

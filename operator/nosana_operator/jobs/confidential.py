@@ -2,7 +2,7 @@
 
 The market host, which has the key, asks him; it and the job controller talk through the NosanaJob's status:
 `logistics` says where to ask, `delivery` what came of it, and the definition itself is in a Secret
-(job-definition.md §1.4). Pure.
+(docs/protocol/node.md#confidential-jobs). Pure.
 """
 
 from __future__ import annotations

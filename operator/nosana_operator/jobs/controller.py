@@ -1,4 +1,7 @@
-"""The job controller: gather → decide → act, one NosanaJob at a time (DESIGN 2)."""
+"""The job controller: gather → decide → act, one NosanaJob at a time.
+
+(docs/architecture.md#two-loops-one-object)
+"""
 
 from __future__ import annotations
 

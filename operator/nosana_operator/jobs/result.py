@@ -1,4 +1,4 @@
-"""A job's result: ops and logs → the exact FlowState bytes (node-behaviour.md §11.1). Pure."""
+"""A job's result: ops and logs → the exact FlowState bytes (docs/protocol/node.md#flowstate). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The market host: stands in queues, makes a NosanaJob of each run, and settles it (DESIGN 2)."""
+"""The market host: stands in queues, makes a NosanaJob of each run, and settles it.
+
+(docs/architecture.md#two-loops-one-object)
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the market host knows of the chain, as plain values: addresses are base58 text, amounts base units.
 
 Three-valued everywhere: a fact that could not be read is `UNKNOWN`, which is neither there nor gone
-(DESIGN 4). The edge (`chain/`) fills these; the decisions read nothing else.
+(docs/architecture.md#fixed-choices). The edge (`chain/`) fills these; the decisions read nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_RESULT: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A RunAccount (onchain.md §2)."""
+    """A RunAccount (docs/protocol/jobs-program.md#runaccount)."""
 
     address: str
     job: str
@@ -49,7 +49,10 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A JobAccount (onchain.md §2). `state` is 0 queued (also while it runs), 2 done, 3 stopped."""
+    """A JobAccount (docs/protocol/jobs-program.md#jobaccount).
+
+    `state` is 0 queued (also while it runs), 2 done, 3 stopped.
+    """
 
     address: str
     ipfs_job: bytes
@@ -167,7 +170,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFacts:
-    """What a `finish` wants besides run and job, as it is at confirmed (onchain.md §3, "finish")."""
+    """What a `finish` wants besides run and job, as it is at confirmed (docs/protocol/jobs-program.md#finish)."""
 
     market: bool
     """The market account is there."""

@@ -61,7 +61,10 @@ class Wallet(Protocol):
         """The public key."""
 
     def authorization(self, message: str, moment: datetime) -> str:
-        """A header that proves to its reader that this key said `message` (node-behaviour.md §12.1)."""
+        """A header that proves to its reader that this key said `message`.
+
+        (docs/protocol/node.md#authorization-header)
+        """
 
 
 class Chain(Protocol):

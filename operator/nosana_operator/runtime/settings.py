@@ -167,7 +167,10 @@ class FeeSettings:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """A Solana network. Of those named "mainnet" and "devnet" the program ids are known (onchain.md §1)."""
+    """A Solana network. Of those named "mainnet" and "devnet" the program ids are known.
+
+    (docs/protocol/jobs-program.md#programs-and-mints)
+    """
 
     rpc: tuple[str, ...]
     """JSON-RPC endpoints, http or https, the preferred first. One that fails or lags is left for the next."""

@@ -1,6 +1,7 @@
 """Watching the cluster through kopf: event handlers only, feeding the object cache.
 
-What kopf does not do, and is done here (measured or read in its sources, ecosystem.md B):
+What kopf does not do, and is done here, measured or read in its sources
+(docs/decisions/0003-what-a-watch-does-not-tell.md):
 
 - A watch that broke and listed anew tells of no deletions meanwhile (seen after a restart of the API
   server); so each listing of kopf's is followed by a sweep over the metadata that finds them.

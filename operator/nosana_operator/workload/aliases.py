@@ -1,4 +1,4 @@
-"""Names of an op's own choice (`aliases`), by which the job's other ops call it (node-behaviour.md §7.8).
+"""Names of an op's own choice (`aliases`), by which the job's other ops call it (docs/protocol/node.md#aliases).
 
 Nosana's node gives them on a network that all jobs share. Here they are names below a headless Service of the
 job: its EndpointSlices say which pod has which name, and the pods of the job, and no others, look there.

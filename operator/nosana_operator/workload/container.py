@@ -1,4 +1,7 @@
-"""An op's arguments as Docker means them → the fields of a Kubernetes container (node-behaviour.md §8)."""
+"""An op's arguments as Docker means them → the fields of a Kubernetes container.
+
+(docs/protocol/node.md#containers)
+"""
 
 from __future__ import annotations
 

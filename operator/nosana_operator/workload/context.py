@@ -11,7 +11,7 @@ from nosana_operator.definition import Definition, Operation, RunArgs
 from nosana_operator.definition.literals import ResultValue
 
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
-"""Nosana's own models, as its nodes rewrite their address (job-definition.md §1.9)."""
+"""Nosana's own models, as its nodes rewrite their address (docs/protocol/node.md#resources-on-the-node)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,10 @@ class JobContext:
 
     @property
     def job_address(self) -> str:
-        """`global.job` and NOSANA_ID: the job account of a run; a private job's uid (DESIGN 5)."""
+        """`global.job` and NOSANA_ID: the job account of a run; a private job's uid.
+
+        (docs/architecture.md#private-jobs)
+        """
         return self.spec.run.job if self.spec.run else self.uid
 
     @property
@@ -94,7 +97,7 @@ class JobContext:
         return self.definition.ops[index]
 
     def uses_gpu(self, args: RunArgs) -> bool:
-        """Whether an op gets the GPUs; it cannot refuse those of `global.gpu` (node-behaviour.md §8.1)."""
+        """Whether an op gets the GPUs; it cannot refuse those of `global.gpu` (docs/protocol/node.md#gpus-of-an-op)."""
         defaults = self.definition.global_
         return bool(args.gpu) or bool(defaults and defaults.gpu)
 

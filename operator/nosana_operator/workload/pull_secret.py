@@ -1,4 +1,7 @@
-"""An op's login for the registry of its image: a Secret that the kubelet pulls with (job-definition.md §1.6)."""
+"""An op's login for the registry of its image: a Secret that the kubelet pulls with.
+
+(docs/protocol/job-definition.md#run-arguments)
+"""
 
 from __future__ import annotations
 

@@ -305,7 +305,10 @@ def _described(resource: Resource) -> dict[str, Any]:
 
 
 def _sources(resource: _S3) -> list[dict[str, Any]]:
-    """The places of an S3 resource; as on Nosana's nodes, `url` wins over `buckets` (§1.9)."""
+    """The places of an S3 resource; as on Nosana's nodes, `url` wins over `buckets`.
+
+    (docs/protocol/job-definition.md#resources)
+    """
     if isinstance(resource, S3BucketsResource) and resource.url is None:
         return [
             {"url": source.url, **({"files": source.files} if source.files else {})}

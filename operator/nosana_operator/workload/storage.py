@@ -1,4 +1,4 @@
-"""`create-volume` ops → claims, and where other ops mount them (job-definition.md §1.8).
+"""`create-volume` ops → claims, and where other ops mount them (docs/protocol/job-definition.md#volumes).
 
 A claim belongs to the job: its ops share it, and it goes with it. Where storage can be mounted on one node at
 a time only, the ops that mount some are kept on one node.

@@ -1,8 +1,8 @@
 """WebSocket subscriptions: who is told of what, at which commitment.
 
 A notification carries the state as the commitment shows it, slot by slot. As on a real node, a program
-subscription says nothing of an account that was closed or passed to another program (onchain.md §0.6), an
-account subscription does.
+subscription says nothing of an account that was closed or passed to another program
+(docs/protocol/solana-rpc.md#closed-accounts), an account subscription does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Compute units of the Jobs program, which the stand-in does not measure (onchain.md §3, Compute units).
+"""Compute units of the Jobs program, which the stand-in does not measure.
+
+(docs/protocol/jobs-program.md#compute-units)
 
 The table is what clients budget by: measured on the real program, plus a fifth. Its figures are for short
 queues; walking a queue costs more per entry.

@@ -1,6 +1,6 @@
 """Configuration files and command lines of the cluster's programs. Pure: text and lists from a layout.
 
-What is set and why: `test-cluster.md` §3 to §3c; the reason for each unusual setting stands beside it.
+What is set and why: docs/sandbox.md#how-the-cluster-is-made; the reason for each unusual setting stands beside it.
 """
 
 from __future__ import annotations

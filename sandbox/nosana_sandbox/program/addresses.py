@@ -1,4 +1,7 @@
-"""Well-known addresses and the derived ones (onchain.md §1), as the devnet build of the program has them."""
+"""Well-known addresses and the derived ones, as the devnet build of the program has them.
+
+(docs/protocol/jobs-program.md#programs-and-mints, docs/protocol/jobs-program.md#derived-addresses)
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """How Anchor runs an instruction: accounts are declared, read, created, checked, and written back.
 
-The order is what clients see when two things are wrong at once (onchain.md §3b): all accounts are read in
-wire order, then new ones are created, then writable duplicates are refused, then each account's checks run
-in wire order, then the handler, and last the accounts are written back or closed.
+The order is what clients see when two things are wrong at once
+(docs/protocol/jobs-program.md#order-of-checks): all accounts are read in wire order, then new ones are created,
+then writable duplicates are refused, then each account's checks run in wire order, then the handler, and last
+the accounts are written back or closed.
 """
 
 from __future__ import annotations

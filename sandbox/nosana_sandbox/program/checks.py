@@ -1,7 +1,7 @@
 """What the instructions check of their accounts, and the accounts that several of them take.
 
 Within one account the checks stand as Anchor runs them: signer, relations to other accounts (`has_one`),
-free conditions in source order, owner, address (onchain.md §3b).
+free conditions in source order, owner, address (docs/protocol/jobs-program.md#order-of-checks).
 """
 
 from __future__ import annotations

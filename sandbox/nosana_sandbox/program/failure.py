@@ -1,7 +1,7 @@
 """Why an instruction fails: Anchor's errors, the program's own, those of the called programs, panics.
 
-Three error enums share the numbers from 6000 on (onchain.md §0.4); they are one table here because their
-names do not collide, and the name is what a client can rely on.
+Three error enums share the numbers from 6000 on (docs/protocol/jobs-program.md#error-names); they are one table
+here because their names do not collide, and the name is what a client can rely on.
 """
 
 from __future__ import annotations
@@ -159,7 +159,10 @@ def unreadable_account(name: str, account: str) -> ProgramFailure:
 
 
 def panic(reason: str) -> ProgramFailure:
-    """The program stops dead: arithmetic that overflows, a number that does not fit (onchain.md §3b)."""
+    """The program stops dead: arithmetic that overflows, a number that does not fit.
+
+    (docs/protocol/jobs-program.md#order-of-checks)
+    """
     return ProgramFailure("ProgramFailedToComplete", [f"Program log: panicked: {reason}"])
 
 

@@ -1,4 +1,4 @@
-"""What the instructions do once their accounts are found right (onchain.md §3, §3b)."""
+"""What the instructions do once their accounts are found right (docs/protocol/jobs-program.md#instructions)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def minus_i64(left: int, right: int) -> int:
 
 
 def _enqueue(market: Market, entry: Pubkey, queue_type: int) -> None:
-    # A market of unknown job type takes nobody in; the caller is not told (onchain.md §3).
+    # A market of unknown job type takes nobody in; the caller is not told (docs/protocol/jobs-program.md#list).
     if market.job_type == JOB_TYPE_UNKNOWN:
         return
     if market.queue_type == QUEUE_EMPTY:
@@ -87,7 +87,10 @@ def _start_run(context: Context, job: Pubkey, node: Pubkey) -> None:
 
 
 def _pay_in(context: Context, amount: int) -> None:
-    """From the payer's account into the vault, signed by the payer. The network fee is 0 (onchain.md §3)."""
+    """From the payer's account into the vault, signed by the payer.
+
+    The network fee is 0 (docs/protocol/jobs-program.md#network-fee).
+    """
     token.transfer(context.frame, context.key("user"), context.key("vault"), context.key("payer"), amount)
 
 
@@ -243,7 +246,7 @@ def do_stop(context: Context, _: tuple[Argument, ...]) -> None:
 
 
 def do_claim(context: Context, _: tuple[Argument, ...]) -> None:
-    """Start a run on a stopped job. The job stays stopped (onchain.md §3)."""
+    """Start a run on a stopped job. The job stays stopped (docs/protocol/jobs-program.md#claim)."""
     run = context.run
     run.job = context.key("job")
     run.node = context.key("authority")
@@ -257,7 +260,7 @@ def do_complete(context: Context, arguments: tuple[Argument, ...]) -> None:
 
 
 def do_finish(context: Context, arguments: tuple[Argument, ...]) -> None:
-    """Post the result and settle. Whatever state the job is in (onchain.md §3)."""
+    """Post the result and settle. Whatever state the job is in (docs/protocol/jobs-program.md#finish)."""
     job = context.job
     job.ipfs_result = _require_result(arguments[0], "finish.rs:52")
     job.state = STATE_DONE

@@ -1,4 +1,7 @@
-"""The nineteen instructions: arguments, accounts in wire order with their checks (onchain.md §3, §3b)."""
+"""The nineteen instructions: arguments, accounts in wire order with their checks.
+
+(docs/protocol/jobs-program.md#instructions, docs/protocol/jobs-program.md#order-of-checks)
+"""
 
 from __future__ import annotations
 

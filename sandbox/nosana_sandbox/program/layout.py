@@ -1,4 +1,7 @@
-"""Account layouts: little-endian Borsh behind an 8-byte discriminator (onchain.md §2); SPL Token's own."""
+"""Account layouts: little-endian Borsh behind an 8-byte discriminator; SPL Token's own.
+
+(docs/protocol/jobs-program.md#account-layouts)
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,10 @@ class Market:
 
 @dataclass(slots=True)
 class Job:
-    """A job; `node`, `time_start` and `time_end` stay zero until it ends (onchain.md §0.3)."""
+    """A job; `node`, `time_start` and `time_end` stay zero until it ends.
+
+    (docs/protocol/jobs-program.md#running-is-not-stored)
+    """
 
     DISCRIMINATOR: ClassVar = account_discriminator("JobAccount")
     SPACE: ClassVar = 240

@@ -1,4 +1,6 @@
-"""The staking program, as far as a host uses it (onchain.md §6): a stake's life from `stake` to `close`.
+"""The staking program, as far as a host uses it: a stake's life from `stake` to `close`.
+
+(docs/protocol/jobs-program.md#staking)
 
 Written from the facts; unlike the Jobs program there are no recordings to hold it against.
 """

@@ -55,7 +55,8 @@ class Result:
     `changed` holds every account whose lamports, owner or data differ afterwards; `None` is a closed one.
     It is empty when `ok` is false. `log_error` is `Error Code: X. Error Number: N` of the AnchorError line,
     None where there is none (errors of the System and Token programs, privilege checks, panics): two error
-    enums share the same numbers, and only this text tells them apart (onchain.md §0.4).
+    enums share the same numbers, and only this text tells them apart
+    (docs/protocol/jobs-program.md#error-names).
     """
 
     ok: bool

@@ -1,7 +1,7 @@
 """The endpoints of a poster whose jobs are confidential, as Nosana's deployment manager has them.
 
 Whoever asks has to hold the key of the host that runs the job: he signs the job's address, not long ago
-(node-behaviour.md §4.4, §12.1). A definition is given as often as he asks, a result taken once.
+(docs/protocol/node.md#confidential-definition). A definition is given as often as he asks, a result taken once.
 """
 
 from __future__ import annotations

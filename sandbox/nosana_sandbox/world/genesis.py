@@ -147,7 +147,10 @@ def wallet_accounts(owner: Pubkey, *, sol: int, nos: int | None) -> dict[Pubkey,
 
 
 def stake_accounts(owner: Pubkey, *, amount: int) -> dict[Pubkey, Account]:
-    """A stake of `amount` base units for a year, which counts four times (onchain.md §6)."""
+    """A stake of `amount` base units for a year, which counts four times.
+
+    (docs/protocol/jobs-program.md#staking)
+    """
     vault, bump = Pubkey.find_program_address([b"vault", bytes(NOS_MINT), bytes(owner)], STAKING_PROGRAM)
     data = (
         account_discriminator("StakeAccount")

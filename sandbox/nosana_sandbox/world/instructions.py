@@ -1,4 +1,6 @@
-"""The instructions of those who post jobs, as bytes on the wire (onchain.md §3).
+"""The instructions of those who post jobs, as bytes on the wire.
+
+(docs/protocol/jobs-program.md#instructions)
 
 Kept apart from the operator's own builders on purpose: a poster is somebody else's client, and no test would
 show what both sides get wrong alike.

@@ -33,7 +33,7 @@ from nosana_sandbox.world.journal import JobView, Payment, payments_of, view_of
 _CONFIRM_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 _RUN_JOB: Final = 8
-"""Offset of a run's job (onchain.md §2)."""
+"""Offset of a run's job (docs/protocol/jobs-program.md#runaccount)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def test_clean_waits_for_the_expiration(world: World) -> None:
 
 
 def test_reading_comes_before_creating_before_checking_before_the_handler(world: World) -> None:
-    """Every fault is put in at once; taking away the first one shows the next (onchain.md §3b)."""
+    """Every fault is put in at once; taking away the first one shows the next (docs/protocol/jobs-program.md#order-of-checks)."""
     market = world.open_market()
     full = world.accounts[market]
     poor = key("poor")

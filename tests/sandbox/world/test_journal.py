@@ -92,7 +92,7 @@ def test_failed_transactions_moved_nothing() -> None:
         (STATE_QUEUED, False, "Queued"),
         (STATE_QUEUED, True, "Running"),
         (STATE_STOPPED, False, "Stopped"),
-        # A claimed job keeps its state (onchain.md §3, claim).
+        # A claimed job keeps its state (docs/protocol/jobs-program.md#claim).
         (STATE_STOPPED, True, "Stopped"),
         (STATE_DONE, False, "Done"),
     ],

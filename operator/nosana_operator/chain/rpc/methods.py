@@ -1,7 +1,7 @@
 """Solana's JSON-RPC over aiohttp: plain JSON in, plain values out.
 
-The typed parsers of `solders` panic on error replies without data (`python-solana.md` §6.1), and
-solana-py's client hides HTTP statuses and does not retry; neither is used for requests.
+The typed parsers of `solders` panic on error replies without data, and solana-py's client hides HTTP statuses
+and does not retry (docs/protocol/solana-rpc.md#replies); neither is used for requests.
 
 Silence is *unknown*, never *no*: everything that says nothing about the chain is `ChainUnavailable`, after
 the retries. Every method names its commitment.

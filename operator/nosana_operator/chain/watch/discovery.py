@@ -1,8 +1,8 @@
 """Finding runs where the nodes refuse getProgramAccounts: in the transactions of the markets.
 
 A run is made by `list`, `assign` or `work`, and each of them names both the market and the run account
-(`onchain.md` §3). So the markets' histories name every address at which a run of ours can be; what stands
-there is read from the accounts.
+(docs/protocol/jobs-program.md#instructions). So the markets' histories name every address at which a run of ours
+can be; what stands there is read from the accounts.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class SnapshotStore:
         """Take a whole listing of a host's runs; returns the addresses that changed.
 
         A run that was known before that slot and is not listed is closed: the only sign of it that
-        subscriptions never give (`onchain.md` §0.6).
+        subscriptions never give (docs/protocol/solana-rpc.md#closed-accounts).
         """
         if key not in self._keys:
             return set()

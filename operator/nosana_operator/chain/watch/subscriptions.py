@@ -1,8 +1,8 @@
 """Solana's WebSocket subscriptions, held through whatever the connection does.
 
 solana-py's client neither reconnects nor subscribes again, ends silently on a polite close and drops the
-connection over one unknown message (`python-solana.md` §5), so this is plain JSON over aiohttp. Nothing here
-is relied on: notifications get lost without a sign, and the watcher polls beside them.
+connection over one unknown message (docs/protocol/solana-rpc.md#connections), so this is plain JSON over aiohttp.
+Nothing here is relied on: notifications get lost without a sign, and the watcher polls beside them.
 """
 
 from __future__ import annotations

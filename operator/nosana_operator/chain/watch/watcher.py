@@ -11,7 +11,7 @@ stay below one a second:
 - Runs of each host, listed every 90 s in any case, and after each (re)connection. Where no node lists them, they
   are found in the markets' transactions instead (`discovery`).
 
-(`onchain.md` §7, §9)
+(docs/protocol/solana-rpc.md#subscriptions, docs/decisions/0007-reading-the-chain.md)
 """
 
 from __future__ import annotations

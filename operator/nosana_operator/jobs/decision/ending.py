@@ -1,4 +1,4 @@
-"""What ends a job, and what it ends as: the table of DESIGN 5. Pure."""
+"""What ends a job, and what it ends as (docs/architecture.md#what-ends-a-job). Pure."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def new_cause(view: JobView) -> Cause | None:
 
 
 def expiry(view: JobView) -> datetime | None:
-    """When the job's time is up, by our clock; None: never, or not known yet (DESIGN 5 "Clocks")."""
+    """When the job's time is up, by our clock; None: never, or not known yet (docs/architecture.md#clocks)."""
     if view.is_market_job:
         run = view.status.run
         return parse_timestamp(run.expires_at) if run is not None and run.expires_at else None

@@ -1,8 +1,8 @@
 """Health checks of an exposed port: what is asked when, and what follows from the answers. Pure.
 
 From its container's start all checks are tried every 5 s until they pass in one round; then those that are
-`continuous` every 30 s (§1.7; node-behaviour.md §10.5). Rounds of a port do not overlap. Whether an op that
-cannot be reached is well nobody knows: that is Unknown, and harms it in no way.
+`continuous` every 30 s (docs/protocol/node.md#health-checks). Rounds of a port do not overlap. Whether an op
+that cannot be reached is well nobody knows: that is Unknown, and harms it in no way.
 """
 
 from __future__ import annotations

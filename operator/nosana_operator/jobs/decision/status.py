@@ -109,7 +109,10 @@ def kept(view: JobView, kind: JobCondition) -> list[Say]:
 
 
 def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
-    """The endpoints with their states; one without health checks is online once its op runs (DESIGN 4)."""
+    """The endpoints with their states; one without health checks is online once its op runs.
+
+    (docs/protocol/node.md#where-this-operator-differs)
+    """
     states = {op.id: op.state for op in ops}
     indexes = {op.id: op.index for op in ops}
     silent = {op.id for op in ops if op.reason == OpReason.NODE_SILENT}

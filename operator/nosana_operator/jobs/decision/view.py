@@ -60,7 +60,8 @@ class Unusable:
     problems: tuple[Problem, ...]
     flow_status: UnusableFlow
     """VALIDATION_ERROR: it was read and breaks the language's rules; LOGISTICS_ERROR: its poster did not give
-    it; INIT_ERROR: it could not be had otherwise, or can never run here (node-behaviour.md §11.2)."""
+    it; INIT_ERROR: it could not be had otherwise, or can never run here
+    (docs/protocol/node.md#flow-statuses)."""
 
 
 EndpointState = Literal["Online", "Offline", "Unknown"]
@@ -246,7 +247,10 @@ class JobView:
 
     @property
     def may_run(self) -> bool:
-        """A market's job runs only when the market host has verified it against the chain (DESIGN 2)."""
+        """A market's job runs only when the market host has verified it against the chain.
+
+        (docs/architecture.md#one-job-followed)
+        """
         return not self.is_market_job or condition_is_true(self.conditions, JobCondition.RUN_VERIFIED)
 
     @property

@@ -1,6 +1,7 @@
 """One NosanaMarket: gather what the chain and the cluster say, decide, act.
 
-The intent of every transaction is in `status.transactions` before it is sent (DESIGN 4).
+The intent of every transaction is in `status.transactions` before it is sent
+(docs/architecture.md#why-it-cannot-pay-twice).
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from nosana_operator.market.host.view import MarketView, WalletView
 
 _SOL = 10**9
 RUN_RENT = 1_726_080
-"""Lamports of a run's account: `work` pays it when a job waits (onchain.md §2)."""
+"""Lamports of a run's account: `work` pays it when a job waits (docs/protocol/jobs-program.md#rent-and-payments)."""
 TOKEN_ACCOUNT_RENT = 2_039_280
-"""Lamports of a NOS account: the key's own, and that of a poster who has closed his (onchain.md §3, finish)."""
+"""Lamports of a NOS account: the key's own, and that of a poster who has closed theirs
+(docs/protocol/jobs-program.md#finish)."""
 
 
 def reserve(runs: int, fee_cap: int, *, nos_account: bool, standing: bool = False) -> int:

@@ -17,7 +17,7 @@ from nosana_operator.market.host.view import MarketView, WalletView
 
 DEEPEST = 250
 """Entries of a queue up to which the program is known to work well: beyond, `finish` comes close to the end of
-its memory (onchain.md §3b)."""
+its memory (docs/protocol/jobs-program.md#queue-depth)."""
 
 
 def not_offering(view: MarketView, market: MarketFacts) -> Verdict | None:

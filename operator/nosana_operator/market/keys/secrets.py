@@ -1,5 +1,5 @@
 """The keys in memory. A Secret is read when its NosanaMarket is looked at; a key once read is kept, so that
-its runs still settle when the Secret is gone or holds another key (DESIGN 4).
+its runs still settle when the Secret is gone or holds another key.
 
 A key that `spec.wallets` or its Secret has no more is not done with: it may stand, or hold runs. It stays in
 the status for as long, and so it is known after a restart too.

@@ -1,8 +1,8 @@
 """What passes between a run's key and its poster: the definition of a confidential job, and its result.
 
 The job controller says in `status.logistics` where; every request is signed with the run's key, which proves
-to the poster who asks (node-behaviour.md §4.3, §11.4). A poster who does not answer is asked again; after four
-tries, ten seconds apart, or 40 s the result is published without him: blank, with the reason.
+to the poster who asks (docs/protocol/node.md#confidential-jobs). A poster who does not answer is asked again;
+after four tries, ten seconds apart, or 40 s the result is published without him: blank, with the reason.
 """
 
 from __future__ import annotations

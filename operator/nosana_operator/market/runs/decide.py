@@ -1,4 +1,6 @@
-"""How an ended job is settled on chain: pure decisions over intents and accounts (DESIGN 4, 5).
+"""How an ended job is settled on chain: pure decisions over intents and accounts.
+
+(docs/architecture.md#why-it-cannot-pay-twice, docs/architecture.md#what-ends-a-job)
 
 The outcome of a transaction is read from accounts, never from a reply. Another one is signed only when the
 last one can have no effect any more. `finish` closes the run exactly once, so it can be paid exactly once.

@@ -1,4 +1,6 @@
-"""The settlement of a run whose job has ended: result, intent, sending, outcome (DESIGN 4).
+"""The settlement of a run whose job has ended: result, intent, sending, outcome.
+
+(docs/architecture.md#why-it-cannot-pay-twice)
 
 Gather, decide (`settle`), act. The intent is durable before the first byte leaves.
 """
@@ -58,7 +60,7 @@ from nosana_operator.market.runs.result import ended_at
 log = logging.getLogger(__name__)
 
 RESEND_AFTER = 2.0
-"""Seconds between sends of the same bytes (python-solana.md §6.5)."""
+"""Seconds between sends of the same bytes (docs/protocol/solana-rpc.md#sending-again)."""
 POLL = 0.5
 """Seconds between looks while a transaction is under way: a slot takes 0.4."""
 FINALITY_POLL = 2.0
@@ -66,7 +68,7 @@ FINALITY_POLL = 2.0
 SOON = 1.0
 SLOW_POLL = 15.0
 KEEP_SETTLED = timedelta(hours=24)
-"""A settled job's object stays this long (DESIGN 5)."""
+"""A settled job's object stays this long (docs/architecture.md#what-stays-and-for-how-long)."""
 _MAX_PAUSE = 300.0
 MAX_IMPOSSIBLE_PAUSE = 3600.0
 """Seconds between looks at what keeps a run from being paid: each costs a request."""
@@ -212,7 +214,7 @@ class Settler:
             ),
         )
         self.ctx.say(JobCondition.SETTLED, False, JobReason.SETTLING, f"{kind} is signed and sent")
-        # The intent is durable before the first byte leaves (DESIGN 4); a lost compare-and-swap ends ctx.
+        # The intent is durable before the first byte leaves; a lost compare-and-swap ends here.
         await self.ctx.write()
         self.ctx.event("Normal", JobReason.SETTLING, f"{kind} is signed: transaction {signed.signature}")
         await self._send(chain, transaction)

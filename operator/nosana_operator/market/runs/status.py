@@ -1,6 +1,7 @@
 """The market host's part of a NosanaJob's status: read from the object, changed as a value, written whole.
 
-Server-side apply deletes a field that its manager leaves out (DESIGN 4), so every write carries all of it.
+Server-side apply deletes a field that its manager leaves out (docs/architecture.md#two-writers-of-one-status),
+so every write carries all of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Is a NosanaJob what the chain and its NosanaMarket dictate? Anybody may have made the object (DESIGN 2)."""
+"""Is a NosanaJob what the chain and its NosanaMarket dictate? Anybody may have made the object.
+
+(docs/architecture.md#one-job-followed)
+"""
 
 from __future__ import annotations
 
