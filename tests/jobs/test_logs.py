@@ -124,7 +124,7 @@ class TestRestarts:
             )
             for _ in range(2):
                 asked = len(logs.asked)
-                await reads.look("ns", [view], memory, clock.now())
+                await reads.track("ns", [view], memory, clock.now())
             assert len(logs.asked) == asked, "a log is kept once"
         logs.whole = {"p": self.said(4)}
         log = await reads.read(
@@ -141,8 +141,8 @@ class TestRestarts:
             view = pod(
                 clock, ended=False, restarts=number, container_id=f"c{number + 1}", previous_id=f"c{number}"
             )
-            await reads.look("ns", [view], memory, clock.now())
-        assert list(memory.kept) == [("uid-p", "c2"), ("uid-p", "c3")]
+            await reads.track("ns", [view], memory, clock.now())
+        assert list(memory.earlier_runs) == [("uid-p", "c2"), ("uid-p", "c3")]
         logs.whole = {"p": self.said(4)}
         log = await reads.read(
             "ns", [pod(clock, restarts=3, container_id="c4", previous_id="c3")], OP, memory
@@ -153,8 +153,8 @@ class TestRestarts:
         clock, memory = FakeClock(), LogMemory()
         logs = Logs(whole={"p": b"unable to retrieve container logs for containerd://c1"})
         view = pod(clock, ended=False, restarts=1, container_id="c2", previous_id="c1")
-        await reader(logs, clock).look("ns", [view], memory, clock.now())
-        assert memory.kept == {}
+        await reader(logs, clock).track("ns", [view], memory, clock.now())
+        assert memory.earlier_runs == {}
         log = await reader(logs, clock).read("ns", [pod(clock)], OP, memory)
         assert log == Log((), "the log is gone: the node has dropped a container of pod p")
 
@@ -162,8 +162,8 @@ class TestRestarts:
         clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": Unavailable("no answer")})
         reads = reader(logs, clock)
         running = {"restarts": 1, "container_id": "c2", "previous_id": "c1"}
-        await reads.look("ns", [pod(clock, ended=False, **running)], memory, clock.now())
-        assert memory.kept == {}
+        await reads.track("ns", [pod(clock, ended=False, **running)], memory, clock.now())
+        assert memory.earlier_runs == {}
         logs.before, logs.whole = OUT, {"p": ERR}
         log = await reads.read("ns", [pod(clock, **running)], OP, memory)
         assert log == Log((RunLog(OUT), RunLog(ERR)))
@@ -171,7 +171,7 @@ class TestRestarts:
     async def test_a_log_that_a_kubelet_gives_for_two_containers_is_that_of_one(self) -> None:
         clock, memory, logs = FakeClock(), LogMemory(), Logs()
         view = pod(clock, ended=False, restarts=1, container_id="c2", previous_id="c2")
-        await reader(logs, clock).look("ns", [view], memory, clock.now())
+        await reader(logs, clock).track("ns", [view], memory, clock.now())
         log = await reader(logs, clock).read("ns", [pod(clock, restarts=1, container_id=None)], OP, memory)
         assert log == Log(
             (RunLog(OUT),), "the logs of 1 of the op's runs are gone: only the last ones are kept"
@@ -200,14 +200,14 @@ class TestRotation:
     def begins(self, moment: str) -> Logs:
         return Logs(whole={"p": f"{moment} x\n".encode()})
 
-    async def looked(self, logs: Logs, clock: FakeClock, view: PodView) -> LogMemory:
+    async def tracked(self, logs: Logs, clock: FakeClock, view: PodView) -> LogMemory:
         memory = LogMemory()
-        assert await reader(logs, clock).look("ns", [view], memory, clock.now() + timedelta(5)) is None
+        assert await reader(logs, clock).track("ns", [view], memory, clock.now() + timedelta(5)) is None
         return memory
 
     async def test_a_log_that_begins_later_at_the_end_has_lost_lines(self) -> None:
         clock = FakeClock()
-        memory = await self.looked(self.begins("2026-01-02T03:04:05.1Z"), clock, pod(clock, ended=False))
+        memory = await self.tracked(self.begins("2026-01-02T03:04:05.1Z"), clock, pod(clock, ended=False))
         log = await read(self.begins("2026-01-02T03:14:05.2Z"), pod(clock), memory=memory)
         assert log.problem == (
             "the lines from 2026-01-02T03:04:05.1Z to 2026-01-02T03:14:05.2Z are gone: "
@@ -216,12 +216,12 @@ class TestRotation:
 
     async def test_a_log_that_begins_as_before_has_not(self) -> None:
         clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
-        memory = await self.looked(logs, clock, pod(clock, ended=False))
+        memory = await self.tracked(logs, clock, pod(clock, ended=False))
         assert (await read(logs, pod(clock), memory=memory)).problem is None
 
     async def test_a_restarted_container_has_another_log(self) -> None:
         clock, logs = FakeClock(), self.begins("2026-01-02T03:04:05.1Z")
-        memory = await self.looked(logs, clock, pod(clock, ended=False))
+        memory = await self.tracked(logs, clock, pod(clock, ended=False))
         later = self.begins("2026-01-02T03:06:05.1Z")
         later.before = b"2026-01-02T03:05:05.1Z x\n"
         log = await read(later, pod(clock, restarts=1, container_id="c2", previous_id="c1"), memory=memory)
@@ -234,7 +234,7 @@ class TestRotation:
         wait: float | None = 0.0
         while wait is not None:
             clock.advance(wait)
-            wait = await reads.look("ns", [view], memory, clock.now())
+            wait = await reads.track("ns", [view], memory, clock.now())
             waits.append(wait)
         assert waits == [5, 5, 10, 20, 40, 80, 160, 320, None]
         assert len(logs.asked) == 8
@@ -246,8 +246,8 @@ class TestRotation:
         logs = Logs(whole={"p": Unavailable("no answer")})
         reads = reader(logs, clock)
         clock.advance(5)
-        assert await reads.look("ns", [view], memory, clock.now()) == 5
+        assert await reads.track("ns", [view], memory, clock.now()) == 5
         logs.whole = {"p": OUT}
         clock.advance(5)
-        assert await reads.look("ns", [view], memory, clock.now()) is None
-        assert list(memory.began.values()) == ["2026-01-02T03:04:05.1Z"]
+        assert await reads.track("ns", [view], memory, clock.now()) is None
+        assert list(memory.first_line.values()) == ["2026-01-02T03:04:05.1Z"]

@@ -23,7 +23,7 @@ from nosana_operator.api import (
 from nosana_operator.definition import Definition, DefinitionError, Loaded, load, parse, plan
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.errors import NosanaError
-from nosana_operator.jobs.decision.captures import known
+from nosana_operator.jobs.decision.captures import captured
 from nosana_operator.workload import Fetching, JobContext, gpu_demand, unsupported
 
 STDIN: Final = "-"
@@ -122,7 +122,7 @@ def _shown(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, ResultValue]]:
     """What a NosanaJob that has run so far tells of its ops' `results`."""
     status = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
     ids = {op.index: op.id for op in status.ops}
-    return {ids[index]: values for index, values in known(status.ops, {}).items()}
+    return {ids[index]: values for index, values in captured(status.ops, {}).items()}
 
 
 def job_name(path: str) -> str:

@@ -28,7 +28,7 @@ from nosana_operator.definition.results import Match
 from nosana_operator.errors import Conflict, NotFound
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
 from nosana_operator.jobs.decision.attempts import split
-from nosana_operator.jobs.decision.captures import known
+from nosana_operator.jobs.decision.captures import captured
 from nosana_operator.jobs.decision.decide import decide
 from nosana_operator.jobs.decision.effects import Announce, Decision, DeletePod, ReleasePod
 from nosana_operator.jobs.decision.events import announce
@@ -129,7 +129,7 @@ class JobController:
                 if any(is_fetching(pod) for pod in view.pods.values()):
                     waits.append(_FETCH_LOOK)
                 pods, now = view.pods.values(), view.now
-                waits.append(await self._logs.look(view.meta["namespace"], pods, memory.outcomes.logs, now))
+                waits.append(await self._logs.track(view.meta["namespace"], pods, memory.outcomes.logs, now))
                 return min((wait for wait in waits if wait is not None), default=None)
             for effect in decision.before:
                 text, fields = line(effect, view)
@@ -161,7 +161,7 @@ class JobController:
             log.info("%s", text, extra=fields)
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
-            memory.outcomes.logs.kept.clear()
+            memory.outcomes.logs.earlier_runs.clear()
             self._loader.forget(view.meta["uid"])
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after
@@ -192,7 +192,7 @@ class JobController:
             lost=lost,
             refused=dict(memory.outcomes.refused),
             volumes=frozenset(memory.outcomes.volumes),
-            results=known(status.ops, memory.outcomes.results),
+            results=captured(status.ops, memory.outcomes.results),
             named=dict(memory.outcomes.named),
             result=memory.outcomes.result,
         )

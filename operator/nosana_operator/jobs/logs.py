@@ -1,8 +1,15 @@
-"""Reading what the kubelets still have of an op's logs, and knowing what they have no more.
+"""Reads the logs that the kubelets still hold, and reports the parts that they no longer have.
 
-A kubelet hands out a container's current log file and no other: what it has rotated away (at 10 MiB by
-default) is out of reach. Nothing tells that this happened, except that a log which began with one line
-begins with a later one at the end. So the first line of each running op is looked at soon after its start.
+A kubelet serves only the current log file of a container: rotated files (10 MiB by default) are out of reach.
+The API does not report a rotation. It shows only in the first timestamp of the log:
+
+    at 5 s    12:00:01 started          <- `LogMemory.first_line` remembers 12:00:01
+              12:00:02 step 1
+    at the    12:40:10 step 900         <- the log now begins later, so the lines between are gone
+    end       12:40:11 done
+
+So the first line of each running container is read soon after its start, and compared at the end. The log of
+a run that ended is read when the kubelet starts the container again, because it keeps only one earlier run.
 """
 
 from __future__ import annotations
@@ -18,38 +25,40 @@ from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.errors import LogGone, LogNotReadYet
 from nosana_operator.jobs.ports import Clock, Kube, LogStream
-from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, first_stamp
+from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, leading_timestamp
 from nosana_operator.workload import CONTAINER
 
-_PATIENCE: Final = timedelta(seconds=60)
-"""How long a log that cannot be read is asked for again before the result has to do without."""
-FIRST_LOOK: Final = timedelta(seconds=5)
-"""Many ops are over by then. Kubelets look for logs to rotate every 10 s."""
-_LAST_LOOK: Final = timedelta(minutes=10)
-"""How long after its start an op that has said nothing is looked at, each time after twice the time."""
-_LOOK_PATIENCE: Final = 2.0
+_RETRY_FOR: Final = timedelta(seconds=60)
+"""How long an unreadable log is retried before the result is stored without it."""
+FIRST_CHECK: Final = timedelta(seconds=5)
+"""After the start. Many ops have ended by then; kubelets check every 10 s which logs to rotate."""
+_LAST_CHECK: Final = timedelta(minutes=10)
+"""After the start. A container that printed nothing is checked until then, at doubling intervals."""
+_CHECK_TIMEOUT: Final = 2.0
 _FIRST_LINE: Final = 64
-"""Bytes: its timestamp is wanted."""
+"""Bytes; enough for the timestamp of the first line."""
 
 _DROPPED: Final = b"unable to retrieve container logs for "
-"""What a kubelet says, as if it were the log, of a container that it has no more."""
+"""A kubelet answers this in place of the log when it has removed the container."""
 KEEP_BYTES: Final = 4 * 1024 * 1024
-"""Of the logs of one job's earlier runs; the newest stay."""
+"""Bytes kept of the logs of one job's earlier runs; the newest stay."""
 
 
 @dataclass(slots=True)
 class LogMemory:
-    """What is known of the logs of one job. By the ids of containers: each run has one of its own.
+    """The logs of one job so far. Keys are container ids: each run of a container has its own.
 
-    Losing it costs patience, the logs of runs that the kubelet has dropped, and knowing what was rotated.
+    After a restart of the operator it is empty: retries start again, earlier runs that the kubelet has dropped
+    are missing from the result, and rotations are not reported.
     """
 
     trouble_since: datetime | None = None
-    began: dict[str, str | None] = field(default_factory=dict)
-    """The timestamp of the first line of each run that was looked at; None while it has said nothing."""
-    looked: dict[str, datetime] = field(default_factory=dict)
-    kept: dict[tuple[str, str], RunLog] = field(default_factory=dict)
-    """Logs of runs that are over, the oldest first, by the uid of the pod and the id of the container."""
+    first_line: dict[str, str | None] = field(default_factory=dict)
+    """The timestamp of the first line of each run that was checked; None while it has printed nothing."""
+    checked: dict[str, datetime] = field(default_factory=dict)
+    """When the first line of each run was last checked."""
+    earlier_runs: dict[tuple[str, str], RunLog] = field(default_factory=dict)
+    """Logs of runs that have ended, oldest first, by pod uid and container id."""
 
 
 class LogReader:
@@ -59,81 +68,83 @@ class LogReader:
         self._kube = kube
         self._clock = clock
         self._whole: set[str | None] = set()
-        """Nodes whose logs come as one stream: their kubelets, or the API server, offer nothing else."""
+        """Nodes whose logs come as one stream: their kubelet or the API server cannot separate them."""
 
-    async def look(
+    async def track(
         self, namespace: str, pods: Iterable[PodView], memory: LogMemory, now: datetime
     ) -> float | None:
-        """Note when the logs of running pods began, and keep those of runs that are over before the kubelet does
-        not have them any more; the seconds until the next look is due, if one is.
+        """Remember when the logs of running pods begin, and copy the logs of earlier runs before the kubelet
+        drops them. Returns the seconds until the next check is due; None: no check is due.
         """
         waits = []
         for pod in pods:
             if pod.ended is None:
-                await self._keep(namespace, pod, memory)
-            due = _look_due(pod, memory, now)
+                await self._keep_earlier_run(namespace, pod, memory)
+            due = _next_check(pod, memory)
             if due is None or pod.container_id is None:
                 continue
             if due <= now:
-                memory.began[pod.container_id] = await self._begins(namespace, pod)
-                memory.looked[pod.container_id] = now
-                due = _look_due(pod, memory, now)
+                memory.first_line[pod.container_id] = await self._first_timestamp(namespace, pod)
+                memory.checked[pod.container_id] = now
+                due = _next_check(pod, memory)
             if due is not None:
                 waits.append((due - now).total_seconds())
         return min(waits, default=None)
 
     async def read(self, namespace: str, pods: Sequence[PodView], op: OpStatus, memory: LogMemory) -> Log:
-        """All that is left of the op's runs, the first one first. Raises LogNotReadYet."""
+        """The logs of the op's runs that can still be read, first run first. Raises LogNotReadYet."""
         mine = [pod for pod in pods if pod.op_index == op.index and pod.started_at is not None]
         runs = [run for pod in mine for run in _runs(pod, memory)]
         limit = MAX_LOG_READ // max(1, len(runs))
-        gone = (op.attempt or 0) + 1 + sum(pod.restarts for pod in mine) - len(runs) if mine else 0
-        said: list[str] = []
-        found: list[RunLog] = []
+        missing = (op.attempt or 0) + 1 + sum(pod.restarts for pod in mine) - len(runs) if mine else 0
+        problems: list[str] = []
+        logs: list[RunLog] = []
         for run in runs:
             try:
                 log = run.kept or await self._run(namespace, run.pod, run.previous, limit)
             except (NotFound, Refused) as error:
-                said.append(f"the log is gone: {error}")
+                problems.append(f"the log is gone: {error}")
                 continue
             except Unavailable as error:
                 now = self._clock.now()
                 memory.trouble_since = memory.trouble_since or now
-                if now - memory.trouble_since < _PATIENCE:
+                if now - memory.trouble_since < _RETRY_FOR:
                     raise LogNotReadYet(
                         f"the log of pod {run.pod.name} cannot be read yet: {error}"
                     ) from error
-                said.append(f"the log could not be read: {error}")
+                problems.append(f"the log could not be read: {error}")
                 continue
-            if log in found and _size(log):
-                # Of a container that it cannot tell of any more, the kubelet gives the log of the one before.
-                gone += 1
+            if log in logs and _size(log):
+                # For a container whose log it lost, the kubelet serves the log of the container before it.
+                missing += 1
                 continue
-            found.append(log)
-            asked = KEEP_BYTES if run.kept else limit
-            if max(len(log.stdout), len(log.stderr or b"")) >= asked:
-                said.append(f"the log goes on: only its first {asked} bytes were read")
-            said += _rotated(log, memory.began.get(run.container or ""))
-        if gone > 0:
-            said.insert(0, f"the logs of {gone} of the op's runs are gone: only the last ones are kept")
-        return Log(tuple(found), "\n".join(said) or None)
+            logs.append(log)
+            read_limit = KEEP_BYTES if run.kept else limit
+            if max(len(log.stdout), len(log.stderr or b"")) >= read_limit:
+                problems.append(f"the log is longer: only its first {read_limit} bytes were read")
+            problems += _rotated(log, memory.first_line.get(run.container or ""))
+        if missing > 0:
+            problems.insert(
+                0, f"the logs of {missing} of the op's runs are gone: only the last ones are kept"
+            )
+        return Log(tuple(logs), "\n".join(problems) or None)
 
-    async def _keep(self, namespace: str, pod: PodView, memory: LogMemory) -> None:
-        if pod.previous_id is None or (pod.uid, pod.previous_id) in memory.kept:
+    async def _keep_earlier_run(self, namespace: str, pod: PodView, memory: LogMemory) -> None:
+        if pod.previous_id is None or (pod.uid, pod.previous_id) in memory.earlier_runs:
             return
         try:
-            async with asyncio.timeout(_LOOK_PATIENCE):
+            async with asyncio.timeout(_CHECK_TIMEOUT):
                 log = await self._run(namespace, pod, True, KEEP_BYTES)
         except (NotFound, Refused, Unavailable, TimeoutError):
-            return  # The end comes soon enough to try again.
-        memory.kept[pod.uid, pod.previous_id] = log
-        while sum(map(_size, memory.kept.values())) > KEEP_BYTES and len(memory.kept) > 1:
-            del memory.kept[next(iter(memory.kept))]
+            return  # `read` tries again when the op has ended.
+        memory.earlier_runs[pod.uid, pod.previous_id] = log
+        while sum(map(_size, memory.earlier_runs.values())) > KEEP_BYTES and len(memory.earlier_runs) > 1:
+            del memory.earlier_runs[next(iter(memory.earlier_runs))]
 
     async def _run(self, namespace: str, pod: PodView, previous: bool, limit: int) -> RunLog:
-        """The log of one run, its streams apart where the cluster can tell them apart."""
+        """The log of one run, with separate streams where the cluster supports that."""
 
-        async def ask(stream: LogStream | None) -> bytes:
+        async def fetch(stream: LogStream | None) -> bytes:
             data = await self._kube.read_logs(
                 namespace, pod.name, CONTAINER, previous=previous, timestamps=True, limit_bytes=limit,
                 stream=stream,
@@ -143,33 +154,33 @@ class LogReader:
             return data
 
         if pod.node in self._whole:
-            return RunLog(await ask(None))
+            return RunLog(await fetch(None))
         try:
-            stderr = await ask("Stderr")
+            stderr = await fetch("Stderr")
         except Refused:
-            # Whether it is the stream or the whole log that cannot be had shows when the latter is asked for.
-            whole = RunLog(await ask(None))
+            # The request for both streams shows whether only separate streams are refused, or the log itself.
+            whole = RunLog(await fetch(None))
             self._whole.add(pod.node)
             return whole
-        stdout = await ask("Stdout")
+        stdout = await fetch("Stdout")
         if stdout and stdout == stderr:
-            # An API server that has never heard of streams gives the whole log each time.
+            # An API server that does not know the parameter ignores it and serves both streams each time.
             self._whole.add(pod.node)
             return RunLog(stdout)
         return RunLog(stdout, stderr)
 
-    async def _begins(self, namespace: str, pod: PodView) -> str | None:
+    async def _first_timestamp(self, namespace: str, pod: PodView) -> str | None:
         try:
-            async with asyncio.timeout(_LOOK_PATIENCE):
+            async with asyncio.timeout(_CHECK_TIMEOUT):
                 data = await self._kube.read_logs(namespace, pod.name, CONTAINER, limit_bytes=_FIRST_LINE)
         except (NotFound, Refused, Unavailable, TimeoutError):
             return None
-        return first_stamp(data)
+        return leading_timestamp(data)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of a container whose log can be had: `previous` from the kubelet, or `kept`."""
+    """One run of a container whose log is available: from the kubelet (`previous` or current), or `kept`."""
 
     pod: PodView
     container: str | None
@@ -178,9 +189,11 @@ class _Run:
 
 
 def _runs(pod: PodView, memory: LogMemory) -> Iterator[_Run]:
-    """The runs of a pod's container, the first one first."""
+    """The runs of a pod's container, first run first."""
     earlier = {
-        cid: log for (uid, cid), log in memory.kept.items() if uid == pod.uid and cid != pod.container_id
+        cid: log
+        for (uid, cid), log in memory.earlier_runs.items()
+        if uid == pod.uid and cid != pod.container_id
     }
     for container, log in earlier.items():
         yield _Run(pod, container, kept=log)
@@ -193,22 +206,22 @@ def _size(log: RunLog) -> int:
     return len(log.stdout) + len(log.stderr or b"")
 
 
-def _look_due(pod: PodView, memory: LogMemory, now: datetime) -> datetime | None:
-    """When the log of a running pod is to be looked at next; None: never again."""
+def _next_check(pod: PodView, memory: LogMemory) -> datetime | None:
+    """When the first line of a running pod's log has to be checked next; None: never again."""
     container = pod.container_id
     if container is None or pod.started_at is None or pod.ended is not None:
         return None
-    if memory.began.get(container) is not None:
+    if memory.first_line.get(container) is not None:
         return None
-    looked = memory.looked.get(container)
-    if looked is None:
-        return pod.started_at + FIRST_LOOK
-    lived = looked - pod.started_at
-    return looked + max(lived, FIRST_LOOK) if lived < _LAST_LOOK else None
+    checked = memory.checked.get(container)
+    if checked is None:
+        return pod.started_at + FIRST_CHECK
+    age = checked - pod.started_at
+    return checked + max(age, FIRST_CHECK) if age < _LAST_CHECK else None
 
 
-def _rotated(log: RunLog, began: str | None) -> list[str]:
-    begins = log.begins
-    if began is None or begins is None or begins <= began:
+def _rotated(log: RunLog, first: str | None) -> list[str]:
+    begins = log.first_timestamp
+    if first is None or begins is None or begins <= first:
         return []
-    return [f"the lines from {began} to {begins} are gone: the node rotated the log while the op ran"]
+    return [f"the lines from {first} to {begins} are gone: the node rotated the log while the op ran"]

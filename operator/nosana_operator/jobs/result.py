@@ -1,4 +1,4 @@
-"""A job's result: ops and logs → the exact FlowState bytes (docs/protocol/node.md#flowstate). Pure."""
+"""Builds a job's result: ops and logs → the exact FlowState bytes (docs/protocol/node.md#flowstate). Pure."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.ports import Body
 
 MAX_LOG_READ: Final = 32 * 1024 * 1024
-"""Bytes of one container's log that are read at most; kubelets rotate at 10 MiB by default."""
-_ALL_LOGS: Final = 32 * 1024 * 1024
+"""Bytes read of one container's log; kubelets rotate at 10 MiB by default."""
+_MAX_ALL_LOGS: Final = 32 * 1024 * 1024
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d)$")
-_WORDS: Final[Mapping[str, Literal["success", "failed", "stopped"]]] = {
+_FLOW_STATUS: Final[Mapping[str, Literal["success", "failed", "stopped"]]] = {
     "Succeeded": "success",
     "Failed": "failed",
     "Stopped": "stopped",
 }
-_OURS: Final = frozenset(OpReason)
+_OPERATOR_REASONS: Final = frozenset(OpReason)
 
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
     """The log of one run of a container, each line led by its timestamp.
 
-    `stderr` is None where the cluster does not tell the streams apart: `stdout` then has the lines of both.
+    `stderr` is None where the cluster cannot separate the streams: `stdout` then has the lines of both.
     """
 
     stdout: bytes = b""
     stderr: bytes | None = None
 
     @property
-    def begins(self) -> str | None:
+    def first_timestamp(self) -> str | None:
         """The timestamp of its first line."""
-        stamps = (first_stamp(self.stdout), first_stamp(self.stderr or b""))
+        stamps = (leading_timestamp(self.stdout), leading_timestamp(self.stderr or b""))
         return min((stamp for stamp in stamps if stamp is not None), default=None)
 
     def lines(self) -> Iterator[LogEntry]:
@@ -64,20 +64,20 @@ class RunLog:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What could be read of an op's log, the first run first; `problem` tells what could not."""
+    """The log of an op as far as it could be read, first run first; `problem` says what is missing."""
 
     runs: tuple[RunLog, ...] = ()
     problem: str | None = None
 
     @property
     def streams_apart(self) -> bool:
-        """Whether its lines tell stdout and stderr apart."""
+        """Whether each line is known to be from stdout or from stderr."""
         return all(run.stderr is not None for run in self.runs)
 
 
 def result_parts(job: Body, plan: StoreResult, logs: Mapping[int, Log]) -> tuple[Body, ...]:
-    """The Secrets that hold the result; log lines go, oldest first, until it fits."""
-    budget = min(MAX_LOG_BYTES, _ALL_LOGS // max(1, len(logs)))
+    """The Secrets that hold the result. The oldest log lines are left out until it fits."""
+    budget = min(MAX_LOG_BYTES, _MAX_ALL_LOGS // max(1, len(logs)))
     while True:
         try:
             return result_secrets(job, flow_state(plan, logs, budget).to_bytes())
@@ -101,7 +101,7 @@ def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_
 
 
 def retained(log: Log, log_bytes: int = MAX_LOG_BYTES) -> LogTail:
-    """The lines of a log that a result has, and that `results` are captured from."""
+    """The lines of a log that the result keeps, and that `results` are captured from."""
     tail = LogTail(max_bytes=log_bytes)
     for run in log.runs:
         tail.extend(run.lines())
@@ -112,7 +112,7 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_byte
     return OpState(
         operation_id=op.id,
         group=op.stage,
-        status=_WORDS[op.state],
+        status=_FLOW_STATUS[op.state],
         provider_id=pod.container_id if pod else None,
         start_time=_milliseconds(op.started_at),
         end_time=_milliseconds(op.ended_at),
@@ -126,7 +126,12 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_byte
 
 
 def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
-    if op.state == "Failed" and op.reason in _OURS and op.reason != OpReason.EXIT_CODE and op.message:
+    if (
+        op.state == "Failed"
+        and op.reason in _OPERATOR_REASONS
+        and op.reason != OpReason.EXIT_CODE
+        and op.message
+    ):
         yield LogEntry("nodeerr", f"{op.message}\n")
     yield from retained(log, log_bytes).entries()
     if log.problem is not None:
@@ -134,7 +139,7 @@ def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
 
 
 def log_lines(data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> Iterator[LogEntry]:
-    """Lines of a container's log as the API server gives them, each led by its timestamp."""
+    """Lines of a container's log as the API server serves them, each led by its timestamp."""
     start = 0
     while start < len(data):
         end = data.find(b"\n", start)
@@ -148,30 +153,30 @@ def log_lines(data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> It
             yield LogEntry(stream, line.decode("utf-8", "replace"))
 
 
-def first_stamp(data: bytes) -> str | None:
-    """The timestamp that leads a container's log; None when it has no line yet."""
+def leading_timestamp(data: bytes) -> str | None:
+    """The timestamp at the start of a log; None without a complete one."""
     stamp = data.partition(b" ")[0]
     return stamp.decode() if _STAMP.match(stamp) else None
 
 
 def _in_time(lines: Iterator[LogEntry]) -> Iterator[tuple[str, LogEntry]]:
-    """The lines with what they are ordered by; a line that tells no time stays behind the one before it."""
-    moment = ""
+    """Each line with its sort key, the timestamp; a line without one stays behind the line before it."""
+    latest = ""
     for entry in lines:
-        moment = entry.timestamp or moment
-        yield moment, entry
+        latest = entry.timestamp or latest
+        yield latest, entry
 
 
 def _errors(op: OpStatus) -> Sequence[FlowError]:
-    """What kept an op from running as it should, in the node's words; an exit code is no such thing."""
+    """Why an op failed, in the node's terms; a non-zero exit code is not an error of this kind."""
     if op.state != "Failed" or op.reason == OpReason.EXIT_CODE:
         return ()
-    event = "operation-error" if op.reason in _OURS else "container-runtime-error"
+    event = "operation-error" if op.reason in _OPERATOR_REASONS else "container-runtime-error"
     return (FlowError(event, op.message or op.reason or "failed"),)
 
 
 def _reason(op: OpStatus, plan: StoreResult) -> EndReason:
-    """Why an op was ended from outside, if it was."""
+    """Why the op was stopped, if it did not end by itself."""
     cause = plan.cause
     if cause is not None and op.reason in (cause.reason, OpReason.NEVER_STARTED):
         return EndReason(
@@ -186,7 +191,7 @@ def _reason(op: OpStatus, plan: StoreResult) -> EndReason:
 
 
 def _engine_state(op: OpStatus) -> dict[str, Any]:
-    """The container's end in the words of a container engine, as Nosana's node passes them on."""
+    """The container's final state in the format of a container engine, as Nosana's node reports it."""
     return {
         "Status": "exited",
         "ExitCode": op.exit_code,

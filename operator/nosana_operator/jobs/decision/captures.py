@@ -1,8 +1,8 @@
-"""`results`: which ops have to be read for them, and where the values are kept. Pure.
+"""Captured `results` of ops: which logs have to be searched, and where the values are kept. Pure.
 
-They are read when an op has ended, before its end is written; later stages get them by literals. What is
-small stands in the status. What is not is read again after a restart, from the log that the op's pod still
-has: the pod is held until the job's result is fixed.
+An op's log is searched when the op has ended and before its end is written to the status. Later stages use
+the values in literals. Small values are stored in the status. After a restart of the operator, larger ones
+are captured again from the log of the op's pod, which the finalizer keeps until the result is stored.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ Values = Mapping[str, ResultValue]
 """The results of one op by name."""
 
 _IN_STATUS: Final = 32 * 1024
-"""Bytes that the results of all ops may take in the status."""
+"""Bytes that the results of all ops may use in the status."""
 
 
-def known(ops: Sequence[OpStatus], read: Mapping[int, Values]) -> dict[int, Values]:
-    """The results of ops by index: what this process has read, and what the status says."""
-    written = {
+def captured(ops: Sequence[OpStatus], read: Mapping[int, Values]) -> dict[int, Values]:
+    """The results by op index: from the status, replaced by what this process has captured."""
+    stored = {
         op.index: {name: json.loads(text) for name, text in op.results.items()}
         for op in ops
         if op.results is not None
     }
-    return {**written, **read}
+    return {**stored, **read}
 
 
 def to_capture(view: JobView, ops: Ops) -> tuple[CaptureResults, ...]:
-    """The ops that have ended and were not read for their results."""
+    """The ops that have ended and whose results are not captured yet."""
     if not isinstance(view.definition, Loaded) or (view.deleting and not view.is_market_job):
         return ()
     definition = view.definition.context.definition
-    share = MAX_RESULT_BYTES // max(1, _asking(definition))
+    share = MAX_RESULT_BYTES // max(1, _capturing_ops(definition))
     pods = (*view.earlier, *view.pods.values())
     return tuple(
         CaptureResults(op, tuple(pod for pod in pods if pod.op_index == op.index), patterns, share)
@@ -52,8 +52,8 @@ def to_capture(view: JobView, ops: Ops) -> tuple[CaptureResults, ...]:
     )
 
 
-def informed(view: JobView) -> JobView:
-    """The view with what the ops have shown so far put where literals ask for it."""
+def with_known_results(view: JobView) -> JobView:
+    """The view with captured results and pod addresses added to the values of literals."""
     definition = view.definition
     if not isinstance(definition, Loaded):
         return view
@@ -66,8 +66,8 @@ def informed(view: JobView) -> JobView:
     return altered(view, definition=altered(definition, context=context))
 
 
-def told(view: JobView, ops: Ops) -> Ops:
-    """The ops with their results, where these are small enough for a status."""
+def with_results(view: JobView, ops: Ops) -> Ops:
+    """The ops with their results, where these are small enough for the status."""
     if not view.results:
         return ops
     room = _IN_STATUS // len(view.results)
@@ -85,5 +85,5 @@ def _as_text(values: Values, room: int) -> dict[str, str] | None:
     return texts if size <= room else None
 
 
-def _asking(definition: Definition) -> int:
+def _capturing_ops(definition: Definition) -> int:
     return sum(1 for op in definition.ops if op.results)

@@ -26,8 +26,7 @@ from nosana_operator.definition import Problem
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.decision.aliases import names
 from nosana_operator.jobs.decision.attempts import again, spent
-from nosana_operator.jobs.decision.captures import informed, to_capture
-from nosana_operator.jobs.decision.captures import told as told_results
+from nosana_operator.jobs.decision.captures import to_capture, with_known_results, with_results
 from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
     After,
@@ -80,7 +79,7 @@ def decide(view: JobView) -> Decision:
         return _after_the_end(view)
     if not view.may_run and not view.status.ops:
         return _unverified(view)
-    view = informed(_given_up(view))
+    view = with_known_results(_given_up(view))
     known = _known(view)
     ops = made(advance(known, view.pods, view.lost, view.now), view.volumes, view.now)
     starts: tuple[StartOp, ...] = ()
@@ -100,7 +99,7 @@ def decide(view: JobView) -> Decision:
         return Decision(before=captures)
     if starts:
         return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
-    ops = told_results(view, ops)
+    ops = with_results(view, ops)
     if all_over(ops) and (why is not None or _done(view, ops)):
         return _end(view, ops, why)
     if not ops and isinstance(view.definition, Loading):
