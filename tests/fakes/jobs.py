@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fakes.edges import FakeClock, FakeIpfs, FakeProber, RecordedEvents, RecordedMetrics
-from fakes.kube import FakeKube, Guarded, Request
+from fakes.kube import FakeKube, FakeKubeClient, Request
 from fakes.kubelet import FakeKubelet
 from nosana_operator.api import (
     API_VERSION,
@@ -128,7 +128,7 @@ class Lab:
         self.due = {}
         self.sleepers = []
         self.controller = JobController(
-            kube=Guarded(self.kube, self.guard),
+            kube=FakeKubeClient(self.kube, self.guard, on_reply=self.cache.put),
             cache=self.cache,
             definitions=self.ipfs,
             events=self.events,

@@ -384,17 +384,32 @@ class FakeKube:
             watcher(kind, copy.deepcopy(body), deleted)
 
 
-class Guarded:
-    """One process' client of a FakeKube: as `kube.KubeClient`, it asks `guard` before each write."""
+class FakeKubeClient:
+    """One process' client of a FakeKube. As `kube.KubeClient`, it asks `guard` before each write, and passes
+    every object that a single-object request brought back to `on_reply`.
+    """
 
-    def __init__(self, kube: FakeKube, guard: Callable[[], object]) -> None:
+    def __init__(
+        self, kube: FakeKube, guard: Callable[[], object], *, on_reply: Callable[[Body], object]
+    ) -> None:
         self._kube = kube
         self._guard = guard
+        self._on_reply = on_reply
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("create", "apply", "patch", "delete"):
+        request = getattr(self._kube, name)
+        if name not in ("get", "create", "apply", "patch", "delete"):
+            return request
+        if name != "get":
             self._guard()
-        return getattr(self._kube, name)
+
+        async def answered(*args: Any, **options: Any) -> Body | None:
+            reply: Body | None = await request(*args, **options)
+            if reply is not None:
+                self._on_reply(reply)
+            return reply
+
+        return answered
 
 
 def _applicable(body: Mapping[str, Any], subresource: str | None) -> Body:

@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 
 from fakes.chain import Beginning, FakeRpc, Landed, Ledger, beginning, keypair
 from fakes.edges import FakeClock, RecordedEvents
-from fakes.kube import FakeKube, Guarded
+from fakes.kube import FakeKube, FakeKubeClient
 from nosana_operator.api import (
     API_VERSION,
     FINALIZER_JOB,
@@ -276,7 +276,7 @@ class Process:
         self.solana.watch = self._watch  # type: ignore[method-assign]
         self._watched: tuple[set[str], set[str]] = (set(), set())
         edges = Edges(
-            kube=Guarded(lab.kube, self.leadership.check),
+            kube=FakeKubeClient(lab.kube, self.leadership.check, on_reply=self.cache.put),
             cache=self.cache,
             networks=OneNetwork(self.solana, lab.pins, lab.poster),
             read_wallet=Wallet.parse,

@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
 from fakes.edges import RecordedEvents
-from fakes.kube import FakeKube, Guarded
+from fakes.kube import FakeKube, FakeKubeClient
 from fakes.market import JOBS, gpu_node, nosana_market, wallet_secret
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import (
@@ -208,7 +208,7 @@ class SteadyFleet:
         self.kube.watch(changed)
         urls = [f"http://node-{n}" for n in range(self.shape.nodes)]
         settings = parse_settings(f"networks: {{devnet: {{rpc: {urls}}}}}")
-        kube: Any = Guarded(self.kube, AlwaysLeading().check)
+        kube: Any = FakeKubeClient(self.kube, AlwaysLeading().check, on_reply=self.cache.put)
         events: Any = RecordedEvents()
         http: Any = self.session
         edges = Edges(

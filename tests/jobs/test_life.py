@@ -52,6 +52,20 @@ async def test_a_market_job_ends_well_within_its_budget() -> None:
     assert len(lab.written()) <= 7, [(r.verb, r.kind) for r in lab.written()]
 
 
+async def test_a_decision_rests_on_our_own_writes_while_the_watch_lags() -> None:
+    lab = Lab()
+    lab.kube.add(private_job({"definition": ONE}))
+    lab.boot()
+    lab.kube.unwatch()
+    for _ in range(3):
+        lab.dirty = {(NAMESPACE, "hello")}
+        await lab.work()
+    assert [(r.verb, r.kind) for r in lab.written()].count(("create", "Pod")) == 1
+    assert lab.failures == 0, "no write was decided from a stale object"
+    assert lab.cache.list("Pod") == lab.pods()
+    assert lab.cache.list("NosanaJob") == [lab.job()]
+
+
 async def test_pods_are_let_go_only_after_the_result_is_fixed() -> None:
     lab = Lab(exits={0: 0})
     await market_life(lab)

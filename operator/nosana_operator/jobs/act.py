@@ -129,7 +129,7 @@ class Actor:
             "metadata": {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")},
             "status": status,
         }
-        self._cache.put(await self._kube.apply(wanted, manager=MANAGER_JOBS, subresource="status"))
+        await self._kube.apply(wanted, manager=MANAGER_JOBS, subresource="status")
 
     async def let_go(self, body: Body) -> None:
         """Take our finalizer from a NosanaJob."""
@@ -144,7 +144,7 @@ class Actor:
                 "finalizers": [*(meta.get("finalizers") or ()), FINALIZER_JOB],
             }
         }
-        self._cache.put(await self._kube.patch(JOB_KIND, meta["namespace"], meta["name"], patch))
+        await self._kube.patch(JOB_KIND, meta["namespace"], meta["name"], patch)
 
     # -- starting ----------------------------------------------------------------------------------------
 
@@ -189,14 +189,13 @@ class Actor:
 
     async def _create(self, view: JobView, body: Body) -> None:
         try:
-            made = await self._kube.create(body)
+            await self._kube.create(body)
         except Conflict:
-            made = await self._existing(view, body)
+            await self._existing(view, body)
         else:
             if body["kind"] == "Pod" and not view.pods and view.status.timing and view.status.timing.matched:
                 matched = parse_timestamp(view.status.timing.matched)
                 self._metrics.run_to_pod((self._clock.now() - matched).total_seconds())
-        self._cache.put(made)
 
     async def _existing(self, view: JobView, body: Body) -> Body:
         """The object that has the name already, when it is this job's."""
@@ -259,7 +258,7 @@ class Actor:
         """A deadline in the past makes the kubelet end the pod with its grace, and keep it and its log."""
         patch = {"metadata": {"uid": pod.uid}, "spec": {"activeDeadlineSeconds": 1}}
         try:
-            self._cache.put(await self._kube.patch("Pod", view.meta["namespace"], pod.name, patch))
+            await self._kube.patch("Pod", view.meta["namespace"], pod.name, patch)
         except (NotFound, Conflict):
             log.info("pod %s is gone already", pod.name, extra={"job": view.meta["name"]})
 
@@ -271,14 +270,13 @@ class Actor:
                     body = await self._kube.get(kind, namespace, name)
                 finalizers = body["metadata"].get("finalizers") or []
                 if body["metadata"]["uid"] != uid or finalizer not in finalizers:
-                    self._cache.put(body)
                     return
                 path = f"/metadata/finalizers/{finalizers.index(finalizer)}"
                 patch: JsonPatch = [
                     {"op": "test", "path": path, "value": finalizer},
                     {"op": "remove", "path": path},
                 ]
-                self._cache.put(await self._kube.patch(kind, namespace, name, patch))
+                await self._kube.patch(kind, namespace, name, patch)
                 return
             except NotFound:
                 return

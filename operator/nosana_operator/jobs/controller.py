@@ -225,9 +225,7 @@ class JobController:
             except NotFound:
                 lost.add(op.index)
             else:
-                if owned_by(found, meta["uid"]):
-                    self._cache.put(found)
-                else:
+                if not owned_by(found, meta["uid"]):
                     lost.add(op.index)
         return frozenset(lost)
 

@@ -19,7 +19,11 @@ Key = tuple[str, str]
 
 
 class Kube(Protocol):
-    """The Kubernetes API. Errors are the outcomes of `nosana_operator.errors`."""
+    """The Kubernetes API. Errors are the outcomes of `nosana_operator.errors`.
+
+    An object that a request brings back is in the `Cache` when the request returns, so that a decision never
+    acts twice because a watch lags.
+    """
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """Raises NotFound."""
@@ -73,9 +77,6 @@ class Cache(Protocol):
 
     def by_index(self, kind: str, label: str, value: str) -> Bodies:
         """All objects of a kind with that label; used for pods by LABEL_JOB_UID."""
-
-    def put(self, body: Body) -> bool:
-        """Take the reply to an own write, so that a decision never acts twice because the watch lags."""
 
 
 class Definitions(Protocol):

@@ -22,7 +22,11 @@ from nosana_operator.ports import Body
 
 
 class Kube(Protocol):
-    """The Kubernetes API; errors are the outcomes of `nosana_operator.errors`."""
+    """The Kubernetes API. Errors are the outcomes of `nosana_operator.errors`.
+
+    An object that a request brings back is in the `Cache` when the request returns, so that a decision never
+    acts twice because a watch lags.
+    """
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """Raises NotFound."""
@@ -41,16 +45,13 @@ class Kube(Protocol):
 
 
 class Cache(Protocol):
-    """The watched objects. Replies of own writes are put in, so that a decision never acts twice."""
+    """The watched objects. Bodies are shared: they are read, never changed."""
 
     def get(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Any] | None:
         """The object, or None."""
 
     def list(self, kind: str, namespace: str | None = None) -> Sequence[Mapping[str, Any]]:
         """All objects of the kind."""
-
-    def put(self, body: Body) -> object:
-        """Take a reply of our own write."""
 
 
 class Wallet(Protocol):

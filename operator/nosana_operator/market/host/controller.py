@@ -225,7 +225,7 @@ class MarketHost:
         dictated = job_spec(run, job, ref, spec, pinner.cid_from_digest(job.ipfs_job))
         name = run_job_name(run.address)
         try:
-            created = await self._edges.kube.create(
+            await self._edges.kube.create(
                 {
                     "apiVersion": API_VERSION,
                     "kind": JOB_KIND,
@@ -253,7 +253,6 @@ class MarketHost:
             log.error("%s", said, extra={"run": run.address, "market": spec.address})
             return
         memory.refusal = None
-        self._edges.cache.put(created)
         self._edges.metrics.matched(spec.address)
         log.info(
             "job created for a run",
@@ -271,8 +270,7 @@ class MarketHost:
 
     async def _stop_job(self, body: Body, effect: StopJob) -> None:
         job = effect.job
-        stopped = await self._edges.kube.patch(JOB_KIND, job.namespace, job.name, {"spec": {"stop": True}})
-        self._edges.cache.put(stopped)
+        await self._edges.kube.patch(JOB_KIND, job.namespace, job.name, {"spec": {"stop": True}})
         note = f"NosanaJob {job.namespace}/{job.name} is stopped: the deadline of spec.drain has come"
         self._event(body, MarketReason.DRAINING, "Drain", note)
 
@@ -391,7 +389,7 @@ class MarketHost:
     async def _apply(self, body: Body, status: dict[str, Any]) -> Body:
         """A compare-and-swap: what was signed was decided from this version, or is never sent."""
         meta = body["metadata"]
-        reply = await self._edges.kube.apply(
+        return await self._edges.kube.apply(
             {
                 "apiVersion": API_VERSION,
                 "kind": MARKET_KIND,
@@ -401,19 +399,15 @@ class MarketHost:
             manager=MANAGER_MARKET,
             subresource="status",
         )
-        self._edges.cache.put(reply)
-        return reply
 
     async def _finalizers(self, body: Body, *, add: bool) -> Body:
         meta = body["metadata"]
         kept = [f for f in meta.get("finalizers", []) if f != FINALIZER_SETTLEMENT]
         if add:
             kept.append(FINALIZER_SETTLEMENT)
-        reply = await self._edges.kube.patch(
+        return await self._edges.kube.patch(
             MARKET_KIND,
             meta["namespace"],
             meta["name"],
             {"metadata": {"finalizers": kept, "resourceVersion": meta["resourceVersion"]}},
         )
-        self._edges.cache.put(reply)
-        return reply

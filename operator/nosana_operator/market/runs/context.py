@@ -199,7 +199,6 @@ class RunContext:
         reply = await self.edges.kube.apply(
             self.record.apply_body(self.body), manager=MANAGER_MARKET, subresource="status"
         )
-        self.edges.cache.put(reply)
         self.body = reply
         self.meta = reply["metadata"]
 
@@ -211,13 +210,11 @@ class RunContext:
         """Let the NosanaJob go."""
         kept = [f for f in self.meta.get("finalizers", []) if f != FINALIZER_SETTLEMENT]
         if len(kept) != len(self.meta.get("finalizers", [])):
-            self.edges.cache.put(
-                await self.edges.kube.patch(
-                    JOB_KIND,
-                    self.meta["namespace"],
-                    self.meta["name"],
-                    {"metadata": {"finalizers": kept, "resourceVersion": self.meta["resourceVersion"]}},
-                )
+            await self.edges.kube.patch(
+                JOB_KIND,
+                self.meta["namespace"],
+                self.meta["name"],
+                {"metadata": {"finalizers": kept, "resourceVersion": self.meta["resourceVersion"]}},
             )
 
     def complain(self, reason: JobReason, message: str) -> None:
