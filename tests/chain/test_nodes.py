@@ -14,7 +14,6 @@ from solana.rpc.commitment import Confirmed, Finalized
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from chain.test_watch_bounds import Scene, account, simulate
 from fakes.virtual_time import run_virtually
 from nosana_operator.chain import (
     DEVNET,
@@ -33,6 +32,7 @@ from nosana_operator.chain.watch.newest_slot import NewestSlot
 from nosana_sandbox.chain import DirectSession
 from nosana_sandbox.program.layout import Job, Run
 from nosana_sandbox.world.genesis import found
+from support.watched_chain import Scene, account, simulate
 
 LISTING = "getProgramAccounts"
 

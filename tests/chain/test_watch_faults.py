@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
-from chain.test_watch_bounds import Scene, account, simulate
 from nosana_operator.chain import DEVNET, JobsProgram, JobState
 from nosana_sandbox.chain import Bank, DirectSession
 from nosana_sandbox.program.layout import STATE_DONE, Job
+from support.watched_chain import Scene, account, simulate
 
 PROGRAM = JobsProgram(DEVNET)
 LISTING = "getProgramAccounts"

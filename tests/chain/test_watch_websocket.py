@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chain.test_watch_bounds import SLOT, Scene, account, simulate
 from nosana_operator.chain import JobState
 from nosana_sandbox.chain import Bank, DirectSession
 from nosana_sandbox.program.layout import STATE_DONE, Job
+from support.watched_chain import SLOT, Scene, account, simulate
 
 ACCOUNTS = ("accountSubscribe", "programSubscribe")
 

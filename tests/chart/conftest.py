@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from nosana_sandbox.cluster.build import HELM_VERSION, cache_folder, ensure_helm
 from nosana_tools.chart.generate import render
+from support.chart import objects_in
 
 Body = dict[str, Any]
 Rendered = Callable[..., list[Body]]
@@ -26,19 +26,6 @@ def helm() -> Path:
     if os.environ.get("CI") != "true" and not built and shutil.which("go") is None:
         pytest.skip("Helm is not built yet and there is no Go; `make test` brings both")
     return ensure_helm(print)
-
-
-class UniqueKeys(yaml.CSafeLoader):
-    """Refuses a key that is given twice: Helm 4 and server-side apply do."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is given twice: {node.start_mark}"
-        return super().construct_mapping(node, deep)
-
-
-def objects_in(text: str) -> list[Body]:
-    return [body for body in yaml.load_all(text, UniqueKeys) if body is not None]
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import jsonschema
 import pytest
 import yaml
 
-from chart.conftest import objects_in
 from nosana_operator.runtime.settings import parse_settings
 from nosana_tools.chart import CHART, MANIFESTS
 from nosana_tools.chart.errors import UndocumentedValue
 from nosana_tools.chart.generate import generated
 from nosana_tools.chart.schema import settings_schema
 from nosana_tools.chart.values import Value, read_values
+from support.chart import objects_in
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from chart.test_options import MARKET, MONITORS, OPTIONS
 from nosana_tools.chart import CHART
+from support.chart import MARKET, MONITORS, OPTIONS
 
 Body = dict[str, Any]
 READ = {"get", "list", "watch"}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from nosana_operator.doctor.rights import needed_rights
+from support.roles import Granted, granted
 
 Body = dict[str, Any]
-Granted = tuple[str, str, str, str | None, str | None]
-"""(group, resource with subresource, verb, namespace or None for all, object or None for any)."""
 
 BEYOND: dict[Granted, str] = {
     ("nosana.io", "nosanajobs/finalizers", "update", None, None): "OpenShift guards owner references",
@@ -29,22 +27,6 @@ BEYOND: dict[Granted, str] = {
     },
 }
 """What the chart gives although the operator's work does not need it, and why."""
-
-
-def granted(bodies: list[Body]) -> Iterator[Granted]:
-    roles = {(b["kind"], b["metadata"].get("namespace"), b["metadata"]["name"]): b for b in bodies}
-    for binding in bodies:
-        if binding["kind"] not in ("ClusterRoleBinding", "RoleBinding"):
-            continue
-        namespace = binding["metadata"].get("namespace")
-        kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
-        role = roles[kind, namespace if kind == "Role" else None, name]
-        for rule in role["rules"]:
-            for group in rule["apiGroups"]:
-                for resource in rule["resources"]:
-                    for verb in rule["verbs"]:
-                        for one in rule.get("resourceNames", [None]):
-                            yield group, resource, verb, namespace, one
 
 
 @pytest.mark.parametrize("namespaces", [(), ("nosana-system", "nosana-jobs")])

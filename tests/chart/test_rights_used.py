@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from chart.test_rights import Granted, granted
 from nosana_sandbox.cluster.audit import Asked
+from support.roles import Granted, granted
 
 ASKED = tuple(
     Asked(**one)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.test_market_conditions import fund, offered, secret
 from nosana_operator.api import MARKET_KIND, JobCondition, MarketCondition
+from support.markets_on_cluster import fund, offered, secret
 from support.scene import SYSTEM, Scene, condition, eventually, sleeps, started
 
 pytestmark = pytest.mark.cluster

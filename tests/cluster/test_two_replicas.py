@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.test_crashes import POINTS, balance, signatures
 from nosana_operator.api import JobCondition
 from nosana_sandbox.cluster import LocalCluster
 from nosana_sandbox.host import SandboxHost
 from nosana_sandbox.world.sandbox import NAMESPACES, Sandbox
+from support.kill_points import POINTS, balance, signatures
 from support.scene import Scene, assert_paid_once, definition, eventually, holds, op, phase, sleeps, started
 
 pytestmark = pytest.mark.cluster

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from fakes.jobs import Lab, definition, op, private_job
-from fakes.market import MARKET, MarketLab
+from fakes.market import MarketLab
+from fakes.market_objects import MARKET
 from nosana_operator.api import MARKET_KIND, crds, find_condition
 from nosana_sandbox.cluster.build import cache_folder, ensure_verdicts, verdicts_key
 

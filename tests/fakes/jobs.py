@@ -42,10 +42,6 @@ KEYS = [c * 40 for c in "ABCDEFG"]
 Body = dict[str, Any]
 
 
-class Crash(BaseException):
-    """The process dies here."""
-
-
 def op(name: str, **more: Any) -> Body:
     """An op; `group`, `depends_on`, `timeout` go to `execution`, the rest to `args`."""
     execution = {k: more.pop(k) for k in ("group", "depends_on", "timeout") if k in more}
@@ -315,4 +311,4 @@ def _key(body: Body) -> Key:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-__all__ = ["CID", "Crash", "Lab", "definition", "market_job", "op", "private_job"]
+__all__ = ["CID", "Lab", "definition", "market_job", "op", "private_job"]

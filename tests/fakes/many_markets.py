@@ -15,7 +15,8 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from fakes.chain import keypair
-from fakes.market import JOBS, MarketLab, Posted, gpu_node, nosana_market
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import JOBS, gpu_node, nosana_market
 from nosana_operator.api import JOB_KIND, LABEL_JOB, LABEL_JOB_UID, LABEL_MARKET, condition_is_true
 from nosana_sandbox.program.layout import QUEUE_JOB, QUEUE_NODE, STATE_DONE, Market, Run
 from nosana_sandbox.world.instructions import list_job, open_market

@@ -1,16 +1,13 @@
-"""The market host over the in-memory API and chain: its processes, posters, and a stand-in job controller."""
+"""The market host's lab: one cluster and one chain, its processes one after the other, and its posters."""
 
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from solana.rpc.commitment import Confirmed, Finalized
@@ -18,27 +15,17 @@ from solders.pubkey import Pubkey
 
 from fakes.chain import Beginning, FakeRpc, Landed, Ledger, beginning, keypair
 from fakes.edges import FakeClock, RecordedEvents
-from fakes.kube import FakeKube, FakeKubeClient
-from nosana_operator.api import (
-    API_VERSION,
-    FINALIZER_JOB,
-    JOB_KIND,
-    MARKET_KIND,
-    condition,
-    condition_is_true,
-    find_condition,
-    micro_timestamp,
-    parse_timestamp,
-    timestamp,
-)
-from nosana_operator.api.result import read_result, result_secrets
-from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher, Network, Sender, Wallet
-from nosana_operator.content import cid_from_digest, cid_of, digest_of
-from nosana_operator.errors import NosanaError, Unavailable
-from nosana_operator.kube import AlwaysLeading, ObjectCache
-from nosana_operator.market import ChainPolls, Edges, Leadership, MarketHost, RunController, Wallets
-from nosana_operator.market.facts import Funds
-from nosana_operator.runtime.solana_network import SolanaNetwork
+from fakes.figures import RecordedSettlements
+from fakes.job_controller import StandInJobs
+from fakes.kube import Body, FakeKube
+from fakes.market_objects import ADMIN, JOBS, MARKET, gpu_node, nosana_market, wallet_secret
+from fakes.market_process import Process
+from fakes.pins import FakePins
+from fakes.posters import FakePosters
+from fakes.trouble import Crash
+from nosana_operator.api import JOB_KIND, MARKET_KIND, condition_is_true, find_condition, timestamp
+from nosana_operator.api.result import read_result
+from nosana_operator.market import Leadership
 from nosana_sandbox.chain.transaction import WireTransaction
 from nosana_sandbox.program import PROGRAM_ID
 from nosana_sandbox.program.addresses import associated_token_account
@@ -46,128 +33,10 @@ from nosana_sandbox.program.instructions import BY_DISCRIMINATOR
 from nosana_sandbox.program.layout import QUEUE_NODE, STATE_DONE, Job, Market, Run
 from nosana_sandbox.world.instructions import end_job, extend_job, list_job
 
-ADMIN, JOBS = "nosana-system", "nosana-jobs"
-MARKET = "gpus"
-Body = dict[str, Any]
-Key = tuple[str, str]
-_KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
-_CHECK = "Check"
-"""Stands for a kind where work is told apart."""
 _CLOSERS = {"Finish": 1, "Quit": 1, "End": 2}
 """Instruction → which of its accounts is the run."""
 _PURPOSES = {"Finish": 1, "Quit": 1, "Complete": 0, "Work": None, "Stop": None}
 """Instruction → the account that says what it is for; None: its signer."""
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-class Silence(Unavailable):
-    """No answer."""
-
-
-@dataclass
-class RecordedSettlements:
-    """The market host's figures."""
-
-    matches: int = 0
-    lamports: dict[str, int] = field(default_factory=dict)
-    sent: list[float] = field(default_factory=list)
-    settlements: list[tuple[str, int, int, int]] = field(default_factory=list)
-
-    def matched(self, market: str) -> None:
-        self.matches += 1
-
-    def funds(self, network: str, key: str, funds: Funds) -> None:
-        self.lamports[key] = funds.lamports
-
-    def finish_sent(self, market: str, seconds: float) -> None:
-        self.sent.append(seconds)
-
-    def settled(
-        self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
-    ) -> None:
-        assert took >= 0
-        self.settlements.append((kind, earned, refunded, seconds))
-
-
-@dataclass
-class FakePins:
-    """IPFS: what was pinned, by CID; `down` is for how long it fails."""
-
-    pinned: dict[str, bytes] = field(default_factory=dict)
-    down: Callable[[], bool] = lambda: False
-    gone: Callable[[], bool] = lambda: False
-    """Whether the gateways do not give what is pinned."""
-
-    def cid_of(self, data: bytes) -> str:
-        return _cid_of(data)
-
-    def digest_of(self, cid: str) -> bytes:
-        return _digest_of(cid)
-
-    def cid_from_digest(self, digest: bytes) -> str:
-        return _cid_from_digest(digest)
-
-    async def pin(self, data: bytes, *, name: str) -> None:
-        if self.down():
-            raise Silence("the pin service is away")
-        self.pinned[_cid_of(data)] = data
-
-    async def gives(self, cid: str) -> bool:
-        return not self.gone() and cid in self.pinned
-
-
-@dataclass
-class FakePosters:
-    """A poster's endpoint: what it gives, what it was given; `answers` are raised one by one before that."""
-
-    gives: bytes = b"{}"
-    given: list[bytes] = field(default_factory=list)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
-    """(verb, URL, Authorization)."""
-    get_answers: list[Exception] = field(default_factory=list)
-    post_answers: list[Exception] = field(default_factory=list)
-
-    async def get(self, url: str, *, authorization: str) -> bytes:
-        self.asked.append(("GET", url, authorization))
-        if self.get_answers:
-            raise self.get_answers.pop(0)
-        return self.gives
-
-    async def post(self, url: str, body: bytes, *, authorization: str) -> None:
-        self.asked.append(("POST", url, authorization))
-        if self.post_answers:
-            raise self.post_answers.pop(0)
-        self.given.append(body)
-
-
-# Thousands of lives ask for the same few.
-_cid_of = lru_cache(4096)(cid_of)
-_digest_of = lru_cache(4096)(digest_of)
-_cid_from_digest = lru_cache(4096)(cid_from_digest)
-
-
-@dataclass
-class OneNetwork:
-    """`market.ports.Networks` with one entry."""
-
-    solana: SolanaNetwork
-    pins: FakePins
-    poster: FakePosters
-
-    def names(self) -> list[str]:
-        return ["localnet"]
-
-    def chain(self, network: str) -> SolanaNetwork | None:
-        return self.solana if network == "localnet" else None
-
-    def pinner(self, network: str) -> FakePins | None:
-        return self.pins if network == "localnet" else None
-
-    def posters(self, network: str) -> FakePosters | None:
-        return self.poster if network == "localnet" else None
 
 
 @dataclass(slots=True)
@@ -177,199 +46,6 @@ class Posted:
     job: Pubkey
     timeout: int
     at: float
-
-
-class StandInJobs:
-    """Does to NosanaJobs what the job controller does, as far as the market host sees it."""
-
-    def __init__(self, kube: FakeKube, clock: FakeClock, seconds: Callable[[], float]) -> None:
-        self._kube = kube
-        self._clock = clock
-        self._seconds = seconds
-        self._until: dict[str, datetime] = {}
-        self.starts: Counter[str] = Counter()
-        """uid of the NosanaJob → how often its pods were started."""
-        self.bad_definitions = False
-
-    def step(self) -> bool:
-        """One look at every NosanaJob; True when something was done."""
-        done = [self._look(body) for body in self._kube.objects(JOB_KIND)]
-        return any(done)
-
-    def _look(self, body: Body) -> bool:
-        meta, status = body["metadata"], body.get("status") or {}
-        conditions, now = status.get("conditions"), self._clock.now()
-        over = condition_is_true(conditions, "Complete") or condition_is_true(conditions, "Failed")
-        deleting = "deletionTimestamp" in meta
-        verified = condition_is_true(conditions, "RunVerified")
-        if deleting and (over or not verified) and FINALIZER_JOB in meta.get("finalizers", []):
-            left = [f for f in meta["finalizers"] if f != FINALIZER_JOB]
-            self._kube.edit(JOB_KIND, meta["namespace"], meta["name"], {"metadata": {"finalizers": left}})
-            return True
-        if over or not verified or "run" not in body["spec"]:
-            return False
-        if self.bad_definitions:
-            accepted = ("Accepted", False, "DefinitionInvalid")
-            return self._end(body, "Failed", "DefinitionInvalid", accepted)
-        if meta["uid"] not in self._until:
-            self._until[meta["uid"]] = now + timedelta(seconds=self._seconds())
-            self.starts[meta["uid"]] += 1
-        run = status.get("run") or {}
-        if run.get("ended"):
-            return self._end(body, "Complete", run["ended"])
-        if deleting:
-            return self._end(body, "Complete", "Deleted")
-        if run.get("expiresAt") and now >= parse_timestamp(run["expiresAt"]):
-            return self._end(body, "Complete", "Expired")
-        if now >= self._until[meta["uid"]]:
-            return self._end(body, "Complete", "Succeeded")
-        return False
-
-    def _end(self, body: Body, kind: str, reason: str, *more: tuple[str, bool, str]) -> bool:
-        meta, now = body["metadata"], self._clock.now()
-        raw = json.dumps({"run": body["spec"]["run"]["run"], "uid": meta["uid"], "said": reason}).encode()
-        names = []
-        for secret in result_secrets(body, raw):
-            names.append(secret["metadata"]["name"])
-            if self._kube.find("Secret", meta["namespace"], names[-1]) is None:
-                self._kube.add(secret)
-        status = body.get("status") or {}
-        said = [(kind, True, reason), *more]
-        new = [
-            condition(status.get("conditions"), one, value, why, "by the lab", generation=1, now=now)
-            for one, value, why in said
-        ]
-        others = [c for c in status.get("conditions") or () if c["type"] not in {c["type"] for c in new}]
-        patch = {
-            "conditions": [*others, *new],
-            "resultSecrets": names,
-            "timing": {**status.get("timing", {}), "ended": micro_timestamp(now)},
-        }
-        self._kube.edit(JOB_KIND, meta["namespace"], meta["name"], {"status": patch})
-        return True
-
-
-class Process:
-    """One run of the operator: empty memory at first, caches filled by listing."""
-
-    def __init__(self, lab: MarketLab, leadership: Leadership | None = None) -> None:
-        self.lab = lab
-        self.leadership = leadership or AlwaysLeading()
-        self.cache = ObjectCache(_KINDS)
-        for kind in _KINDS:
-            for body in lab.kube.objects(kind):
-                self.cache.put(copy.deepcopy(body))
-        self._changes: deque[tuple[int, str, Body, bool]] = deque()
-        self._looks = 0
-        session: Any = None
-        client = ChainClient(Network(("http://unused.invalid",), (), DEVNET), session)
-        fake: Any = lab.rpc
-        client.rpc = fake
-        client.sender = Sender(fake)
-        client.clock = ChainClock(lambda: lab.clock.now().timestamp())
-        client.watcher = ChainWatcher(
-            fake, (), session, DEVNET.jobs, client.clock, clock=lambda: lab.clock.now().timestamp()
-        )
-        self.client, self.watcher = client, client.watcher
-        self.watcher.on_change(lambda kind, address: self.wake_all())
-        self.solana = SolanaNetwork(client, account_rent=lab.account_rent)
-        self.solana.watch = self._watch  # type: ignore[method-assign]
-        self._watched: tuple[set[str], set[str]] = (set(), set())
-        edges = Edges(
-            kube=FakeKubeClient(lab.kube, self.leadership.check, on_reply=self.cache.put),
-            cache=self.cache,
-            networks=OneNetwork(self.solana, lab.pins, lab.poster),
-            read_wallet=Wallet.parse,
-            events=lab.events,
-            metrics=lab.metrics,
-            clock=lab.clock,
-            leadership=self.leadership,
-        )
-        wallets = Wallets(lab.kube, self.cache, Wallet.parse, lab.clock)
-        self.checks = ChainPolls(
-            edges,
-            wallets,
-            wake=lambda check: self.dirty.add((_CHECK, check)),
-            changed=lambda _: self.wake_all(),
-        )
-        self.host = MarketHost(edges, wallets, self.checks)
-        self.keeper = RunController(edges, wallets)
-        self.due: dict[tuple[str, Key], datetime] = {}
-        self.dirty: set[tuple[str, Key]] = {(_CHECK, check) for check in self.checks.all}
-        self.wake_all()
-
-    def _watch(self, *, keys: Any, jobs: Any, markets: Any) -> None:
-        self._watched = (set(keys), {*jobs, *markets})
-        self.watcher.watch(keys=keys, jobs=jobs, markets=markets)
-
-    def changed(self, kind: str, body: Body, deleted: bool) -> None:
-        """A change of an object: in order, as a watch gives them, but each may be late."""
-        last = self._changes[-1][0] if self._changes else 0
-        self._changes.append((max(self._looks + self.lab.watch_lag(), last), kind, body, deleted))
-        self._deliver()
-
-    def _deliver(self) -> None:
-        while self._changes and self._changes[0][0] <= self._looks:
-            _, kind, body, deleted = self._changes.popleft()
-            if kind not in _KINDS:
-                continue
-            if deleted:
-                self.cache.forget(kind, body)
-            else:
-                self.cache.put(copy.deepcopy(body))
-            self.wake_all()
-
-    def wake_all(self) -> None:
-        """Every key is looked at."""
-        for kind in (MARKET_KIND, JOB_KIND):
-            for body in (*self.lab.kube.objects(kind), *self.cache.list(kind)):
-                meta = body["metadata"]
-                self.dirty.add((kind, (meta["namespace"], meta["name"])))
-
-    async def slot(self) -> None:
-        """What happens in one slot: watches, then work."""
-        self._looks += 1
-        self._deliver()
-        await self._watch_chain()
-        now = self.lab.clock.now()
-        self.dirty |= {which for which, at in self.due.items() if at <= now}
-        await self._work()
-
-    async def _watch_chain(self) -> None:
-        """The accounts come in one by one, and some not at all: a snapshot is of no single moment."""
-        keys, single = self._watched
-        try:
-            await self.client.measure_clock()
-            for address in sorted(single):
-                if not self.lab.blind():
-                    await self.watcher.refresh([address])
-            for key in sorted(keys):
-                if not self.lab.blind():
-                    await self.watcher.refresh_runs(key)
-        except Unavailable:
-            self.lab.failures += 1
-
-    async def _work(self, rounds: int = 20) -> None:
-        """Reconcile until nothing is waiting."""
-        works: dict[str, Callable[[Any], Awaitable[float | None]]] = {
-            _CHECK: self.checks.reconcile,
-            MARKET_KIND: self.host.reconcile,
-            JOB_KIND: self.keeper.reconcile,
-        }
-        for _ in range(rounds):
-            if not self.dirty:
-                return
-            batch, self.dirty = sorted(self.dirty), set()
-            for kind, key in batch:
-                reconcile = works[kind]
-                try:
-                    again = await reconcile(key)
-                except NosanaError:
-                    self.lab.failures += 1
-                    again = 1.0
-                self.due.pop((kind, key), None)
-                if again is not None:
-                    self.due[(kind, key)] = self.lab.clock.now() + timedelta(seconds=again)
 
 
 class MarketLab:
@@ -706,46 +382,6 @@ class MarketLab:
         return account.price * max(0, min(account.time_end - account.time_start, account.timeout))
 
 
-def gpu_node(name: str, gpus: int) -> Body:
-    """A node that is ready."""
-    return {
-        "kind": "Node",
-        "apiVersion": "v1",
-        "metadata": {"name": name, "labels": {}},
-        "status": {
-            "allocatable": {"nvidia.com/gpu": str(gpus), "pods": str(max(100, 2 * gpus)), "cpu": "64"},
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    }
-
-
-def wallet_secret(name: str, key: bytes) -> Body:
-    """A Secret with a key as Solana's tools write it."""
-    data = base64.b64encode(json.dumps(list(key)).encode()).decode()
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": ADMIN},
-        "data": {"id.json": data},
-    }
-
-
-def nosana_market(name: str, address: Pubkey, wallets: Iterable[str], /, **spec: Any) -> Body:
-    """A NosanaMarket whose keys are in these Secrets."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": MARKET_KIND,
-        "metadata": {"name": name, "namespace": ADMIN},
-        "spec": {
-            "address": str(address),
-            "network": "localnet",
-            "jobNamespace": JOBS,
-            "wallets": [{"secretRef": {"name": wallet}} for wallet in wallets],
-            **spec,
-        },
-    }
-
-
 def closed_runs(history: Iterable[Landed]) -> Iterator[str]:
     """The run of each successful transaction that closed one."""
     for landed in history:
@@ -762,18 +398,3 @@ def _purpose(wire: WireTransaction) -> tuple[str, str]:
     name = next(s.title for s in BY_DISCRIMINATOR.values() if s.discriminator == instruction.data[:8])
     index = _PURPOSES[name]
     return name, str(wire.fee_payer if index is None else instruction.accounts[index].pubkey)
-
-
-__all__ = [
-    "ADMIN",
-    "JOBS",
-    "MARKET",
-    "Crash",
-    "MarketLab",
-    "Posted",
-    "Silence",
-    "closed_runs",
-    "gpu_node",
-    "nosana_market",
-    "wallet_secret",
-]

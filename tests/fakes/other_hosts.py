@@ -7,7 +7,8 @@ from typing import Any
 from solders.keypair import Keypair
 
 from fakes.chain import keypair
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab
+from fakes.market import MarketLab
+from fakes.market_objects import ADMIN, JOBS, MARKET
 from nosana_operator.api import API_VERSION, MARKET_KIND, find_condition
 from nosana_operator.chain import DEVNET
 from nosana_operator.chain.program import JobsProgram

@@ -21,7 +21,7 @@ from solders.pubkey import Pubkey
 from fakes.chain import keypair
 from fakes.edges import RecordedEvents
 from fakes.kube import FakeKube, FakeKubeClient
-from fakes.market import JOBS, gpu_node, nosana_market, wallet_secret
+from fakes.market_objects import JOBS, gpu_node, nosana_market, wallet_secret
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import (
     JOB_KIND,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nosana_sandbox.resources.hub import Hub, Repository
-
-from .conftest import Fetch, content_of, names_of
+from support.fetching import Fetch, content_of, names_of
 
 pytestmark = pytest.mark.contract
 WEIGHTS = bytes(range(256)) * 2048

@@ -9,8 +9,7 @@ import pytest
 from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.ollama import ModelName, model_name
 from nosana_sandbox.resources.registry import Registry
-
-from .conftest import Fetch, content_of
+from support.fetching import Fetch, content_of
 
 WEIGHTS = b"w" * 300_000
 

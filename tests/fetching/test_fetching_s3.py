@@ -11,8 +11,7 @@ from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.names import mirrored, safe_path
 from nosana_operator.fetching.s3 import Place, places
 from nosana_operator.fetching.spec import S3Source
-
-from .conftest import Fetch, Site, content_of, names_of
+from support.fetching import Fetch, Site, content_of, names_of
 
 AWS = "https://s3.amazonaws.com"
 R2 = "https://acc.r2.cloudflarestorage.com"

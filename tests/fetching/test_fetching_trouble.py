@@ -22,8 +22,7 @@ from nosana_operator.fetching.program import plan
 from nosana_operator.fetching.spec import S3, HuggingFace
 from nosana_operator.fetching.transfer import Transfer
 from nosana_sandbox.resources.bucket import Bucket
-
-from .conftest import Fetch, Site, content_of, names_of
+from support.fetching import Fetch, Site, content_of, names_of
 
 PLACE = {"type": "S3", "sources": [{"url": "https://models.test/m"}]}
 

@@ -8,8 +8,7 @@ from nosana_sandbox.resources.bucket import Bucket
 from nosana_sandbox.resources.catalogue import stock
 from nosana_sandbox.resources.hub import Hub
 from nosana_sandbox.resources.registry import Registry
-
-from .conftest import Fetch, content_of
+from support.fetching import Fetch, content_of
 
 DEFINITION = {
     "global": {"variables": {"MODEL": "gpt-oss:20b"}},

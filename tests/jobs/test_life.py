@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from fakes.jobs import CID, NAMESPACE, Crash, Lab, definition, market_job, op, private_job
+from fakes.jobs import CID, NAMESPACE, Lab, definition, market_job, op, private_job
 from fakes.kube import Request
+from fakes.trouble import Crash
 from nosana_operator.api import (
     FINALIZER_JOB,
     FINALIZER_OP,

@@ -12,9 +12,9 @@ import pytest
 
 from fakes.jobs import NAMESPACE, Lab
 from fakes.kube import Request
-from jobs.test_crashes import SCENARIOS, Scenario, live, outcome
 from nosana_operator.jobs import Key
 from nosana_operator.kube import LeadershipLost
+from support.job_lives import SCENARIOS, Scenario, live, outcome
 
 OLD: ContextVar[bool] = ContextVar("OLD", default=False)
 """Whether what runs is the first process."""

@@ -13,7 +13,9 @@ import pytest
 from fakes.both_loops import BothRooms
 from fakes.jobs import definition, op
 from fakes.kube import Request
-from fakes.market import JOBS, Crash, MarketLab, Posted, Silence
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import JOBS
+from fakes.trouble import Crash, Silence
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import JOB_KIND, Delivery, find_condition
 from nosana_operator.content import PosterClient, digest_of

@@ -18,7 +18,9 @@ import pytest
 
 from fakes.chain import Landed
 from fakes.kube import Request
-from fakes.market import JOBS, Crash, MarketLab, Posted, Silence, closed_runs
+from fakes.market import MarketLab, Posted, closed_runs
+from fakes.market_objects import JOBS
+from fakes.trouble import Crash, Silence
 from nosana_operator.api import JOB_KIND, condition_is_true, timestamp
 from nosana_operator.api.result import read_result
 from nosana_operator.content import cid_of, digest_of

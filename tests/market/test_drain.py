@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from fakes.both_loops import BothRooms
 from fakes.jobs import definition, op
-from fakes.market import ADMIN, MARKET
+from fakes.market_objects import ADMIN, MARKET
 from nosana_operator.api import MARKET_KIND, timestamp
 
 SERVER = json.dumps(definition(op("server", cmd="serve"))).encode()

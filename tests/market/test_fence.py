@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from fakes.kube import Request
-from fakes.market import ADMIN, MARKET, MarketLab, Silence, closed_runs
+from fakes.market import MarketLab, closed_runs
+from fakes.market_objects import ADMIN, MARKET
 from fakes.other_hosts import add_market, matches, post_to, spec
+from fakes.trouble import Silence
 from nosana_operator.api import JOB_KIND, MARKET_KIND
 from nosana_operator.kube import LeadershipLost
 

@@ -10,7 +10,9 @@ import pytest
 
 from fakes.chain import keypair
 from fakes.kube import FakeNotFound, Request
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted, Silence
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import ADMIN, JOBS, MARKET
+from fakes.trouble import Silence
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, JobReason, find_condition
 from nosana_operator.content import digest_of
 from nosana_operator.market.facts import RunFacts

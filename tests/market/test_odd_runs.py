@@ -8,7 +8,8 @@ from typing import Any
 from fakes.both_loops import BothRooms
 from fakes.chain import keypair
 from fakes.jobs import definition, op
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import ADMIN, JOBS, MARKET
 from fakes.other_hosts import add_market, slots, work_by_hand
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND
 from nosana_sandbox.program import Account

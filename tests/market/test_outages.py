@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Literal
 
 from fakes.kube import Request
-from fakes.market import JOBS, MarketLab, Posted, Silence
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import JOBS
+from fakes.trouble import Silence
 from nosana_operator.api import JOB_KIND, condition_is_true, find_condition
 from nosana_operator.chain import RpcError
 from nosana_sandbox.program.layout import STATE_DONE, STATE_QUEUED

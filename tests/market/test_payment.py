@@ -11,7 +11,8 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from fakes.chain import FakeRpc, keypair
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import ADMIN, JOBS, MARKET
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find_condition
 from nosana_operator.chain.rpc.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from fakes.market import FakePins, MarketLab, Posted
+from fakes.market import MarketLab, Posted
+from fakes.pins import FakePins
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import JobReason
 from nosana_operator.errors import Unavailable

@@ -11,8 +11,10 @@ import pytest
 
 from fakes.chain import keypair
 from fakes.many_markets import FleetLab, Shape
-from fakes.market import ADMIN, MARKET, MarketLab, Silence
+from fakes.market import MarketLab
+from fakes.market_objects import ADMIN, MARKET
 from fakes.other_hosts import spec
+from fakes.trouble import Silence
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Refused

@@ -7,7 +7,8 @@ from typing import Any
 
 from fakes.chain import keypair
 from fakes.kube import FakeNotFound, Request
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import ADMIN, JOBS, MARKET
 from fakes.other_hosts import (
     PROGRAM,
     add_market,

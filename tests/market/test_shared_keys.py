@@ -6,8 +6,10 @@ import pytest
 from solders.keypair import Keypair
 
 from fakes.kube import Request
-from fakes.market import ADMIN, MARKET, MarketLab, Silence
+from fakes.market import MarketLab
+from fakes.market_objects import ADMIN, MARKET
 from fakes.other_hosts import PROGRAM, add_market, by_hand, chain_market, post_to, spec, wallet, work_by_hand
+from fakes.trouble import Silence
 from nosana_operator.api import ANNOTATION_KEY_USE, MARKET_KIND
 
 

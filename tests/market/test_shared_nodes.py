@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fakes.market import Crash, MarketLab, Silence
+from fakes.market import MarketLab
 from fakes.other_hosts import add_market, matches, post_to, spec
+from fakes.trouble import Crash, Silence
 from nosana_operator.api import condition_is_true
 
 _STORM = 60.0

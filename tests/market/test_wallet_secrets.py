@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fakes.kube import Request
-from fakes.market import ADMIN, JOBS, MARKET, MarketLab, Posted, Silence
+from fakes.market import MarketLab, Posted
+from fakes.market_objects import ADMIN, JOBS, MARKET
 from fakes.other_hosts import add_market, chain_market, matches, post_to, spec
+from fakes.trouble import Silence
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
     JOB_KIND,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from nosana_operator.cli.documents import read_job
 from nosana_operator.definition import Definition
-from workload.test_golden import CASES, SHOWN
+from support.definitions import CASES, SHOWN
 
 Use = tuple[str, str]
 """A field, and a shape or a word that it may have."""

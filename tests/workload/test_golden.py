@@ -10,21 +10,10 @@ import yaml
 
 from nosana_operator.cli.documents import read_job
 from nosana_operator.cli.render import render_job
+from support.definitions import CASES, EXAMPLES, SHOWN
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parents[1] / "examples"
 GOLDEN = HERE / "golden"
-CASES = sorted((HERE.parent / "data" / "definitions").glob("*.yaml"))
-SHOWN = [
-    EXAMPLES / name
-    for name in (
-        "hello-world.json",
-        "count-stages.json",
-        "jupyter-gpu.json",
-        "model-files.json",
-        "private-job.yaml",
-    )
-]
 
 
 def golden_of(source: Path) -> Path:
