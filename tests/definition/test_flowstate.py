@@ -60,7 +60,8 @@ def test_a_finished_job() -> None:
 
 
 def test_a_job_that_has_not_started() -> None:
-    document = json.loads(FlowState.initial(DEFINITION, now=5).to_bytes())
+    ops = [OpState(op.id, op.group) for op in DEFINITION.ops]
+    document = json.loads(FlowState(FlowStatus.INIT, 5, ops=ops).to_bytes())
 
     assert (document["status"], document["startTime"], document["endTime"]) == ("init", 5, None)
     assert [(op["operationId"], op["group"], op["status"]) for op in document["opStates"]] == [

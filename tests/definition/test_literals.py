@@ -124,10 +124,10 @@ def test_captured_ports_are_numbers(expose: Any, expected: Any) -> None:
             "not JSON",
         ),
         ({"env": {"__pairs__": "%%ops.a.results.js%%"}}, "args.env", "array of objects with key and value"),
-        ({"cmd": "%%global.variables.NESTED%%"}, "args.cmd", "holds a literal itself"),
+        ({"cmd": "%%global.variables.NESTED%%"}, "args.cmd", "contains a literal itself"),
         ({"cmd": "%%ops.a.deployment_endpoint%%"}, "args.cmd", "not part of a deployment"),
         ({"cmd": "%%ops.a.container_ip%%"}, "args.cmd", "no address yet"),
-        ({"cmd": "%%ops.a.endpoint%%"}, "args.cmd", "is nothing of an op"),
+        ({"cmd": "%%ops.a.endpoint%%"}, "args.cmd", "an op has no value"),
     ],
 )
 def test_an_op_fails_with_the_place_and_the_reason(args: dict[str, Any], path: str, words: str) -> None:

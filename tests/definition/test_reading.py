@@ -118,7 +118,7 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" fo
         ("a: [", "not YAML"),
         ("\ta: b", "not YAML"),
         ("a: \x00", "not YAML"),
-        (LAUGHS, "aliases make it larger"),
+        (LAUGHS, "with its aliases it has more"),
         ("- &a [" + "[" * 200 + "]" * 200 + "]", "levels are nested"),
     ],
 )  # fmt: skip

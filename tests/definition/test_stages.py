@@ -127,7 +127,7 @@ def test_who_waits_for_whom(
         ({"a": {}, "b": {"depends_on": ["a"], **FLAG}}, "ops[1].execution.depends_on[0]", "another stage"),
         ({"a": _one("b"), "b": _one("a")}, "ops[0].execution.depends_on", '"a" → "b" → "a"'),
         ({"a": _one("b"), "b": _one("c"), "c": _one("b")}, "ops[1].execution.depends_on", '"b" → "c" → "b"'),
-        ({"a": _one("b", **FLAG), "b": _one("a", **FLAG)}, "ops[0].execution.depends_on", "circle"),
+        ({"a": _one("b", **FLAG), "b": _one("a", **FLAG)}, "ops[0].execution.depends_on", "cycle"),
     ],
 )
 def test_what_can_never_run_is_refused_before_anything_starts(ops: Ops, path: str, words: str) -> None:
@@ -138,7 +138,7 @@ def test_what_can_never_run_is_refused_before_anything_starts(ops: Ops, path: st
 
     assert [problem.path for problem in caught.value.problems] == [path]
     assert words in caught.value.problems[0].message
-    warnings = validate(definition.to_json()).warnings
+    warnings = validate(definition.model_dump(by_alias=True, exclude_unset=True)).warnings
     assert any(warning.path == path and "refused before it starts" in warning.message for warning in warnings)
 
 
@@ -156,7 +156,7 @@ def test_args_have_to_fit_the_type(kind: str, args: dict[str, str]) -> None:
     assert caught.value.problems[0].path == "ops[0].args"
 
 
-def test_a_diamond_of_two_circles_is_found_once_each() -> None:
+def test_a_diamond_of_two_cycles_is_found_once_each() -> None:
     ops = {"a": _one("b"), "b": _one("a"), "c": _one("d"), "d": _one("c")}
 
     with pytest.raises(DefinitionError) as caught:
@@ -239,7 +239,7 @@ NAMES = "abcdefg"
 
 @st.composite
 def _plans(draw: st.DrawFn) -> Plan:
-    """Any plan: groups at random, dependencies only backwards in a random order, so that no circle arises."""
+    """Any plan: groups at random, dependencies only backwards in a random order, so that no cycle arises."""
     names = draw(st.permutations(NAMES[: draw(st.integers(1, len(NAMES)))]))
     group = {name: draw(st.sampled_from(["x", "y", name])) for name in names}
     ops: Ops = {}
@@ -252,7 +252,7 @@ def _plans(draw: st.DrawFn) -> Plan:
     try:
         return plan(_definition({name: ops[name] for name in order}))
     except DefinitionError:
-        # A flag can turn an arrow into a circle.
+        # A flag can turn an arrow into a cycle.
         return draw(_plans())
 
 

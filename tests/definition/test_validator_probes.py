@@ -33,7 +33,7 @@ def test_an_accepted_definition_is_given_back_unchanged(probe: dict[str, Any]) -
     definition = validate(probe["definition"]).definition
 
     if definition is not None:
-        assert definition.to_json() == probe["definition"]
+        assert definition.model_dump(by_alias=True, exclude_unset=True) == probe["definition"]
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=[probe["name"] for probe in PROBES])

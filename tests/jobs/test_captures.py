@@ -70,7 +70,7 @@ async def test_an_op_that_asks_too_early_fails_and_says_why() -> None:
     await lab.drive(lab.over())
     [_, state] = lab.result()["opStates"]
     assert state["status"] == "failed"
-    assert "results are known when the op has ended" in state["logs"][0]["log"]
+    assert "results exist once the op has ended" in state["logs"][0]["log"]
 
 
 async def test_a_failed_op_has_results_too() -> None:

@@ -17,7 +17,7 @@ from nosana_operator.errors import NotFound
 from nosana_operator.jobs import JobSettings
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.decision.view import DefinitionState, Loading
-from nosana_operator.jobs.definitions import AT_ONCE, DefinitionLoader
+from nosana_operator.jobs.definitions import MAX_FETCHES, DefinitionLoader
 
 
 class SilentGateways:
@@ -63,7 +63,7 @@ def test_attempts_that_hang_keep_nobody_waiting_for_ever() -> None:
     async def main() -> None:
         gateways = SilentGateways(CID)
         loading = loader(gateways)
-        for n in range(AT_ONCE):
+        for n in range(MAX_FETCHES):
             state(loading, f"run-{n}", cid_of(bytes([n])))
         await asyncio.sleep(1)
         state(loading, "run-a", CID)

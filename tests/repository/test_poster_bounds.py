@@ -12,7 +12,7 @@ from nosana_operator.definition import MAX_OPS
 from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.decision.start_limits import PULL
-from nosana_operator.jobs.definitions import AT_ONCE
+from nosana_operator.jobs.definitions import MAX_FETCHES
 from nosana_operator.market.runs.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
 from nosana_operator.market.runs.settle import POSTER_GRACE
 
@@ -66,7 +66,7 @@ def test_the_test_is_there(named: str) -> None:
 
 def test_the_figures_are_the_codes() -> None:
     assert (DEFAULT_SIZE_LIMIT, MAX_BLOCK) == (1024 * 1024, 2 * 1024 * 1024)
-    assert AT_ONCE == 16
+    assert MAX_FETCHES == 16
     assert (MAX_BLOCKS, MAX_OPS, MAX_LOG_ENTRIES) == (512, 64, 24_999)
     assert MAX_LOG_BYTES == 16 * 1024 * 1024
     assert MAX_DEFINITION == 900 * 1024

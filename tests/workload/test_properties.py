@@ -152,7 +152,9 @@ def test_the_corpus_is_refused_or_built(version: str) -> None:
         if report.definition is None:
             continue
         try:
-            bodies = refused_or_built(context(report.definition.to_json()))
+            bodies = refused_or_built(
+                context(report.definition.model_dump(by_alias=True, exclude_unset=True))
+            )
         except DefinitionError as error:
             raise AssertionError(f"{path.name}: {error}") from error
         built += bodies is not None
@@ -171,7 +173,7 @@ def test_the_corpus_without_what_is_not_served_is_built() -> None:
         report = validate(json.loads(path.read_text()))
         if report.definition is None:
             continue
-        definition = copy.deepcopy(report.definition.to_json())
+        definition = copy.deepcopy(report.definition.model_dump(by_alias=True, exclude_unset=True))
         definition.pop("logistics", None)
         total += 1
         built += refused_or_built(context(definition)) is not None

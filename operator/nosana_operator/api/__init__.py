@@ -1,4 +1,4 @@
-"""What users write and read: NosanaJob, NosanaMarket, their conditions; and the CRDs made from them."""
+"""The Kubernetes API: NosanaJob, NosanaMarket, their conditions, and the CRDs generated from the models."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ class ApiError(NosanaError):
 def parse_part(model: type[Model], kind: str, part: str, data: Mapping[str, Any] | None) -> Model:
     """`data` (a `spec` or `status` as the API server gave it) as a model.
 
-    Raises ApiError naming the first field that is wrong: possible when the CRD in the cluster is older or
-    newer than this program.
+    Raises ApiError naming the first invalid field, which happens when the CRD in the cluster is older or newer
+    than this program.
     """
     try:
         return model.model_validate(data or {})
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(p) for p in (part, *first["loc"]))
-        said = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
-        sentence = f"{kind} {path}: {said}; correct it, or apply the CRDs of this version"
+        message = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        sentence = f"{kind} {path}: {message}; correct it, or apply the CRDs of this version"
         raise ApiError(sentence) from exc
 
 

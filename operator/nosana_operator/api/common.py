@@ -1,4 +1,4 @@
-"""Parts that both kinds share, and the base of every model."""
+"""The base of every model, and the types that both kinds use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ApiModel(BaseModel):
 
 
 class StatusModel(ApiModel):
-    """A status is ours to write but others' to read: fields of a newer version are passed over."""
+    """Status may come from a newer version of this program: unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 

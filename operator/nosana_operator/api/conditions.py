@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 Condition = dict[str, Any]
-"""`{type, status, reason, message, lastTransitionTime, observedGeneration}` as it stands in the object."""
+"""`{type, status, reason, message, lastTransitionTime, observedGeneration}` as in the object."""
 
 
 class JobCondition(StrEnum):
@@ -128,7 +128,7 @@ def micro_timestamp(moment: datetime) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Inverse of both forms above."""
+    """Inverse of `timestamp` and `micro_timestamp`."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
@@ -153,9 +153,9 @@ def condition(
     generation: int,
     now: datetime,
 ) -> Condition:
-    """The condition as it should be written now; `status=None` is Unknown.
+    """The condition to write now; `status=None` is Unknown.
 
-    `lastTransitionTime` moves only when the status flips, so that an unchanged condition is the same bytes.
+    `lastTransitionTime` changes only with the status, so an unchanged condition is written with the same bytes.
     """
     text = {True: "True", False: "False", None: "Unknown"}[status]
     before = find_condition(existing, kind)

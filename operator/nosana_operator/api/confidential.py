@@ -1,4 +1,4 @@
-"""The definition of a confidential job at rest: in a Secret that its NosanaJob owns, and nowhere else."""
+"""Stores the definition of a confidential job: in a Secret that its NosanaJob owns, and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DEFINITION_KEY: Final = "definition.json"
 
 
 def definition_secret_name(job: str) -> str:
-    """The name of a job's."""
+    """The name of the Secret for a job."""
     return f"{job}-definition"
 
 
 def definition_secret(job: Mapping[str, Any], data: bytes) -> dict[str, Any]:
-    """The Secret of a NosanaJob's definition; `data` is what the poster gave."""
+    """The Secret with a NosanaJob's definition; `data` is the poster's document."""
     meta = job["metadata"]
     return {
         "apiVersion": "v1",

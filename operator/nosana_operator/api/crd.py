@@ -1,7 +1,7 @@
 """CustomResourceDefinitions, generated from the models: structural schemas without `$ref`, with CEL rules.
 
-pydantic writes `$defs`, `title` and `anyOf: [..., null]`; a structural schema, as Kubernetes defines it, knows
-none of them, so they are inlined, dropped and unwrapped here.
+pydantic writes `$defs`, `title` and `anyOf: [..., null]`. Kubernetes' structural schemas have none of them, so
+they are inlined, dropped and unwrapped here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nosana_operator.citations import without_citations
 JsonObject = dict[str, Any]
 
 _UNSEEN = {"observedGeneration": -1}
-"""Status of an object that no controller has seen: without one, kstatus takes it for what it should be."""
+"""The status of an object that no controller has seen; without it, kstatus reports the object as current."""
 _DROPPED = {"$defs", "title", "additionalProperties", "const"}
 
 
@@ -64,7 +64,7 @@ def _structural(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> JsonObjec
 
 
 def _without_nothing(default: Any) -> Any:
-    """A default without nulls, empty lists and empty objects at any depth: the API server refuses null."""
+    """A default without nulls, empty lists and empty objects at any depth; the API server refuses null."""
     if not isinstance(default, Mapping):
         return default
     inner = {name: _without_nothing(value) for name, value in default.items()}
@@ -241,7 +241,7 @@ def _market_crd() -> JsonObject:
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Without anchors: readers of a CRD expect each schema written out."""
+    """Writes no anchors: people who read a CRD expect each schema in full."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -253,5 +253,5 @@ def crds() -> list[JsonObject]:
 
 
 def crds_yaml() -> str:
-    """Both as one YAML stream: what `nosana-operator crds` prints and what `manifests/crds.yaml` holds."""
+    """Both as one YAML stream: the output of `nosana-operator crds` and the content of `manifests/crds.yaml`."""
     return yaml.dump_all(crds(), Dumper=_PlainDumper, sort_keys=False, width=110, explicit_start=True)

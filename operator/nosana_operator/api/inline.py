@@ -1,4 +1,4 @@
-"""A definition that stands in the NosanaJob itself."""
+"""Reads the definition in `spec.definition` of a NosanaJob."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 from nosana_operator.definition import Definition, DefinitionError, Problem, parse
 
 MAX_INLINE_BYTES: Final = 256 * 1024
-"""As compact JSON: a NosanaJob is written and watched whole, and the cluster's store takes 1.5 MiB in all."""
+"""As compact JSON. Every write and watch event carries the whole NosanaJob, and etcd accepts 1.5 MiB."""
 
 
 def parse_inline(definition: Mapping[str, Any]) -> Definition:
-    """The definition in `spec.definition`. Raises DefinitionError, also when it is larger than may stand there."""
+    """The definition in `spec.definition`. Raises DefinitionError, also for one above `MAX_INLINE_BYTES`."""
     size = len(json.dumps(definition, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
     if size > MAX_INLINE_BYTES:
         message = f"a NosanaJob holds at most {MAX_INLINE_BYTES} bytes of definition, found {size}"

@@ -1,4 +1,4 @@
-"""When a NosanaMarket is left for a while without its spec, which is the admin's, being changed."""
+"""The annotation that takes a NosanaMarket's keys out of the queue for a while without a change of its spec."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def leaves_until(annotations: Mapping[str, str] | None, now: datetime) -> datetime | None:
-    """Until when its keys keep out of the queue; None when they need not (any more).
+    """When its keys may join the queue again; None when they may now.
 
-    A value that is no time says so for ever: out of the queue costs less than a run that nobody serves.
+    An invalid time counts as no end: being out of the queue costs less than a run that nobody serves.
     """
-    said = (annotations or {}).get(ANNOTATION_LEAVE_UNTIL)
-    if said is None:
+    value = (annotations or {}).get(ANNOTATION_LEAVE_UNTIL)
+    if value is None:
         return None
     try:
-        until = parse_timestamp(said)
+        until = parse_timestamp(value)
     except ValueError:
         return _ALWAYS
     if until.tzinfo is None:

@@ -1,4 +1,4 @@
-"""Which nodes `spec.gpu` means: one reading for the builder of pods and for the slot arithmetic."""
+"""The nodes that `spec.gpu` selects, for pod builders and slot counting alike."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def is_nvidia(resource_name: str) -> bool:
 
 
 def gpu_toleration(gpu: Gpu) -> Toleration:
-    """For the taint by which GPU nodes are kept free of other pods.
+    """Tolerates the taint that keeps other pods off GPU nodes.
 
-    Its key is the resource's own name by convention; NVIDIA's nodes carry one key for all its resources.
+    By convention its key is the resource's name; NVIDIA's nodes have one key for all of its resources.
     """
     key = f"{_NVIDIA}gpu" if is_nvidia(gpu.resource_name) else gpu.resource_name
     return Toleration(key=key, operator="Exists", effect="NoSchedule")
 
 
 def gpu_tolerations(gpu: Gpu) -> tuple[Toleration, ...]:
-    """What a pod with GPUs tolerates: the admin's own tolerations and the taint of GPU nodes."""
+    """The tolerations of a pod with GPUs: those of the spec and the one for GPU nodes."""
     return (*gpu.tolerations, gpu_toleration(gpu))

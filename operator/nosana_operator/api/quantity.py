@@ -1,4 +1,4 @@
-"""Kubernetes quantities (`500m`, `16Gi`, `1e3`), exactly: a slot that misses one byte is no slot."""
+"""Exact arithmetic on Kubernetes quantities (`500m`, `16Gi`, `1e3`): a slot that lacks one byte is no slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from nosana_operator.errors import NosanaError
 
 UNIT: Final = 10**9
-"""One core, byte or device. Amounts are whole numbers of billionths: Kubernetes keeps nothing finer."""
+"""One core, byte or device. Amounts are whole numbers of billionths, the precision of Kubernetes."""
 
 _FORM: Final = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
@@ -25,30 +25,30 @@ _SUFFIXES: Final = {
 
 
 class QuantityError(NosanaError):
-    """Text that is no Kubernetes quantity."""
+    """The text is not a Kubernetes quantity."""
 
 
 @lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> int:
     """The value of a quantity in billionths of the resource's unit, rounded up as Kubernetes does.
 
-    Raises QuantityError when `text` is none.
+    Raises QuantityError.
     """
-    found = _FORM.fullmatch(text)
-    if found is None:
+    match = _FORM.fullmatch(text)
+    if match is None:
         raise QuantityError(f"{text[:40]!r} is not a Kubernetes quantity; write for example 500m, 2 or 16Gi")
-    scale = _SUFFIXES[found["suffix"]] if found["suffix"] else Fraction(10) ** int(found["exponent"] or 0)
-    return ceil(Fraction(found["number"]) * scale * UNIT)
+    scale = _SUFFIXES[match["suffix"]] if match["suffix"] else Fraction(10) ** int(match["exponent"] or 0)
+    return ceil(Fraction(match["number"]) * scale * UNIT)
 
 
 def cores(amount: int) -> str:
-    """A quantity of CPU, rounded down to whole millicores (Kubernetes counts no less), at least one."""
+    """A quantity of CPU, rounded down to whole millicores, at least one (Kubernetes has nothing smaller)."""
     milli = max(1, amount * 1000 // UNIT)
     return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
 
 
 def size(amount: int) -> str:
-    """A quantity of bytes, rounded down to whole bytes, in the largest binary unit that says it exactly."""
+    """A quantity of bytes, rounded down to whole bytes, in the largest binary unit that is exact."""
     count = amount // UNIT
     for n, suffix in reversed(list(enumerate("KMGTPE", start=1))):
         if count and count % 1024**n == 0:

@@ -1,9 +1,8 @@
-"""A job's result at rest: the exact FlowState bytes, compressed, in Secrets that the NosanaJob owns.
+"""Stores a job's result: the exact FlowState bytes, compressed, in Secrets that the NosanaJob owns.
 
-The market host pins these very bytes (docs/architecture.md#fixed-choices), so they are fixed once: part 0 is
-the commit mark. It is created last, names how many parts there are and carries the digest of the whole; where
-it exists the result
-exists and is never made anew. Parts behind a missing part 0 are left-overs of an interrupted attempt.
+The market host pins exactly these bytes (docs/architecture.md#fixed-choices), so they are written once. Part 0
+commits them: it is created last and has the number of parts and the digest of the whole. If it exists, the
+result exists and is never built again. Parts without part 0 are left over from an interrupted attempt.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ANNOTATION_SHA256: Final = f"{GROUP}/result-sha256"
 """SHA-256 of the uncompressed bytes, hex."""
 
 MAX_PART: Final = 900 * 1024
-"""Bytes of one part before base64: the API server takes objects of about 1.5 MiB, Secrets of 1 MiB."""
+"""Bytes of one part before base64: the API server accepts 1 MiB of data in a Secret."""
 MAX_COMPRESSED: Final = 4 * 1024 * 1024
 MAX_RAW: Final = 48 * 1024 * 1024
 
@@ -35,15 +34,15 @@ Body = dict[str, Any]
 
 
 class ResultError(NosanaError):
-    """A result cannot be stored or cannot be read back."""
+    """A result cannot be stored or read."""
 
 
 class ResultTooLarge(ResultError):
-    """The FlowState does not fit; it has to be made smaller first."""
+    """The FlowState is too large to be stored."""
 
 
 def pack_result(raw: bytes) -> tuple[bytes, ...]:
-    """FlowState bytes → compressed parts, the same for the same bytes. Raises ResultTooLarge."""
+    """FlowState bytes → compressed parts, deterministic. Raises ResultTooLarge."""
     if len(raw) > MAX_RAW:
         raise ResultTooLarge(f"a result has {len(raw)} bytes, at most {MAX_RAW} can be kept; drop log lines")
     packed = gzip.compress(raw, compresslevel=6, mtime=0)
@@ -69,7 +68,7 @@ def result_secrets(job: Mapping[str, Any], raw: bytes) -> tuple[Body, ...]:
             "apiVersion": "v1",
             "kind": "Secret",
             "type": RESULT_TYPE,
-            # What was pinned and settled stays what is kept here.
+            # The stored bytes have to stay the bytes that were pinned and settled.
             "immutable": True,
             "metadata": {
                 "name": result_secret_name(meta["name"], part),
@@ -94,7 +93,7 @@ def result_secrets(job: Mapping[str, Any], raw: bytes) -> tuple[Body, ...]:
 
 
 def result_names(first: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of all parts, as part 0 tells. Raises ResultError when it is no part 0 of a result."""
+    """The names of all parts, read from part 0. Raises ResultError when `first` is not part 0 of a result."""
     name = str(first["metadata"]["name"])
     try:
         parts = int((first["metadata"].get("annotations") or {})[ANNOTATION_PARTS])
@@ -108,7 +107,7 @@ def result_names(first: Mapping[str, Any]) -> tuple[str, ...]:
 def read_result(secrets: Sequence[Mapping[str, Any]]) -> bytes:
     """The exact FlowState bytes of a result's Secrets, in the order of `status.resultSecrets`.
 
-    Raises ResultError when parts are missing or were changed: what does not match its digest is not a result.
+    Raises ResultError when parts are missing, or when the bytes do not match their digest.
     """
     if not secrets:
         raise ResultError("the job has no result yet")
@@ -121,8 +120,8 @@ def read_result(secrets: Sequence[Mapping[str, Any]]) -> bytes:
         raw = unpacker.decompress(packed, MAX_RAW)
     except (KeyError, TypeError, binascii.Error, zlib.error) as error:
         raise ResultError(f"the result in Secret {names[0]} cannot be read: {error}") from error
-    wanted = (secrets[0]["metadata"].get("annotations") or {}).get(ANNOTATION_SHA256)
-    if not unpacker.eof or hashlib.sha256(raw).hexdigest() != wanted:
+    expected = (secrets[0]["metadata"].get("annotations") or {}).get(ANNOTATION_SHA256)
+    if not unpacker.eof or hashlib.sha256(raw).hexdigest() != expected:
         raise ResultError(
             f"the result in Secret {names[0]} does not match its digest; it was changed by others"
         )

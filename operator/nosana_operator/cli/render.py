@@ -78,13 +78,11 @@ def render_job(job: JobDocument) -> str:
 def _open(ctx: JobContext, op: Operation) -> set[str]:
     """The literals of an op that have a value only once other ops have run."""
     ids = {each.id for each in ctx.definition.ops}
-    asked = [found for _, found in literals(op) if found.scope == "ops" and found.variable is None]
     return {
-        found.text
-        for found in asked
-        if found.name in ids
-        if found.path == "container_ip"
-        or (found.path.startswith("results.") and found.path[8:] not in ctx.results.get(found.name, {}))
+        reference.text
+        for _, reference in literals(op)
+        if reference.is_pending and reference.name in ids
+        if reference.path.removeprefix("results.") not in ctx.results.get(reference.name, {})
     }
 
 

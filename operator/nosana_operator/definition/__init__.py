@@ -1,11 +1,12 @@
-"""The Nosana job definition as a language: reading, checking, ordering, literals, names, results. Pure.
+"""The Nosana job definition as a language: parsing, validation, stages, literals, service ids, results. Pure.
 
-    definition = parse(text)        # or every problem, as a DefinitionError
+    definition = parse(text)        # or raises DefinitionError with every problem
     order = plan(definition)        # stages; DefinitionError when the ops can never run
     decision = next_ops(order, progress)
     args = interpolate(op, context) # just before the op starts
 
-Facts: the published schema (2.2.x) and the behaviour of Nosana's own node, with its defects left out.
+It follows the published schema (2.2.x) and the behaviour of Nosana's own node without the node's defects
+(docs/protocol/job-definition.md#the-nosana-job-definition).
 """
 
 from __future__ import annotations

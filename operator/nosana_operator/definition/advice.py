@@ -1,8 +1,8 @@
-"""Warnings about a definition that Nosana accepts: what has no effect here, and what will surprise.
+"""Warnings about a valid definition: what has no effect here, and what will surprise its author.
 
 (docs/protocol/job-definition.md#surprises)
 
-Cheap by design (a few microseconds an op): every `validate` asks for it.
+Cheap by design (a few microseconds per op), because every `validate` runs it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from itertools import chain, islice
 
 from nosana_operator.definition.errors import MAX_PROBLEMS, Problem
 from nosana_operator.definition.exposure import expose_items, is_tcp_port
-from nosana_operator.definition.literals import Reference, references, without_references
+from nosana_operator.definition.literals import (
+    GLOBAL_NAMES,
+    Reference,
+    references,
+    unknown_global,
+    unknown_op,
+    unknown_op_value,
+    without_references,
+)
 from nosana_operator.definition.model import (
     Definition,
     ExposedPort,
@@ -31,15 +39,14 @@ from nosana_operator.json_paths import json_path, quoted
 
 Place = tuple[str | int, ...]
 
-_GLOBALS = frozenset({"job", "host", "project", "frps_address", "version"})
-_NEWER_NODES = "only newer nodes know it"
-# What looks as if a literal was meant: the delimiters around a known scope, in one piece.
+_NEWER_NODES = "only newer nodes support it"
 _HOST = re.compile(r"://([^/:?#\s\"'@]+)")
-_MEANT = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
+# Text that was probably meant as a literal: the delimiters around a known scope, without a space.
+_LITERAL_LIKE = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
 
 
 def advice(definition: Definition) -> list[Problem]:
-    """The first warnings, in document order, except those about the order of ops, which come last."""
+    """The first warnings in document order; those about the order of ops come last."""
     return list(islice(chain(_whole(definition), _ops(definition), _order(definition)), MAX_PROBLEMS))
 
 
@@ -54,9 +61,7 @@ def _whole(definition: Definition) -> Iterator[Problem]:
                 if name == "system_resources"
                 else name in (meta.__pydantic_extra__ or {})
             ):
-                yield Problem(
-                    f"meta.{name}", "this is a note without effect", "the market decides the hardware"
-                )
+                yield Problem(f"meta.{name}", "it has no effect", "the market decides the hardware")
     if definition.global_ is not None:
         yield from _global(definition.global_)
     if definition.logistics is not None:
@@ -64,11 +69,11 @@ def _whole(definition: Definition) -> Iterator[Problem]:
             if getattr(definition.logistics, side).type == "api-listen":
                 yield Problem(
                     f"logistics.{side}.type",
-                    "api-listen is not served by this host, so a market job that needs it is refused",
+                    "this host does not serve api-listen, so it refuses a market job that needs it",
                     "use type api with an endpoint",
                 )
     if definition.ssh is not None:
-        yield Problem("ssh", "shells are not served by this host, so the keys have no effect", "take it out")
+        yield Problem("ssh", "this host offers no shells, so the keys have no effect", "remove it")
 
 
 def _global(defaults: Global) -> Iterator[Problem]:
@@ -81,12 +86,12 @@ def _global(defaults: Global) -> Iterator[Problem]:
             yield Problem(
                 json_path(("global", *place)),
                 "literals in global are not replaced",
-                "write it in the op's own args",
+                "write it in the args of the op",
             )
 
 
 def _ops(definition: Definition) -> Iterator[Problem]:
-    known = _Known(definition)
+    literals = _LiteralCheck(definition)
     exposed: dict[int, int] = {}
     for index, op in enumerate(definition.ops):
         place: Place = ("ops", index)
@@ -106,7 +111,7 @@ def _ops(definition: Definition) -> Iterator[Problem]:
         if isinstance(op.args, RunArgs):
             yield from _run(definition, (*place, "args"), op, op.args)
             yield from _ports((*place, "args"), index, op.args, exposed)
-        yield from known.literals((*place, "args"), index, op)
+        yield from literals.problems((*place, "args"), op)
 
 
 def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> Iterator[Problem]:
@@ -116,46 +121,50 @@ def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> 
     if isinstance(cmd, list) and len(cmd) == 1 and args.entrypoint is None and " " in cmd[0].strip():
         yield Problem(
             json_path((*place, "cmd")),
-            "a list is run word by word, so this whole line is taken for the name of one program",
-            "write it as a string, which runs in /bin/sh -c, or put each word in its own item",
+            "each item of a list is one word, so this whole line is the name of one program",
+            "write it as a string, which runs in /bin/sh -c, or give each word its own item",
         )
     if args.gpu is False and definition.global_ is not None and definition.global_.gpu:
         yield Problem(
-            json_path((*place, "gpu")), "false has no effect: global.gpu is true", "take global.gpu out"
+            json_path((*place, "gpu")), "false has no effect: global.gpu is true", "remove global.gpu"
         )
     if args.trusted_execution_env is not None:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
-            "hosts that have no such environment refuse the job, and Nosana's published validator the definition",
+            "hosts without such an environment refuse the job; Nosana's published validator refuses the definition",
             _NEWER_NODES,
         )
     for position, resource in enumerate(args.resources or ()):
-        here = (*place, "resources", position)
+        item_place = (*place, "resources", position)
         target = getattr(resource, "target", "/")
         if not target.startswith(("/", "%%")) or ".." in target.split("/"):
             yield Problem(
-                json_path((*here, "target")), "it is not an absolute folder", "start with / and leave .. out"
+                json_path((*item_place, "target")),
+                "it is not an absolute path",
+                "start with / and do not use ..",
             )
         if isinstance(resource, S3Resource) and resource.url is None:
             yield Problem(
-                json_path((*here, "url")), "without url there is nothing to fetch", "name the S3 address"
+                json_path((*item_place, "url")),
+                "without url there is nothing to fetch",
+                "name the S3 address",
             )
         if isinstance(resource, S3BucketsResource) and resource.url is not None:
             yield Problem(
-                json_path((*here, "buckets")), "buckets has no effect beside url", "take one of them out"
+                json_path((*item_place, "buckets")), "buckets has no effect beside url", "remove one of them"
             )
         if isinstance(resource, HuggingFaceResource) and not resource.files:
             yield Problem(
-                json_path((*here, "files")),
+                json_path((*item_place, "files")),
                 "Nosana's own hosts fail to fetch a repository without it",
                 "list the files",
             )
-    made = {other.args.name for other in definition.ops if isinstance(other.args, VolumeArgs)}
+    created = {other.args.name for other in definition.ops if isinstance(other.args, VolumeArgs)}
     for position, volume in enumerate(args.volumes or ()):
-        if volume.name not in made and "%%" not in volume.name:
+        if volume.name not in created and "%%" not in volume.name:
             yield Problem(
                 json_path((*place, "volumes", position, "name")),
-                f"no op makes the volume {quoted(volume.name)}",
+                f"no op creates the volume {quoted(volume.name)}",
                 "add a container/create-volume op in an earlier stage",
             )
 
@@ -169,138 +178,131 @@ def _ports(place: Place, index: int, args: RunArgs, exposed: dict[int, int]) -> 
         )
     listed = isinstance(args.expose, list)
     for position, item in enumerate(expose_items(args)):
-        here: Place = (*place, "expose", position) if listed else (*place, "expose")
+        item_place: Place = (*place, "expose", position) if listed else (*place, "expose")
         if isinstance(item, str | Spread):
             continue
         port = item.port if isinstance(item, ExposedPort) else item
         if not is_tcp_port(port):
             yield Problem(
-                json_path(here), f"{port} is no TCP port, so nothing is exposed for it", "use 1 to 65535"
+                json_path(item_place),
+                f"{port} is not a TCP port, so nothing is exposed for it",
+                "use 1 to 65535",
             )
             continue
         first = exposed.setdefault(port, index)
         if first != index:
             yield Problem(
-                json_path(here),
+                json_path(item_place),
                 f"ops[{first}] exposes port {port} too",
                 "each op has its own address, so both work",
             )
         for at, check in enumerate((item.health_checks or ()) if isinstance(item, ExposedPort) else ()):
             if check.restart_on_failure and not check.continuous:
                 yield Problem(
-                    json_path((*here, "health_checks", at, "restart_on_failure")),
-                    "it never restarts anything: a check that is not continuous is not made after the start",
+                    json_path((*item_place, "health_checks", at, "restart_on_failure")),
+                    "it never restarts anything: a check that is not continuous runs only until the first success",
                     "set continuous to true",
                 )
             for key in ("restart_on_failure", "max_restarts"):
                 if key in check.model_fields_set:
                     yield Problem(
-                        json_path((*here, "health_checks", at, key)),
+                        json_path((*item_place, "health_checks", at, key)),
                         "it works here, but Nosana's published validator refuses the definition",
                         _NEWER_NODES,
                     )
 
 
-class _Known:
-    """What literals may refer to, as far as the definition alone tells."""
+class _LiteralCheck:
+    """Finds literals that cannot have a value, as far as the definition alone shows."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._ops = {op.id: op for op in definition.ops}
-        self._callable = frozenset(chain.from_iterable(_aliases(op) for op in definition.ops))
+        self._aliases = frozenset(chain.from_iterable(_aliases(op) for op in definition.ops))
         self._variables = (definition.global_.variables if definition.global_ else None) or {}
         self._stage: dict[str, int] = {}
         for op in definition.ops:
             self._stage.setdefault(op.group, len(self._stage))
 
-    def literals(self, place: Place, index: int, op: Operation) -> Iterator[Problem]:
+    def problems(self, place: Place, op: Operation) -> Iterator[Problem]:
         """Literals in the op's arguments that will have no value when the op starts."""
         dumped = op.args.model_dump(by_alias=True, exclude_unset=True)
         for where, text in _texts(dumped):
             for host in _HOST.findall(text) if "://" in text else ():
-                if host in self._ops and host != op.id and host.lower() not in self._callable:
+                if host in self._ops and host != op.id and host.lower() not in self._aliases:
                     yield Problem(
                         json_path((*place, *where)),
-                        f"the id of op {quoted(host)} is no host name",
+                        f"the id of op {quoted(host)} is not a host name",
                         f"write %%ops.{host}.host%%, or give that op an alias",
                     )
             if "%%" not in text:
                 continue
             for reference in references(text):
-                why = self._unknown(reference, op)
-                if why:
+                unresolved = self._unresolved(reference, op)
+                if unresolved:
+                    reason, hint = unresolved
                     yield Problem(
                         json_path((*place, *where)),
-                        f"{quoted(reference.text, 120)}: {why[0]}, so the op will fail",
-                        why[1],
+                        f"{quoted(reference.text, 120)}: {reason}, so the op will fail",
+                        hint,
                     )
-            if _MEANT.search(without_references(text)):
+            if _LITERAL_LIKE.search(without_references(text)):
                 yield Problem(
                     json_path((*place, *where)),
-                    "this is no literal and stays as text",
+                    "this is not a literal and stays as text",
                     "literals are %%global.…%% or %%ops.ID.…%%",
                 )
 
-    def _unknown(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
+    def _unresolved(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
         if reference.variable is not None:
             if not self._variables.get(reference.variable):
                 return f"global.variables has no value for {quoted(reference.variable)}", "add it there"
             return None
         if reference.scope == "global":
             name = f"{reference.name}.{reference.path}" if reference.path else reference.name
-            return (
-                None
-                if name in _GLOBALS
-                else (f"nothing global is called {quoted(name)}", f"there are: {', '.join(sorted(_GLOBALS))}")
-            )
-        return self._unknown_of_op(reference, op)
-
-    def _unknown_of_op(self, reference: Reference, op: Operation) -> tuple[str, str] | None:
+            return None if name in GLOBAL_NAMES else unknown_global(name)
         target = self._ops.get(reference.name)
         if target is None:
-            return f"there is no op {quoted(reference.name)}", "literals name ops by their id"
-        kind, _, rest = reference.path.partition(".")
-        if kind == "results" and rest:
-            if rest not in (target.results or {}):
-                return f"op {quoted(target.id)} captures no {quoted(rest)}", "add it to that op's results"
-            if self._stage[target.group] >= self._stage[op.group]:
+            return unknown_op(reference.name)
+        match reference.op_value:
+            case None:
+                return unknown_op_value(reference.path)
+            case ("results", name) if name not in (target.results or {}):
+                return f"op {quoted(target.id)} captures no {quoted(name)}", "add it to that op's results"
+            case ("results", _) if self._stage[target.group] >= self._stage[op.group]:
                 return f"op {quoted(target.id)} has not ended by then", "put it in an earlier stage"
-            return None
-        if kind == "endpoint" and rest:
-            items = list(expose_items(target.args)) if isinstance(target.args, RunArgs) else []
-            ports = {
-                str(item.port if isinstance(item, ExposedPort) else item)
-                for item in items
-                if not isinstance(item, Spread)
-            }
-            return (
-                None
-                if rest in ports
-                else (f"op {quoted(target.id)} exposes no port {rest}", "expose it there")
-            )
-        if reference.path == "deployment_endpoint" and self._definition.deployment_id is None:
-            return "the job is not part of a deployment", "it needs deployment_id"
-        if reference.path in ("host", "container_ip", "deployment_endpoint"):
-            return None
-        return (
-            f"{quoted(reference.path)} is nothing of an op",
-            "there are: host, endpoint.PORT, deployment_endpoint, container_ip, results.NAME",
-        )
+            case ("endpoint", port) if port not in _written_ports(target):
+                return f"op {quoted(target.id)} exposes no port {port}", "expose it there"
+            case ("deployment_endpoint", _) if self._definition.deployment_id is None:
+                return "the job is not part of a deployment", "it needs deployment_id"
+        return None
+
+
+def _written_ports(op: Operation) -> frozenset[str]:
+    """The ports in the op's `expose` as text, literals included."""
+    items = expose_items(op.args) if isinstance(op.args, RunArgs) else ()
+    return frozenset(
+        str(item.port if isinstance(item, ExposedPort) else item)
+        for item in items
+        if not isinstance(item, Spread)
+    )
 
 
 def _aliases(op: Operation) -> Iterator[str]:
-    """The names of an op's own choice, in lower case."""
-    given = (op.args.aliases if isinstance(op.args, RunArgs) else None) or ()
-    yield from (word.strip().lower() for word in (given.split(",") if isinstance(given, str) else given))
+    """The op's aliases in lower case."""
+    aliases = (op.args.aliases if isinstance(op.args, RunArgs) else None) or ()
+    yield from (
+        alias.strip().lower() for alias in (aliases.split(",") if isinstance(aliases, str) else aliases)
+    )
 
 
 def _order(definition: Definition) -> Iterator[Problem]:
-    found = list(islice(order_problems(definition), MAX_PROBLEMS))
-    for problem in found:
+    problems = list(islice(order_problems(definition), MAX_PROBLEMS))
+    for problem in problems:
         yield Problem(
             problem.path, f"{problem.message}; the job will be refused before it starts", problem.hint
         )
-    if found:
+    if problems:
         return
     written = {op.id: op.execution.group for op in definition.ops}
     for index, op in enumerate(definition.ops):
@@ -310,7 +312,7 @@ def _order(definition: Definition) -> Iterator[Problem]:
                     json_path(("ops", index, "execution", "depends_on", position)),
                     f"{quoted(target)} is in an earlier stage and has ended by then; "
                     "Nosana's own hosts refuse such a job",
-                    "leave it out: stages already run one after the other",
+                    "remove it: stages already run one after the other",
                 )
 
 
@@ -318,10 +320,10 @@ def _texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
     """Every string in plain data, with its place."""
     todo: list[tuple[Place, object]] = [(place, value)]
     while todo:
-        here, item = todo.pop()
+        path, item = todo.pop()
         if isinstance(item, str):
-            yield here, item
+            yield path, item
         elif isinstance(item, dict):
-            todo.extend(((*here, key), child) for key, child in reversed(item.items()))
+            todo.extend(((*path, key), child) for key, child in reversed(item.items()))
         elif isinstance(item, Sequence):
-            todo.extend(((*here, at), item[at]) for at in range(len(item) - 1, -1, -1))
+            todo.extend(((*path, at), item[at]) for at in range(len(item) - 1, -1, -1))

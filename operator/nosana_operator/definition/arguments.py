@@ -1,8 +1,8 @@
-"""An op's arguments as they are run: literals replaced, markers expanded, all checked again.
+"""Replaces literals and expands markers in an op's arguments, and validates the outcome.
 
 (docs/protocol/job-definition.md#how-values-are-put-in)
 
-Called once, just before the op starts; the caller records the outcome, so that a restart gives the same pod.
+`interpolate` runs just before the op starts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nosana_operator.json_paths import json_path
 
 
 def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:
-    """The arguments of `op` (of the same kind as before) with every literal and marker replaced.
+    """The arguments of `op`, same type, with every literal and marker replaced.
 
     Raises LiteralError, naming each argument that has no value or no longer fits its type.
     """
@@ -41,7 +41,7 @@ def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:
 
 
 def interpolate_args(args: Mapping[str, Any], context: Context, *, op_id: str = "") -> dict[str, Any]:
-    """Replace literals and expand markers in plain arguments, without checking what comes out.
+    """Replace literals and expand markers in plain arguments, without validating the outcome.
 
     Raises LiteralError with the problem of every argument that cannot be replaced.
     """
@@ -53,7 +53,7 @@ def interpolate_args(args: Mapping[str, Any], context: Context, *, op_id: str = 
 
 
 def _left_over(args: RunArgs) -> Iterator[Problem]:
-    """What a definition may hold before its literals are replaced, but not after."""
+    """What a definition may contain before its literals are replaced, but not after."""
     if any(isinstance(item, str | Spread) for item in expose_items(args)):
         yield Problem(
             "expose", "must be a port number once its literal is replaced", "the literal's value is no port"
@@ -68,7 +68,7 @@ def _left_over(args: RunArgs) -> Iterator[Problem]:
 
 
 class _Fill:
-    """One walk over an op's arguments; collects problems instead of stopping at the first."""
+    """Walks an op's arguments once and collects problems instead of stopping at the first."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -86,7 +86,7 @@ class _Fill:
         return filled
 
     def _expose(self, value: Any) -> Any:
-        """Captured ports are text, but a port is a number; one literal or marker may give several."""
+        """Captured ports are text, but a port is a number; a literal or marker may stand for several ports."""
         alone = isinstance(value, str) or markers.is_splice(value)
         items = self._value([value] if alone else value)
         if not isinstance(items, list):

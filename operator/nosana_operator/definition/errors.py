@@ -1,4 +1,4 @@
-"""What can be wrong with a job definition: problems with a place, and the error that carries them."""
+"""Problems of a job definition, each with its path, and the errors that carry them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from nosana_operator.errors import NosanaError
 from nosana_operator.json_paths import quoted
 
-# A hostile document can be wrong in a hundred thousand places; a person reads the first few.
+# A hostile document can have a hundred thousand problems; a person reads the first few.
 MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, or will surprise, at one place of a definition.
+    """An error or a warning about one place of a definition.
 
-    `path` is a JSON path (`ops[0].args.expose[1].port`; `$` is the whole document), `message` says what was
-    found and what is allowed, `hint` what to do about a common mistake (empty when there is none to give).
-    Values of fields that may hold a secret are never quoted.
+    `path` is a JSON path (`ops[0].args.expose[1].port`; `$` is the whole document). `message` names the value and
+    what is allowed. `hint` is the remedy for a common mistake, else empty. Values of fields that may hold a
+    secret are never quoted.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Problem:
 
 
 class DefinitionError(NosanaError):
-    """The job definition is unusable; `problems` (never empty) tells every reason that was found."""
+    """The job definition is unusable; `problems` (never empty) has every reason."""
 
     def __init__(
         self, problems: Sequence[Problem], *, consequence: str = "the job definition is unusable"
@@ -43,9 +43,9 @@ class DefinitionError(NosanaError):
 
 
 class LiteralError(DefinitionError):
-    """Literals or markers in one op's arguments cannot be replaced: this op fails, the others go on.
+    """Literals or markers in one op's arguments cannot be replaced: this op fails, the others continue.
 
-    Paths of its problems start at the op (`args.cmd[1]`).
+    The paths of its problems start at the op (`args.cmd[1]`).
     """
 
     def __init__(self, op_id: str, problems: Sequence[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""Which ports a job shows to the world, and the public names they get.
+"""The ports that a job exposes, and their public names.
 
 (docs/protocol/job-definition.md#ports, docs/protocol/node.md#service-ids)
 """
@@ -18,7 +18,7 @@ _LAST_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port an op exposes: a TCP port number and what has to pass before it counts as online."""
+    """A port that an op exposes: the TCP port number and the health checks that decide whether it is online."""
 
     number: int
     health_checks: tuple[HealthCheck, ...] = ()
@@ -26,7 +26,8 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A port with the id that is its public host name's first label (base58, case matters in the id only)."""
+    """An exposed port and its service id, the first label of its public host name (base58; only the id is
+    case-sensitive)."""
 
     id: str
     op_index: int
@@ -37,8 +38,8 @@ class Service:
 def exposed_ports(args: RunArgs) -> tuple[Port, ...]:
     """The concrete ports of an op, in the order written, each once.
 
-    All accepted shapes count, also the single object that Nosana's own node overlooks. Literals and markers
-    give nothing until they are replaced; numbers that are no TCP port give nothing at all (`advice` says so).
+    All accepted shapes count, also the single object that Nosana's own node ignores. Literals and markers count
+    only once they are replaced. Numbers that are not TCP ports never count (`advice` warns about them).
     """
     ports: dict[int, Port] = {}
     for item in expose_items(args):
@@ -60,7 +61,7 @@ def expose_items(args: RunArgs) -> Iterator[ExposeItem]:
 
 
 def services(definition: Definition, job: str) -> tuple[Service, ...]:
-    """The public services of a job by its address (or uid); private ops have random ids and are left out."""
+    """The public services of a job; `job` is its address (or uid). Private ops have random ids and are left out."""
     return tuple(
         Service(service_id(index, port.number, job), index, op.id, port)
         for index, op in enumerate(definition.ops)
@@ -75,7 +76,7 @@ def service_id(op_index: int, port: int | str, job: str) -> str:
 
 
 def private_service_id(entropy: bytes) -> str:
-    """The id of a private port: 45 characters from random bytes that the caller keeps (node: 45 of them)."""
+    """The id of a private port: 45 characters from random bytes that the caller stores (the node uses 45)."""
     return create_hash(entropy.hex(), 45)
 
 

@@ -1,7 +1,7 @@
-"""The result of a job as Nosana's clients read it: the FlowState document (docs/protocol/node.md#flowstate).
+"""The FlowState document: the result of a job as Nosana's clients read it (docs/protocol/node.md#flowstate).
 
-Times are milliseconds since the epoch. Key order and compact form are fixed, so that equal states are equal
-bytes and have equal CIDs.
+Times are milliseconds since the epoch. Key order and compact form are fixed, so that equal states have equal
+bytes and equal CIDs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 from nosana_operator.definition.errors import Problem
 from nosana_operator.definition.literals import ResultValue
-from nosana_operator.definition.model import Definition, LogType
+from nosana_operator.definition.model import LogType
 
 MAX_LOG_ENTRIES = 24_999
-# A result has to fit, compressed, into the Secrets that keep it until it is pinned.
+# A compressed result has to fit into the Secrets that hold it until it is pinned.
 MAX_LOG_BYTES = 16 * 1024 * 1024
 
 OpStatus = Literal["init", "running", "success", "failed", "stopped"]
 
 
 class FlowStatus(Enum):
-    """Every word that a client may find in `status`."""
+    """Every value of `status` that clients know."""
 
     BLANK = ""
     INIT = "init"
@@ -42,7 +42,7 @@ class FlowStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of an op's log. `timestamp` is the container runtime's (RFC 3339), None for a line of ours."""
+    """One line of an op's log. `timestamp` is the container runtime's (RFC 3339); None for lines we add."""
 
     type: LogType
     log: str
@@ -51,7 +51,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class FlowError:
-    """Something that went wrong: `event` is the node's word for the kind of error, `code` an HTTP status."""
+    """An error in the result: `event` is the node's name for its kind, `code` an HTTP status."""
 
     event: str
     message: str
@@ -60,7 +60,7 @@ class FlowError:
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
-    """Why an op was ended from outside, if it was; `sentence` tells a person."""
+    """Why an op was stopped, if it did not end by itself; `sentence` is for people."""
 
     host_shut_down: bool = False
     job_stopped: bool = False
@@ -70,7 +70,7 @@ class EndReason:
 
 @dataclass(frozen=True, slots=True)
 class OpState:
-    """One op in the result, also when it was never started (`init`, everything else empty).
+    """One op in the result; an op that never started has status `init` and everything else empty.
 
     `provider_id`: the container's id. `state`: the container runtime's last state block with RestartCount.
     """
@@ -91,7 +91,7 @@ class OpState:
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """A job's whole result. `ops` stand in the definition's order; `end_time` is None while it runs."""
+    """A job's whole result. `ops` are in the definition's order; `end_time` is None while the job runs."""
 
     status: FlowStatus
     start_time: int
@@ -100,22 +100,17 @@ class FlowState:
     errors: Sequence[FlowError] = ()
 
     @classmethod
-    def initial(cls, definition: Definition, *, now: int) -> FlowState:
-        """The state of a job of which nothing has started."""
-        return cls(FlowStatus.INIT, now, ops=tuple(OpState(op.id, op.group) for op in definition.ops))
-
-    @classmethod
     def unusable(cls, problems: Sequence[Problem], *, status: FlowStatus, start: int, end: int) -> FlowState:
-        """The result of a job whose definition cannot be run: every reason, no ops.
+        """The result of a job whose definition cannot run: every problem, no ops.
 
-        `status` is `VALIDATION_ERROR` when the language refuses it, `LOGISTICS_ERROR` when its poster did not
-        give it, `INIT_ERROR` when it cannot be had otherwise or can never run.
+        `status`: `VALIDATION_ERROR` for a definition that breaks the language's rules, `LOGISTICS_ERROR` for one
+        that its poster did not deliver, `INIT_ERROR` for one that cannot be fetched or can never run here.
         """
         event = "init-error" if status is FlowStatus.INIT_ERROR else status.value
         return cls(status, start, end, errors=tuple(FlowError(event, str(problem)) for problem in problems))
 
     def blank(self) -> FlowState:
-        """What a confidential job publishes in place of its result: status, times and errors only."""
+        """The public stand-in for a confidential job's result: status, times and errors only."""
         return FlowState(self.status, self.start_time, self.end_time, errors=self.errors)
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +119,7 @@ class FlowState:
             "status": self.status.value,
             "startTime": self.start_time,
             "endTime": self.end_time,
-            # URLs of a running job stand here on the node's API; a result never holds any.
+            # The node's API puts the URLs of a running job here; a result never contains any.
             "secrets": {},
         }
         if self.errors:
@@ -135,16 +130,16 @@ class FlowState:
     def to_bytes(self) -> bytes:
         """The exact bytes that are pinned: compact JSON, UTF-8."""
         text = json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        # A container may print half of a surrogate pair; what UTF-8 cannot hold becomes a question mark.
+        # A container may print half of a surrogate pair, which UTF-8 cannot encode: it becomes a question mark.
         return text.encode("utf-8", errors="replace")
 
 
 class LogTail:
-    """The newest lines of one op's log, within the bounds of a result; what falls out is counted.
+    """The newest lines of one op's log, within the limits of a result; it counts the lines that it drops.
 
-    Lines leave in the order in which they came, as on Nosana's node (docs/protocol/node.md#log-limits). What
-    the node does silently is told here: when lines were left out, the first entry is a `nodeerr` line that says
-    how many. Extract `results` from `lines`, which does not hold it.
+    The oldest lines are dropped first, as on Nosana's node (docs/protocol/node.md#log-limits). Unlike the node,
+    `entries` reports it: its first entry is then a `nodeerr` line with the number of lines. Extract `results`
+    from `lines`, which does not contain that entry.
     """
 
     def __init__(self, *, max_entries: int = MAX_LOG_ENTRIES, max_bytes: int = MAX_LOG_BYTES) -> None:
@@ -165,26 +160,26 @@ class LogTail:
                 self._drop_oldest()
 
     def lost(self, count: int) -> None:
-        """Count lines that were gone before they could be read (rotated away by the kubelet, say)."""
+        """Count lines that could not be read, for example because the kubelet rotated the log."""
         self.dropped += count
 
     @property
     def lines(self) -> tuple[LogEntry, ...]:
-        """The op's own lines that are left, oldest first."""
+        """The op's own lines that were not dropped, oldest first."""
         return tuple(self._lines)
 
     def entries(self) -> tuple[LogEntry, ...]:
-        """What stands in the result: the lines, and in front of them how many were left out, if any."""
+        """The log in the result: the lines, after a notice of how many were dropped, if any."""
         if not self.dropped:
             return self.lines
         lines, dropped = self.lines, self.dropped
         if len(lines) == self._max_entries:
-            # The line that tells takes a place itself.
+            # The notice takes the place of one line.
             lines, dropped = lines[1:], dropped + 1
-        told = LogEntry(
+        notice = LogEntry(
             "nodeerr", f"{dropped} earlier log lines were left out: a result holds the newest ones\n"
         )
-        return (told, *lines)
+        return (notice, *lines)
 
     def _drop_oldest(self) -> None:
         self._bytes -= len(self._lines.popleft().log)

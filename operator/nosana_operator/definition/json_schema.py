@@ -1,6 +1,6 @@
 """The job definition as JSON Schema (2020-12), for editors and other tools.
 
-Generated from the types, so it accepts what they accept; unique ids and unique ports are beyond it.
+Generated from the types, so it accepts what they accept; it cannot express unique ids and unique ports.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class _Generate(GenerateJsonSchema):
         return {"$schema": self.schema_dialect, **document}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        # Absent is not null: a default of None is no value that could be written, and one that is an object
-        # only says again what its own fields say.
+        # Absent is not null: None cannot be written in a definition. A default that is an object repeats the
+        # defaults of its own fields.
         if not isinstance(schema.get("default"), str | bool):
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from nosana_operator.definition.errors import Problem
 from nosana_operator.errors import NosanaError
@@ -21,13 +22,26 @@ _NAME = r"(?:(?!%%)[^.])+"
 _LITERAL = re.compile(rf"%%(ops(?=\.{_NAME}\.)|globals?)\.({_NAME})(?:\.([A-Za-z0-9._-]+))?%%")
 
 ResultValue = str | list[str | None]
-"""What a `results` entry captured: one string per capture (None for a group that did not take part), or the
-text of the error when its regular expression is not one."""
+"""What a `results` entry captured: one string per capture (None for a group that did not participate), or the
+error message of an invalid regular expression."""
+
+GLOBAL_NAMES: Final = ("job", "host", "project", "frps_address", "version")
+"""NAME of `%%global.NAME%%`; each is a field of `Context`."""
+OP_VALUES: Final[Mapping[str, str]] = {
+    "host": "host",
+    "endpoint": "endpoint.PORT",
+    "deployment_endpoint": "deployment_endpoint",
+    "container_ip": "container_ip",
+    "results": "results.NAME",
+}
+"""What literals can read from an op: the first word of their path, and how the whole path is written."""
+_PENDING: Final = frozenset({"container_ip", "results"})
+"""Those of `OP_VALUES` that exist only once the op runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpFacts:
-    """What literals may ask of one op; all but `results` and `container_ip` are known before anything starts.
+    """What literals can read from one op; all but `results` and `container_ip` exist before anything starts.
 
     `host`: its DNS name inside the job. `endpoints`: port as text → public host name without scheme.
     """
@@ -41,7 +55,7 @@ class OpFacts:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where literals get their values. Addresses are base58; a private job has other names instead."""
+    """The values of a job's literals. Addresses are base58; a private job has other names in their place."""
 
     job: str
     host: str
@@ -63,21 +77,34 @@ class Reference:
 
     @classmethod
     def of(cls, match: re.Match[str]) -> Reference:
-        """Read a match of the grammar; `globals` is another word for `global`."""
+        """Read a match of the grammar; `globals` is a synonym of `global`."""
         scope, name, path = match.groups(default="")
         return cls(match[0], "ops" if scope == "ops" else "global", name, path)
 
     @property
     def variable(self) -> str | None:
-        """The variable's name when this asks for one (`global.variables.X`, also `ops.variables.X`)."""
+        """The name of the variable that this reads (`global.variables.X`, also `ops.variables.X`), if any."""
         return self.path if self.name == "variables" and self.path else None
+
+    @property
+    def op_value(self) -> tuple[str, str] | None:
+        """What this reads from an op: a key of `OP_VALUES` and the port or result name; None: nothing there is."""
+        kind, _, argument = self.path.partition(".")
+        form = OP_VALUES.get(kind) if self.scope == "ops" else None
+        return (kind, argument) if form is not None and bool(argument) == ("." in form) else None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether this has a value only once the op that it names runs."""
+        value = self.op_value
+        return value is not None and value[0] in _PENDING
 
 
 class UnresolvedLiteralError(NosanaError):
-    """A literal has no value; `problem` lacks only its place, which `interpolate` adds."""
+    """A literal has no value; `interpolate` adds the path to `problem`."""
 
-    def __init__(self, reference: Reference, why: str, hint: str = "") -> None:
-        self.problem = Problem("", f"{quoted(reference.text, 120)} has no value: {why}", hint)
+    def __init__(self, reference: Reference, reason: str, hint: str = "") -> None:
+        self.problem = Problem("", f"{quoted(reference.text, 120)} has no value: {reason}", hint)
         super().__init__(str(self.problem))
 
 
@@ -87,13 +114,28 @@ def references(text: str) -> Iterator[Reference]:
         yield from map(Reference.of, _LITERAL.finditer(text))
 
 
+def unknown_global(name: str) -> tuple[str, str]:
+    """Reason and hint for `%%global.NAME%%` with another name."""
+    return f"no global value is called {quoted(name)}", f"there are: {', '.join(GLOBAL_NAMES)}"
+
+
+def unknown_op(op_id: str) -> tuple[str, str]:
+    """Reason and hint for a literal that names no op of the job."""
+    return f"there is no op {quoted(op_id)}", "literals name ops by their id"
+
+
+def unknown_op_value(path: str) -> tuple[str, str]:
+    """Reason and hint for a path that is not in `OP_VALUES`."""
+    return f"an op has no value {quoted(path)}", f"there are: {', '.join(OP_VALUES.values())}"
+
+
 def without_references(text: str) -> str:
     """The text with a blank in place of each literal."""
     return _LITERAL.sub(" ", text)
 
 
 def replace(text: str, context: Context) -> ResultValue:
-    """Replace every literal in `text`; one that is the whole text gives its value as it is, list or text.
+    """Replace every literal in `text`; a literal that is the whole text gives its value unchanged, list or text.
 
     Lists inside a longer text are joined with spaces. Raises UnresolvedLiteralError.
     """
@@ -111,7 +153,7 @@ def as_text(value: ResultValue) -> str:
 
 
 def resolve(reference: Reference, context: Context) -> ResultValue:
-    """The value of one literal. Raises UnresolvedLiteralError when it has none; an empty variable is none."""
+    """The value of one literal. Raises UnresolvedLiteralError without one; an empty variable counts as none."""
     if reference.variable is not None and (reference.scope == "global" or "variables" not in context.ops):
         return _variable(reference, context, reference.variable)
     if reference.scope == "ops":
@@ -122,66 +164,50 @@ def resolve(reference: Reference, context: Context) -> ResultValue:
 def _variable(reference: Reference, context: Context, name: str) -> str:
     value = context.variables.get(name)
     if not value:
-        why = (
+        reason = (
             f"global.variables has no {quoted(name)}"
             if value is None
             else f"the variable {quoted(name)} is empty"
         )
-        raise UnresolvedLiteralError(reference, why, "give it a value in global.variables")
+        raise UnresolvedLiteralError(reference, reason, "give it a value in global.variables")
     if any(references(value)):
         raise UnresolvedLiteralError(
-            reference, "the variable holds a literal itself", "variables are plain text"
+            reference, "the variable contains a literal itself", "variables are plain text"
         )
     return value
 
 
 def _global(reference: Reference, context: Context) -> str:
-    known = {
-        "job": context.job,
-        "host": context.host,
-        "project": context.project,
-        "frps_address": context.frps_address,
-        "version": context.version,
-    }
     name = f"{reference.name}.{reference.path}" if reference.path else reference.name
-    value = known.get(name)
+    value: str | None = getattr(context, name) if name in GLOBAL_NAMES else None
     if not value:
-        raise UnresolvedLiteralError(
-            reference, f"nothing global is called {quoted(name)}", f"there are: {', '.join(known)}"
-        )
+        raise UnresolvedLiteralError(reference, *unknown_global(name))
     return value
 
 
 def _of_op(reference: Reference, context: Context) -> ResultValue:
     facts = context.ops.get(reference.name)
     if facts is None:
-        raise UnresolvedLiteralError(
-            reference, f"there is no op {quoted(reference.name)}", "literals name ops by their id"
-        )
-    kind, _, rest = reference.path.partition(".")
+        raise UnresolvedLiteralError(reference, *unknown_op(reference.name))
     value: ResultValue | None
-    match kind:
-        case "host" if not rest:
-            value, why, hint = facts.host, "the op has no host name", ""
-        case "container_ip" if not rest:
-            value, why, hint = (
-                facts.container_ip,
-                "the op has no address yet",
-                "let this op wait for it in depends_on",
-            )
-        case "deployment_endpoint" if not rest:
+    match reference.op_value:
+        case ("host", _):
+            value, reason, hint = facts.host, "the op has no host name", ""
+        case ("container_ip", _):
+            value = facts.container_ip
+            reason, hint = "the op has no address yet", "let this op wait for it in depends_on"
+        case ("deployment_endpoint", _):
             value = facts.deployment_endpoint
-            why, hint = "the job is not part of a deployment", "it needs deployment_id and an exposed port"
-        case "endpoint" if rest:
-            value = facts.endpoints.get(rest)
-            why, hint = f"the op exposes no port {rest}", "only ports written in `expose` have an endpoint"
-        case "results" if rest:
-            value = facts.results.get(rest)
-            why = f"the op has no result {quoted(rest)}"
-            hint = "results are known when the op has ended, and only for the names in its `results`"
+            reason, hint = "the job is not part of a deployment", "it needs deployment_id and an exposed port"
+        case ("endpoint", port):
+            value = facts.endpoints.get(port)
+            reason, hint = f"the op exposes no port {port}", "only ports written in `expose` have an endpoint"
+        case ("results", name):
+            value = facts.results.get(name)
+            reason = f"the op has no result {quoted(name)}"
+            hint = "results exist once the op has ended, and only for the names in its `results`"
         case _:
-            value, why = None, f"{quoted(reference.path)} is nothing of an op"
-            hint = "there are: host, endpoint.PORT, deployment_endpoint, container_ip, results.NAME"
+            value, (reason, hint) = None, unknown_op_value(reference.path)
     if value is None:
-        raise UnresolvedLiteralError(reference, why, hint)
+        raise UnresolvedLiteralError(reference, reason, hint)
     return value

@@ -2,8 +2,8 @@
 
 (docs/protocol/job-definition.md#markers)
 
-A marker's value is what its literal gave: a list of captured strings, or one string. Unlike other arguments
-it is read as JSON, because that is what a marker is for.
+A marker's value is the value of its literal: a list of captured strings, or one string. Unlike other arguments
+it is parsed as JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CHUNKED = "chunked"
 
 
 class MarkerError(NosanaError):
-    """A marker's value is not the JSON it has to be; the text says what is wanted, never the value.
+    """A marker's value is not the JSON that it has to be; the message never quotes the value.
 
-    `interpolate` turns it into a LiteralError with the marker's place.
+    `interpolate` turns it into a LiteralError with the marker's path.
     """
 
 
@@ -56,7 +56,7 @@ def is_splice(item: Any) -> bool:
 
 
 def merged(values: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with its markers replaced by the entries they stand for; these win over siblings.
+    """An object with its markers replaced by the entries that they stand for; these override siblings.
 
     Raises MarkerError.
     """
@@ -73,7 +73,7 @@ def merged(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_empty(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without the `__remove-if-empty__` items; a list with nothing else in it is left out."""
+    """Arguments without the `__remove-if-empty__` items; a list that contains nothing else is left out."""
     kept: dict[str, Any] = {}
     for key, value in args.items():
         if isinstance(value, list) and REMOVE_IF_EMPTY in value:
@@ -132,6 +132,6 @@ def _read(text: str) -> Any:
 
 
 def _number(text: str) -> int | float:
-    """JavaScript knows one kind of number and writes a whole one without a point."""
+    """As in JavaScript, which has one number type and writes whole numbers without a decimal point."""
     number = float(text)
     return int(number) if number.is_integer() else number

@@ -1,4 +1,4 @@
-"""Errors of the type checker → problems a person can act on: place, found, allowed, hint."""
+"""Translates pydantic's errors into problems that a person can act on: path, value, what is allowed, hint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nosana_operator.json_paths import json_path, quoted
 
 Loc = Sequence[str | int]
 
-# Fields (by any key on the way) whose values may be secret: a problem names their type, never the value.
+# Keys below which values may be secret: a problem names the type of such a value and never quotes it.
 _SECRET_KEYS = frozenset(
     {
         "env",
@@ -33,7 +33,7 @@ _SECRET_KEYS = frozenset(
 )
 
 _UNKNOWN_KEY_HINTS: Mapping[tuple[str, str], str] = {
-    ("RunArgs", "output"): "no host ever stored files from it, and today's validators refuse it: take it out",
+    ("RunArgs", "output"): "it never had an effect, and today's validators refuse it: remove it",
     ("RunArgs", "required_vram"): "the market decides the GPU; "
     "as a note, write meta.system_requirements.vram_total_mb (MiB)",
     ("RunArgs", "results"): "`results` belongs to the op, beside `args`",
@@ -45,7 +45,7 @@ _UNKNOWN_KEY_HINTS: Mapping[tuple[str, str], str] = {
     ("RunArgs", "command"): "the command is given in `cmd`",
     ("RunArgs", model.REMOVE_IF_EMPTY): "this marker is an item of a list argument, not a key",
     ("RunArgs", "name"): "an op has either `image` (container/run) or `name` (container/create-volume)",
-    ("VolumeArgs", "size"): "volumes have no size of their own; they live on the host's storage",
+    ("VolumeArgs", "size"): "volumes have no size of their own; the host decides it",
     ("Operation", "name"): "an op is named by `id`",
     ("Operation", "image"): "`image` belongs in `args`",
     ("Operation", "cmd"): "`cmd` belongs in `args`",
@@ -58,7 +58,7 @@ _UNKNOWN_KEY_HINTS: Mapping[tuple[str, str], str] = {
     ("Global", "expose"): "each op names its own `expose`",
     ("Global", "resources"): "each op names its own `resources`",
     ("HttpHealthCheck", "interval"): "checks run every 5 s until the first success, then every 30 s",
-    ("HttpHealthCheck", "timeout"): "the time limits are the host's",
+    ("HttpHealthCheck", "timeout"): "the host sets the time limits",
     ("WebSocketHealthCheck", "path"): "a websocket check has no path",
     ("S3BucketResource", "files"): "`bucket` and `files` exclude each other; write `url` and `files`",
     ("S3BucketsResource", "files"): "write `files` inside each item of `buckets`",
@@ -106,7 +106,7 @@ def problems(
 
 
 def _meta_problem(loc: Loc) -> Problem | None:
-    """Errors in a free key of `meta` list every branch that did not fit; one sentence says it better."""
+    """For a free key of `meta`, pydantic lists every branch that did not fit; this is one sentence instead."""
     if len(loc) < 2 or loc[0] != "meta" or loc[1] in model.Meta.model_fields:
         return None
     return Problem(
@@ -179,7 +179,7 @@ def _describe(found: Any, parts: Loc) -> str:
 
 
 def _value_hint(found: Any, parts: Loc, value: Any, kind: str) -> str:
-    """The remedy for a value of the wrong kind, where the mistake is a common one."""
+    """The remedy for a value of the wrong type, for common mistakes."""
     last, before = (parts[-1] if parts else ""), (parts[-2] if len(parts) > 1 else "")
     if found is None:
         return "leave the key out instead of writing null"
@@ -192,17 +192,17 @@ def _value_hint(found: Any, parts: Loc, value: Any, kind: str) -> str:
             'write "0.1" in quotes' if isinstance(found, int | float) else "0.1 is the only version there is"
         )
     if last == "gpu":
-        return "write true; how many GPUs a job gets is decided by the market or by spec.gpu.count"
+        return "write true; the market or spec.gpu.count decides how many GPUs a job gets"
     if "cmd" in (last, before) or "entrypoint" in (last, before):
         return "put each word in quotes"
     if before == "resources" and isinstance(found, str):
-        return "a literal cannot stand for a resource; use a __spread__ marker"
+        return "a literal cannot replace a resource; use a __spread__ marker"
     if before == "resources" and isinstance(found, dict):
         return f"found type {_describe(found.get('type'), ())}; types are case sensitive"
     if last == "policy" and isinstance(found, str):
         return "any other policy has no count: write its name alone, not an object"
     if last == "expected_status":
-        return "take the quotes away"
+        return "remove the quotes"
     return ""
 
 
@@ -211,7 +211,7 @@ def _expose_hint(found: Any, kind: str) -> str:
         if kind == "literal_error" and found.upper() in ("GET", "POST", "PUT", "DELETE"):
             return "write the method in upper case"
         if found.isdigit():
-            return "take the quotes away"
+            return "remove the quotes"
         if found.replace("-", "", 1).isdigit():
             return "ranges are no longer accepted: list every port, or use one"
         if "%%" in found:
@@ -249,7 +249,7 @@ def _unknown_key(path: str, name: str, owner: type[BaseModel] | None) -> Problem
 
 @cache
 def _fields(owner: type[BaseModel]) -> dict[str, Any]:
-    """Key → annotation of a model, keys as they stand in JSON."""
+    """JSON key → annotation of a model."""
     return {info.alias or name: info.annotation for name, info in owner.model_fields.items()}
 
 
@@ -294,7 +294,7 @@ def _step(owner: type[BaseModel] | None, annotation: Any, part: str | int) -> An
 
 
 def _bare(annotation: Any) -> Any:
-    """Take `Annotated` and `| None` away; unions of several branches stay for `_branch`."""
+    """Unwrap `Annotated` and `| None`; unions of several branches are left to `_branch`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     branches = [arg for arg in get_args(annotation) if arg is not type(None)]

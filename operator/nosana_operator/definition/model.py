@@ -1,8 +1,8 @@
-"""The Nosana job definition as types: the published schema (2.2.x) and three keys only newer nodes know.
+"""The Nosana job definition as types: the published schema (2.2.x) and three keys that only newer nodes read.
 
 Every object is closed, nothing is coerced, and `null` never stands for an absent field
-(docs/protocol/job-definition.md#what-is-accepted). What the types cannot say (unique ids, unique ports,
-limits) is in `rules`, so use `parse` or `validate` of this package rather than `Definition.model_validate`.
+(docs/protocol/job-definition.md#what-is-accepted). `rules` checks what types cannot express (unique ids, unique
+ports, limits), so use `parse` or `validate` of this package and not `Definition.model_validate`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OLLAMA_TARGET = "/root/.ollama/models"
 
 
 class _NotNull:
-    """Takes `None` out of what is accepted: the field may be absent, but not `null`."""
+    """The field may be absent, but not `null`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
@@ -34,7 +34,7 @@ Maybe = Annotated[T | None, _NotNull()]
 
 
 class _JsonNumber:
-    """A number as JSON has it: no boolean, no text, finite; a whole one comes out as `int`."""
+    """A JSON number: no boolean, no text, finite; a whole number becomes an `int`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
@@ -52,10 +52,10 @@ Number = Annotated[int | float, _JsonNumber()]
 
 
 def _union(choose: Callable[[Any], str | None], expected: str) -> Discriminator:
-    """Pick one branch from the value's shape, so that an error speaks of that branch only."""
+    """Choose one branch by the value's shape, so that errors name that branch only."""
 
     def tag(value: Any) -> str | None:
-        # Model instances come by when a definition is written out again.
+        # `model_dump` passes model instances.
         return f"<{type(value).__name__}>" if isinstance(value, BaseModel) else choose(value)
 
     return Discriminator(tag, custom_error_type="wrong_shape", custom_error_message=expected)
@@ -517,7 +517,3 @@ class Definition(_Closed):
     logistics: Maybe[Logistics] = None
     deployment_id: Maybe[str] = Field(default=None, description="Set by Nosana's deployment manager.")
     ssh: Maybe[Ssh] = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the definition back as plain JSON data: the same keys, with nothing added."""
-        return self.model_dump(by_alias=True, exclude_unset=True)

@@ -1,7 +1,7 @@
-"""Bytes → plain JSON data, within bounds, whatever the bytes are.
+"""Parses JSON or YAML into plain data, with bounded memory for any input.
 
-Definitions come from strangers, so every step is bounded before it allocates: size, nesting, and for YAML the
-size after aliases are followed.
+Definitions come from strangers, so every step checks its limits before it allocates: size, nesting, and for
+YAML the size after aliases are expanded.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MAX_DEPTH = 64
 # A 1 MiB document cannot hold more values than this without YAML aliases.
 _MAX_VALUES = 512 * 1024
 
-# Where a value sits: its own key or list position after its parent's place; None is the document.
+# The place of a value: its parent's place and its own key or position; None is the document.
 _Place = tuple["_Place | None", str | int]
 
 
 class Syntax(Enum):
-    """How the text is written. Nosana's chain and IPFS carry JSON only; files of people may be YAML."""
+    """The syntax of a text. Definitions on IPFS are JSON only; people's files may be YAML."""
 
     JSON = "JSON"
     YAML = "YAML"
@@ -38,7 +38,7 @@ class Syntax(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Plain JSON data (dict, list, str, int, float, bool, None), and what was odd about its text."""
+    """Plain JSON data (dict, list, str, int, float, bool, None), and warnings about its text."""
 
     value: Any
     warnings: tuple[Problem, ...] = ()
@@ -47,9 +47,9 @@ class Loaded:
 def load(text: str | bytes, *, source: str = "", syntax: Syntax = Syntax.AUTO) -> Loaded:
     """Read JSON or YAML text (at most 1 MiB, 64 levels deep) into plain data.
 
-    `source` is the file's name and only decides, under `Syntax.AUTO`, what the text is: `.yaml` and `.yml`
-    are YAML, `.json` is JSON, anything else is JSON when it starts with a brace.
-    Raises DefinitionError when it is neither, or too large.
+    `source` is the file's name. With `Syntax.AUTO` it decides the syntax: `.yaml` and `.yml` are YAML, `.json`
+    is JSON, anything else is JSON when the text starts with a brace.
+    Raises DefinitionError when the text is neither, or too large.
     """
     text = _decode(text)
     repeated: _Repeated = []
@@ -59,12 +59,12 @@ def load(text: str | bytes, *, source: str = "", syntax: Syntax = Syntax.AUTO) -
 
 
 def inspect(value: Any, repeated: _Repeated | None = None) -> list[Problem]:
-    """Make sure that `value` is plain JSON data within bounds; return warnings for keys given more than once.
+    """Check that `value` is plain JSON data within the limits; return warnings for repeated keys.
 
     Raises DefinitionError naming the first value that JSON cannot hold (a date, NaN, half a surrogate pair).
     """
     warnings: list[Problem] = []
-    doubled = {id(owner): keys for owner, keys in repeated or ()}
+    repeated_keys = {id(owner): keys for owner, keys in repeated or ()}
     left = _MAX_VALUES
     todo: list[tuple[Any, int, _Place | None]] = [(value, 0, None)]
     while todo:
@@ -90,7 +90,7 @@ def inspect(value: Any, repeated: _Repeated | None = None) -> list[Problem]:
                 todo.append((child, depth + 1, (place, key)))
             warnings.extend(
                 Problem(_path((place, key)), "the key is given more than once; the last one counts")
-                for key in doubled.get(id(item), ())
+                for key in repeated_keys.get(id(item), ())
             )
         elif kind is float:
             if not math.isfinite(item):
@@ -100,14 +100,14 @@ def inspect(value: Any, repeated: _Repeated | None = None) -> list[Problem]:
     return warnings
 
 
-# Objects in which a key stood twice, with those keys. Holding the object keeps its id from being reused.
+# Objects with repeated keys, and those keys. The reference keeps the object's id from being reused.
 _Repeated = list[tuple[dict[str, Any], list[str]]]
 
 
 def _decode(text: str | bytes) -> str:
     if len(text) > MAX_BYTES:
         raise _refuse(
-            f"the document is larger than {MAX_BYTES} bytes", "a definition holds settings, not data"
+            f"the document is larger than {MAX_BYTES} bytes", "a definition contains settings, not data"
         )
     if isinstance(text, bytes):
         try:
@@ -143,7 +143,7 @@ def _load_json(text: str, repeated: _Repeated) -> Any:
     except RecursionError:
         raise _refuse(f"more than {MAX_DEPTH} levels are nested", "flatten the document") from None
     except ValueError:
-        # Python's own bound on the digits of a whole number; the message would quote them.
+        # Python's own limit on the digits of a whole number; its message would quote them.
         raise _refuse("not JSON: a number has too many digits", "write a shorter number") from None
 
 
@@ -182,7 +182,7 @@ _CORE = "tag:yaml.org,2002:"
 
 @dataclass(slots=True)
 class _Open:
-    """A list or object that is still being filled."""
+    """A list or object that is not complete yet."""
 
     value: list[Any] | dict[str, Any]
     anchor: str | None
@@ -192,7 +192,7 @@ class _Open:
 
 
 class _YamlBuilder:
-    """Puts plain data together from YAML events, counting every value an alias repeats."""
+    """Builds plain data from YAML events; counts every value that an alias repeats."""
 
     def __init__(self, repeated: _Repeated) -> None:
         self._repeated = repeated
@@ -231,9 +231,7 @@ class _YamlBuilder:
 
     def _alias(self, event: Any) -> None:
         if event.anchor not in self._anchors:
-            raise _yaml_refuse(
-                f"alias {quoted(event.anchor)} names nothing that is complete before it", event
-            )
+            raise _yaml_refuse(f"alias {quoted(event.anchor)} names no complete value before it", event)
         value, size = self._anchors[event.anchor]
         self._size += size - 1
         self._place(value, event, None)
@@ -241,7 +239,7 @@ class _YamlBuilder:
     def _place(self, value: Any, event: Any, anchor: str | None) -> None:
         self._size += 1
         if self._size > _MAX_VALUES:
-            raise _yaml_refuse(f"aliases make it larger than {_MAX_VALUES} values", event)
+            raise _yaml_refuse(f"with its aliases it has more than {_MAX_VALUES} values", event)
         if anchor:
             self._anchors[anchor] = (value, 1)
         if not self._open:
@@ -272,10 +270,10 @@ def _load_yaml(text: str, repeated: _Repeated) -> Any:
         problem = error.problem or error.context or "cannot be read"
         raise _refuse(f"not YAML{where}: {problem}", "check the indentation and quotes there") from None
     except (yaml.YAMLError, ValueError):
-        raise _refuse("not YAML: it holds characters that YAML does not allow", "remove them") from None
+        raise _refuse("not YAML: it contains characters that YAML does not allow", "remove them") from None
     if len(builder.documents) != 1:
-        found = len(builder.documents) or "no"
-        raise _refuse(f"{found} documents found, one is expected", "put exactly one definition in each file")
+        count = len(builder.documents) or "no"
+        raise _refuse(f"{count} documents found, one is expected", "put exactly one definition in each file")
     return builder.documents[0]
 
 

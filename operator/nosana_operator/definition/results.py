@@ -1,7 +1,7 @@
 """`results`: values captured from an op's log by regular expressions (docs/protocol/job-definition.md#results). Pure.
 
-On every line each expression is tried once; its whole match and then every group are appended. The engine is
-given by the caller: JavaScript's dialect, strangers' patterns (`nosana_operator.regex`).
+Each expression is tried once on every line; the whole match and then every group are appended to its value. The
+caller passes the engine, which runs strangers' patterns in JavaScript's dialect (`nosana_operator.regex`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.model import ResultPattern
 
 MAX_RESULT_BYTES: Final = 2 * 1024 * 1024
-"""UTF-8 bytes that all ops of a job may capture together; a compressed result has room for them."""
+"""UTF-8 bytes that all ops of a job may capture together; they fit into a compressed result."""
 
 Search = tuple[str, frozenset[str] | None]
 """A regular expression, and the types of the lines it is tried on (None: all)."""
@@ -36,9 +36,9 @@ async def extract(
 ) -> dict[str, ResultValue]:
     """The values of an op's `results` by name, in the definition's order.
 
-    A value is a list of captures (None for a group that did not take part), empty when nothing matched, or
-    the text of what is wrong with the expression. `streams_apart=False`: the log does not tell stdout and
-    stderr apart, so a `logType` of either takes the lines of both.
+    A value is a list of captures (None for a group that did not participate), empty when nothing matched, or
+    the error message of an invalid expression. `streams_apart=False`: the log mixes stdout and stderr, so a
+    `logType` of either searches the lines of both.
     """
     if not results:
         return {}
@@ -57,5 +57,5 @@ def _search(pattern: str | ResultPattern, streams_apart: bool) -> Search:
 
 
 def _expression(text: str) -> str:
-    # No expression by itself: the node takes it for this one, which matches every line.
+    # `*` alone is not a valid expression. The node replaces it with this one, which matches every line.
     return "/*" if text == "*" else text

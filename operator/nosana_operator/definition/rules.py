@@ -1,4 +1,4 @@
-"""What a definition must keep beyond its types: unique ids and ports, and our limit on ops.
+"""The rules that types cannot express: unique ids and ports, and our limit on ops.
 
 (docs/protocol/job-definition.md#rules-beyond-types)
 """
@@ -38,21 +38,23 @@ def broken_rules(definition: Definition) -> Iterator[Problem]:
 
 
 def doubled_ports(place: Sequence[str | int], args: RunArgs) -> Iterator[Problem]:
-    """Ports that one op exposes more than once; `place` is where `args` stands."""
+    """Ports that one op exposes more than once; `place` is the path of `args`."""
     if not isinstance(args.expose, list):
         return
     seen: set[int | float] = set()
     for position, item in enumerate(args.expose):
-        here: list[str | int] = [*place, "expose", position]
+        port_place: list[str | int] = [*place, "expose", position]
         if isinstance(item, ExposedPort):
             port = item.port
-            here.append("port")
+            port_place.append("port")
         elif isinstance(item, int | float):
             port = item
         else:
             continue
         if port in seen:
             yield Problem(
-                json_path(here), f"port {port} is exposed more than once by this op", "list each port once"
+                json_path(port_place),
+                f"port {port} is exposed more than once by this op",
+                "list each port once",
             )
         seen.add(port)

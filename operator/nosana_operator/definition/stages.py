@@ -2,7 +2,7 @@
 
 (docs/protocol/job-definition.md#stages)
 
-`plan` fixes the order before anything starts; `next_ops` is asked again whenever an op's progress changes.
+`plan` fixes the order before anything starts; the caller runs `next_ops` whenever an op's progress changes.
 Both are pure.
 """
 
@@ -19,7 +19,7 @@ from nosana_operator.json_paths import json_path, quoted
 
 @dataclass(frozen=True, slots=True)
 class PlannedOp:
-    """One op's place in the order.
+    """One op's position in the order.
 
     `waits_for`: ops of the same stage that must be ready before it starts. `stops_with`: it is stopped when
     any of these ends. `timeout`: seconds from its container's start, None for no limit.
@@ -34,7 +34,7 @@ class PlannedOp:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Ops that run at the same time, in the definition's order; `name` is their group or the op's id."""
+    """Ops that run at the same time, in the definition's order; `name` is their group or the only op's id."""
 
     name: str
     ops: tuple[PlannedOp, ...]
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class OpProgress:
-    """What is known of an op that was started; ops that were never started have no entry.
+    """The progress of an op that was started; ops that were never started have no entry.
 
     `ready`: it has been ready once, that is, its container ran (no health checks) or all checks passed in one
     round. An op that ended before that keeps `ready=False`: it never releases its dependents.
@@ -68,7 +68,7 @@ class OpProgress:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """An op that has to stop, or can never start, and why (a sentence for a person)."""
+    """An op that has to stop or can never start, with the reason as a sentence for people."""
 
     op: str
     reason: str
@@ -76,10 +76,10 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now. `stage` is the stage that runs (None when all is done).
+    """What to do now. `stage` is the running stage (None when every stage has ended).
 
     `start`: start these, each exactly once. `stop`: stop these running ops. `never`: these were not started
-    and cannot be; record them as ended (failed, with the reason), or they are told again.
+    and never can be; record them as ended (failed, with the reason), or they are returned again.
     """
 
     stage: str | None
@@ -101,9 +101,9 @@ def plan(definition: Definition) -> Plan:
     unknown or own id in `depends_on`, a target in a later stage, `stop_if_dependent_stops` across stages,
     cycles, and args that do not fit the op's type.
     """
-    found = list(islice(order_problems(definition), MAX_PROBLEMS))
-    if found:
-        raise DefinitionError(found)
+    problems = list(islice(order_problems(definition), MAX_PROBLEMS))
+    if problems:
+        raise DefinitionError(problems)
     groups: dict[str, list[int]] = {}
     for index, op in enumerate(definition.ops):
         groups.setdefault(op.group, []).append(index)
@@ -124,9 +124,9 @@ def order_problems(definition: Definition) -> Iterator[Problem]:
     stage_of = {op.id: stage_at[op.group] for op in definition.ops}
     for index, op in enumerate(definition.ops):
         if isinstance(op.args, RunArgs) != (op.type == "container/run"):
-            wanted = "`image`" if op.type == "container/run" else "only `name`"
+            required = "`image`" if op.type == "container/run" else "only `name`"
             yield Problem(
-                json_path(["ops", index, "args"]), f"a {op.type} op needs {wanted} here", "or change `type`"
+                json_path(["ops", index, "args"]), f"a {op.type} op needs {required} here", "or change `type`"
             )
         for position, target in enumerate(op.execution.depends_on or ()):
             reason = _bad_target(op, target, stage_of)
@@ -138,8 +138,8 @@ def order_problems(definition: Definition) -> Iterator[Problem]:
 def next_ops(order: Plan, progress: Mapping[str, OpProgress]) -> Decision:
     """Decide from the ops' progress what starts, stops, or can never start.
 
-    Starts an op only when all it waits for have been ready and it was never started; asked again with the
-    starts recorded, it never names an op twice.
+    It starts an op only when every op that it waits for has been ready and it was never started. With the
+    starts recorded in `progress`, it never names an op twice.
     """
     for stage in order.stages:
         if not all(_ended(progress, op.id) for op in stage.ops):
@@ -153,13 +153,13 @@ def _within(stage: Stage, progress: Mapping[str, OpProgress]) -> Decision:
     def ended(op_id: str) -> bool:
         return op_id in never or _ended(progress, op_id)
 
-    # An op that can never start ends its followers too, so go on until nothing changes.
+    # An op that can never start ends the ops that wait for it, so repeat until nothing changes.
     changed = True
     while changed:
         changed = False
         for op in stage.ops:
             if op.id not in progress and op.id not in never:
-                reason = _why_never(op, ended, progress)
+                reason = _never_reason(op, ended, progress)
                 if reason:
                     never[op.id] = reason
                     changed = True
@@ -178,10 +178,12 @@ def _within(stage: Stage, progress: Mapping[str, OpProgress]) -> Decision:
         for target in [next((target for target in op.stops_with if ended(target)), None)]
         if target is not None
     ]
-    return Decision(stage.name, tuple(start), tuple(stop), tuple(Halt(op, why) for op, why in never.items()))
+    return Decision(stage.name, tuple(start), tuple(stop), tuple(Halt(*halt) for halt in never.items()))
 
 
-def _why_never(op: PlannedOp, ended: Callable[[str], bool], progress: Mapping[str, OpProgress]) -> str | None:
+def _never_reason(
+    op: PlannedOp, ended: Callable[[str], bool], progress: Mapping[str, OpProgress]
+) -> str | None:
     for target in op.waits_for:
         if ended(target) and not _ready(progress, target):
             return f"it waits for {quoted(target)}, which ended before it was ready"
@@ -215,7 +217,7 @@ def _targets(op: Operation) -> tuple[str, ...]:
 
 
 def _waits(definition: Definition) -> dict[str, tuple[str, ...]]:
-    """Op → ops of its own stage it waits for. The flag turns the arrow round: the listed ops wait."""
+    """Op → ops of its own stage that it waits for. `stop_if_dependent_stops` reverses it: the listed ops wait."""
     group = {op.id: op.group for op in definition.ops}
     waits: dict[str, dict[str, None]] = {op.id: {} for op in definition.ops}
     for op in definition.ops:
@@ -229,19 +231,19 @@ def _waits(definition: Definition) -> dict[str, tuple[str, ...]]:
 
 def _bad_target(op: Operation, target: str, stage_of: Mapping[str, int]) -> tuple[str, str] | None:
     if target == op.id:
-        return "an op cannot depend on itself", "take it out"
+        return "an op cannot depend on itself", "remove it"
     if target not in stage_of:
         return (
             f"there is no op {quoted(target)}",
             f"name one of: {', '.join(map(quoted, list(stage_of)[:8]))}",
         )
-    here, there = stage_of[op.id], stage_of[target]
-    if op.execution.stop_if_dependent_stops and here != there:
+    own_stage, target_stage = stage_of[op.id], stage_of[target]
+    if op.execution.stop_if_dependent_stops and own_stage != target_stage:
         return (
             f"{quoted(target)} runs in another stage, but stop_if_dependent_stops needs both ops in one",
             "give both the same execution.group",
         )
-    if there > here:
+    if target_stage > own_stage:
         return (
             f"{quoted(target)} runs in a later stage, so it cannot be ready before this op starts",
             "give both the same execution.group, or move the dependency's group first",
@@ -250,31 +252,31 @@ def _bad_target(op: Operation, target: str, stage_of: Mapping[str, int]) -> tupl
 
 
 def _cycles(definition: Definition) -> Iterator[Problem]:
-    """One problem for each circle of ops that wait for each other, named with the way round."""
+    """One problem for each cycle of ops that wait for each other, with the whole cycle."""
     waits = _waits(definition)
     index_of = {op.id: index for index, op in enumerate(definition.ops)}
-    settled: set[str] = set()
+    visited: set[str] = set()
     for start in waits:
-        way: list[str] = []
-        # At most 64 ops, so walking on until an op repeats is cheap, and needs no recursion.
+        path: list[str] = []
+        # Depth-first without recursion; with at most 64 ops a list is fast enough for the path.
         stack: list[tuple[str, Iterator[str]]] = []
-        if start not in settled:
+        if start not in visited:
             stack.append((start, iter(waits[start])))
-            way.append(start)
+            path.append(start)
         while stack:
             target = next(stack[-1][1], None)
             if target is None:
-                settled.add(stack.pop()[0])
-                way.pop()
-            elif target in way:
+                visited.add(stack.pop()[0])
+                path.pop()
+            elif target in path:
                 # An op naming itself has its own problem already.
-                if target != way[-1]:
-                    circle = [*way[way.index(target) :], target]
+                if target != path[-1]:
+                    cycle = [*path[path.index(target) :], target]
                     yield Problem(
                         json_path(["ops", index_of[target], "execution", "depends_on"]),
-                        f"ops wait for each other in a circle: {' → '.join(map(quoted, circle))}",
-                        "take one of these dependencies out",
+                        f"ops wait for each other in a cycle: {' → '.join(map(quoted, cycle))}",
+                        "remove one of these dependencies",
                     )
-            elif target not in settled:
+            elif target not in visited:
                 stack.append((target, iter(waits[target])))
-                way.append(target)
+                path.append(target)

@@ -1,4 +1,4 @@
-"""The doors of this room: text or plain data in, a checked `Definition` or every problem out."""
+"""Entry points of this package: text or plain data → a checked `Definition`, or every problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nosana_operator.json_paths import ROOT
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The verdict on a definition. `definition` is there exactly when there is no error."""
+    """The outcome of validation. `definition` is set exactly when there are no errors."""
 
     definition: Definition | None
     errors: tuple[Problem, ...] = ()
@@ -26,12 +26,12 @@ class Report:
 
     @property
     def valid(self) -> bool:
-        """Whether Nosana's rules accept it; warnings do not count."""
+        """Whether the definition is accepted; warnings do not count."""
         return not self.errors
 
 
 def validate(value: object) -> Report:
-    """Check plain JSON data against the language; never raises for what `value` holds."""
+    """Check plain JSON data against the language; never raises for any content of `value`."""
     try:
         return _report(value, inspect(value))
     except DefinitionError as error:
@@ -48,10 +48,10 @@ def check(text: str | bytes, *, source: str = "", syntax: Syntax = Syntax.AUTO) 
 
 
 def parse(document: str | bytes | object, *, syntax: Syntax = Syntax.AUTO) -> Definition:
-    """Give the checked definition of a text (JSON or YAML) or of plain JSON data.
+    """The checked definition of a text (JSON or YAML) or of plain JSON data.
 
-    Raises DefinitionError with every problem when it is unusable by Nosana's rules. Whether its ops can be
-    put in an order is the business of `plan`.
+    Raises DefinitionError with every problem of an invalid definition. `plan` checks whether its ops can be
+    put in an order.
     """
     if isinstance(document, str | bytes):
         value = load(document, syntax=syntax).value

@@ -1,6 +1,6 @@
-"""Getting definitions: from the NosanaJob, a ConfigMap, a Secret or IPFS, in tasks beside the work queue.
+"""Loads definitions from the NosanaJob, a ConfigMap, a Secret or IPFS, in tasks beside the work queue.
 
-Nothing here blocks a reconcile: `state` answers at once, and the job is woken when there is news.
+Nothing here blocks a reconcile: `state` returns at once, and a finished task puts the job into the queue again.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_a
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 16
-"""Fetches under way at the same time."""
+MAX_FETCHES: Final = 16
+"""Fetches that run at the same time."""
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
 _KEEP: Final = 256
-"""Definitions kept by CID: a deployment posts the same one again and again."""
+"""Definitions cached by CID: every job of a deployment has the same one."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """What is known for one job. Its spec may change, so what depends on it is worked out per generation."""
+    """The definition of one job. `state` depends on the spec, so it is computed once per generation."""
 
     task: asyncio.Task[None] | None = None
     stub: Logistics | None = None
-    """Of a confidential job."""
+    """The endpoints of a confidential job."""
     document: Definition | Unusable | Loading = field(default_factory=Loading)
     state: Loaded | Unusable | None = None
     generation: int = -1
 
 
 class DefinitionLoader:
-    """Definitions by job uid; `wake` puts a job's key back into the work queue."""
+    """Definitions by job uid; `wake` puts a job's key into the work queue."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class DefinitionLoader:
         self._settings = settings
         self._wake = wake
         self._sleep = sleep
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._fetches = asyncio.Semaphore(MAX_FETCHES)
         self._entries: dict[str, _Entry] = {}
         self._by_cid: OrderedDict[str, Definition | Unusable] = OrderedDict()
 
     def state(self, body: Body, spec: NosanaJobSpec) -> DefinitionState:
-        """The job's definition as far as it is here; the first call starts the fetch."""
+        """The job's definition, or why it is not available yet; the first call starts the fetch."""
         meta = body["metadata"]
         entry = self._entries.setdefault(meta["uid"], _Entry())
         if spec.run is not None:
@@ -88,27 +88,27 @@ class DefinitionLoader:
             if (inline := spec.definition) is not None:
                 entry.document = _parsed(lambda: parse_inline(inline))
             elif entry.stub is not None:
-                told = progress(body, entry.stub)
-                if not isinstance(told, DefinitionFrom):
-                    entry.document = told
+                source = progress(body, entry.stub)
+                if not isinstance(source, DefinitionFrom):
+                    entry.document = source
                 elif entry.task is None:
-                    self._begin(entry, (meta["namespace"], meta["name"]), told)
+                    self._begin(entry, (meta["namespace"], meta["name"]), source)
             elif entry.task is None:
                 self._begin(entry, (meta["namespace"], meta["name"]), spec.definition_from)
         if not isinstance(entry.document, Definition):
             if entry.task is not None and entry.task.done() and isinstance(entry.document, Loading):
-                # A fetch that died of a defect of ours: the work queue shows it and calls again.
+                # The task failed by a defect of ours: the work queue reports the exception and retries.
                 task, entry.task = entry.task, None
                 task.result()
-            return _told(entry.document, entry)
+            return _without_quotes(entry.document, entry)
         generation = int(meta.get("generation", 0))
         if entry.state is None or entry.generation != generation:
-            entry.state = self._judge(body, spec, entry.document)
+            entry.state = self._planned(body, spec, entry.document)
             entry.generation = generation
-        return _told(entry.state, entry)
+        return _without_quotes(entry.state, entry)
 
     def forget(self, uid: str) -> None:
-        """The job is over or gone: its fetch ends."""
+        """End the fetch of a job that is over or gone."""
         entry = self._entries.pop(uid, None)
         if entry is not None and entry.task is not None:
             entry.task.cancel()
@@ -121,8 +121,8 @@ class DefinitionLoader:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _judge(self, body: Body, spec: NosanaJobSpec, definition: Definition) -> Loaded | Unusable:
-        """Whether this cluster can run it, and in which order."""
+    def _planned(self, body: Body, spec: NosanaJobSpec, definition: Definition) -> Loaded | Unusable:
+        """Whether this cluster can run the definition, and in which order."""
         meta = body["metadata"]
         context = JobContext(
             name=meta["name"],
@@ -155,10 +155,9 @@ class DefinitionLoader:
             try:
                 ports = exposed_ports(run_args(context, index))
             except DefinitionError:
-                # Of what an earlier op shows, or never: then it says so itself when its turn comes.
+                # The op needs results of an earlier op, or cannot start: then its start reports that.
                 ports = exposed_ports(op.args)
-            found = op_endpoints(context, index, ports)
-            endpoints += found
+            endpoints += op_endpoints(context, index, ports)
             if checked := tuple(port for port in ports if port.health_checks):
                 checks[index] = checked
         return Loaded(context, order, tuple(endpoints), checks)
@@ -166,42 +165,46 @@ class DefinitionLoader:
     # -- fetching ----------------------------------------------------------------------------------------
 
     def _confidential(self, entry: _Entry, body: Body, run: Run) -> None:
-        """A market's job whose definition on IPFS is only a stub waits for what its poster gives."""
+        """A market's job whose definition on IPFS is only a stub waits for the definition from its poster."""
         if entry.stub is None:
             entry.stub = stub_in(body)
         if isinstance(entry.document, Definition) and entry.document.logistics is not None:
-            found = stub_of(entry.document, run)
+            stub = stub_of(entry.document, run)
             entry.task = None
-            if isinstance(found, Logistics):
-                entry.stub, entry.document = found, Loading()
+            if isinstance(stub, Logistics):
+                entry.stub, entry.document = stub, Loading()
             else:
-                entry.document = found
+                entry.document = stub
 
     def _begin(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
         entry.task = asyncio.create_task(self._fetch(entry, key, source), name=f"definition of {key}")
         entry.task.add_done_callback(lambda task: None if task.cancelled() else self._wake(key))
 
     async def _fetch(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
-        """Try until there is an answer; tell each failure."""
+        """Retry until there is a definite answer; report each failure."""
         wait = _FIRST_WAIT
         while True:
-            async with self._turn:
+            async with self._fetches:
                 document = await self._attempt_in_time(key[0], source)
             if entry.stub is not None and isinstance(document, Definition):
-                # Where it came from and where its result goes is said by the stub.
+                # The stub decides where the definition comes from and where the result goes.
                 document = document.model_copy(update={"logistics": None})
             entry.document = document
             self._wake(key)
             if not isinstance(entry.document, Loading):
                 return
-            log.info("definition not here: %s", entry.document.problem, extra={"job": f"{key[0]}/{key[1]}"})
+            log.info(
+                "definition not available yet: %s",
+                entry.document.problem,
+                extra={"job": f"{key[0]}/{key[1]}"},
+            )
             await self._sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
             wait = min(2 * wait, _LONGEST_WAIT)
 
     async def _attempt_in_time(
         self, namespace: str, source: DefinitionFrom | None
     ) -> Definition | Unusable | Loading:
-        """One attempt; a job is given up after one at least, and others wait for its turn."""
+        """One attempt, with a time limit so that it does not hold its slot among the fetches."""
         seconds = GIVE_UP_DEFINITION.total_seconds()
         try:
             async with asyncio.timeout(seconds):
@@ -238,7 +241,7 @@ class DefinitionLoader:
         kept = self._by_cid.get(cid)
         if kept is None:
             data = await self._definitions.fetch(cid)
-            # Strangers' documents of up to 1 MiB are not read on the loop that everything else runs on.
+            # Parsing a stranger's document of up to 1 MiB would block the event loop.
             kept = await asyncio.to_thread(_parsed, lambda: parse(data, syntax=Syntax.JSON))
             self._by_cid[cid] = kept
             while len(self._by_cid) > _KEEP:
@@ -272,12 +275,12 @@ def _parsed(read: Callable[[], Definition]) -> Definition | Unusable:
         return _invalid(error, FlowStatus.VALIDATION_ERROR)
 
 
-def _told(state: DefinitionState, entry: _Entry) -> DefinitionState:
-    """What is wrong with a confidential definition quotes it: the result tells it to the poster, no condition does."""
+def _without_quotes(state: DefinitionState, entry: _Entry) -> DefinitionState:
+    """The state for conditions. The problems of a confidential definition quote it, so only the result has them."""
     if entry.stub is None or not isinstance(state, Unusable) or state.reason != JobReason.DEFINITION_INVALID:
         return state
     number = "a problem" if len(state.problems) == 1 else f"{len(state.problems)} problems"
-    return replace(state, message=f"the definition has {number}, told to the poster alone")
+    return replace(state, message=f"the definition has {number}, which only its poster is told")
 
 
 def _invalid(

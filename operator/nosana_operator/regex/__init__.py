@@ -1,6 +1,6 @@
-"""JavaScript's regular expressions over a log, safely: strangers' patterns, in a process with limits.
+"""Runs strangers' JavaScript regular expressions over a log, in a process with limits.
 
-The engine backtracks, so a pattern may take for ever, or all memory; then its process ends, and nothing else.
+The engine backtracks, so a pattern may run without end or use all memory. Only its process ends then.
 """
 
 from __future__ import annotations

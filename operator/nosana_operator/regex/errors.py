@@ -1,4 +1,4 @@
-"""Errors of the regular expressions' process; what is wrong with a pattern is a value, not an error."""
+"""Errors of the process for regular expressions. An invalid pattern is a value, not an error."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from nosana_operator.errors import NosanaError, Unavailable
 
 
 class RegexError(NosanaError):
-    """Branch of the engine."""
+    """Base of the errors of this package."""
 
 
 class RegexUnavailable(RegexError, Unavailable):
-    """The engine's process cannot be started at the moment."""
+    """The process cannot be started at the moment."""

@@ -1,4 +1,4 @@
-"""Starts the engine's process for a log, and ends it in time."""
+"""Starts the process that searches a log, and enforces its time limit."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ Search = tuple[str, frozenset[str] | None]
 Line = tuple[str, str]
 """A line's log type and its text."""
 Value = str | list[str | None]
-"""The captures of a pattern on all lines, or the text of what is wrong with it."""
+"""The captures of a pattern on all lines, or its error message."""
 
 _WORKER: Final = Path(__file__).with_name("worker.py")
 _TYPES: Final = {"stdin": 1, "stdout": 2, "stderr": 4, "nodeerr": 8}
 _ALL: Final = 15
 _CHUNK: Final = 256 * 1024
-_AT_ONCE: Final = 2
+_MAX_PROCESSES: Final = 2
 _ANSWER_OVERHEAD: Final = 6
-"""Bytes of JSON for one byte captured, at most (`\\u0000`)."""
+"""JSON bytes per captured byte, at most (`\\u0000`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What strangers' patterns may cost."""
+    """The resources that strangers' patterns may use."""
 
     cpu: int = 5
-    """Seconds of one core for each pattern (whole ones; the kernel counts them)."""
+    """CPU seconds for each pattern (whole seconds, enforced by the kernel)."""
     total: float = 15.0
-    """Seconds by the clock for all patterns of a call, from its turn."""
+    """Wall-clock seconds for all patterns of a call, from the start of its process."""
     memory: int = 512 * 1024 * 1024
-    """Bytes of the engine's address space."""
+    """Bytes of the process's address space."""
 
 
 class RegexRunner:
-    """Tries JavaScript's regular expressions on the lines of a log, each call in a process of its own.
+    """Searches the lines of a log with JavaScript regular expressions, each call in its own process.
 
-    A pattern that breaks a limit gets a text for its value; the other patterns of the call are not harmed.
+    A pattern that exceeds a limit has an error message as its value; the other patterns are not affected.
     """
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self._limits = limits
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
     async def match(self, searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[Value]:
         """A value for each search, in order.
 
-        For each line that matches: the whole match, then each capture group (None when it took no part).
-        `budget`: UTF-8 bytes that all values together may take. Raises RegexUnavailable.
+        For each line that matches: the whole match, then each capture group (None when it did not participate).
+        `budget`: UTF-8 bytes for all values together. Raises RegexUnavailable.
         """
-        async with self._turn:
+        async with self._processes:
             return await self._match(searches, lines, budget)
 
     async def _match(self, searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[Value]:
@@ -75,18 +75,18 @@ class RegexRunner:
                 late = f"not tried: the results of this op took longer than {self._limits.total:g} s together"
                 values += [late] * (len(searches) - len(values))
                 break
-            kept = budget - sum(_bytes(value) for value in values)
-            answered, broken = await self._attempt(searches[len(values) :], lines, kept, left)
-            values += answered
+            bytes_left = budget - sum(_bytes(value) for value in values)
+            answers, problem = await self._attempt(searches[len(values) :], lines, bytes_left, left)
+            values += answers
             if len(values) < len(searches):
-                log.warning("a regular expression of a job definition was given up: %s", broken)
-                values.append(broken)
+                log.warning("a regular expression of a job definition was stopped: %s", problem)
+                values.append(problem)
         return values
 
     async def _attempt(
         self, searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float
     ) -> tuple[list[Value], str]:
-        """The values of one process; when there are too few, why the next pattern has none."""
+        """The values from one process, and the error message for the next pattern if values are missing."""
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -95,7 +95,7 @@ class RegexRunner:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env={},  # nothing of ours for a process that runs strangers' patterns
+                env={},  # a process for strangers' patterns gets no variables of ours
                 limit=_ANSWER_OVERHEAD * max(budget, 0) + _CHUNK,
             )
         except OSError as error:
@@ -112,7 +112,10 @@ class RegexRunner:
                     values.append(answer)
                 return values, self._cause(await process.wait())
         except TimeoutError:
-            return values, f"given up: results of this op took longer than {self._limits.total:g} s together"
+            return (
+                values,
+                f"stopped: the results of this op took longer than {self._limits.total:g} s together",
+            )
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -131,10 +134,10 @@ class RegexRunner:
 
     def _cause(self, code: int) -> str:
         if code == -signal.SIGXCPU:
-            return f"given up: this regular expression took longer than {self._limits.cpu} s; make it simpler"
-        # Out of memory ends it in several ways, an abort of the engine and an error of Python's among them.
+            return f"stopped: this regular expression took longer than {self._limits.cpu} s; make it simpler"
+        # Without memory the process ends in several ways, for example an abort of the engine or a Python error.
         return (
-            "given up: this regular expression needs more memory than it may have "
+            "stopped: this regular expression needs more memory than it may have "
             f"({self._limits.memory >> 20} MiB); make it simpler"
         )
 
@@ -150,7 +153,7 @@ async def _send(stdin: asyncio.StreamWriter | None, header: bytes, lines: Sequen
 
 
 def _chunks(lines: Sequence[Line]) -> Iterator[bytes]:
-    """The lines as frames, a piece at a time: a log of many megabytes is not held once more."""
+    """The lines as frames, in chunks, so that a large log is not copied as a whole."""
     chunk = bytearray()
     for kind, text in lines:
         data = text.encode("utf-8", "replace")
@@ -163,7 +166,7 @@ def _chunks(lines: Sequence[Line]) -> Iterator[bytes]:
 
 
 async def _read(stdout: asyncio.StreamReader | None) -> Value | None:
-    """The next answer; None when the process ended without it."""
+    """The next answer; None when the process ended without one."""
     assert stdout is not None  # noqa: S101 - it is a pipe
     line = await stdout.readline()
     if not line.endswith(b"\n"):

@@ -1,7 +1,7 @@
-"""The engine's process: patterns and lines on standard input, a line for each pattern on standard output.
+"""The process for regular expressions: reads patterns and lines from standard input, writes one line per pattern.
 
-Run by its path and not as a module: importing the package would take longer than the work. So nothing here
-imports anything of ours, and regress only where it is needed.
+It runs by its path and not as a module, because importing the package would take longer than the work. So it
+imports no other module of ours, and regress only where it is needed.
 
 Input: the length of a JSON header (4 bytes, big-endian), the header, and then each line of the log as a
 `FRAME` followed by its bytes (UTF-8). Header: {"searches": [[pattern, bits]], "budget": bytes,
@@ -27,8 +27,8 @@ FRAME: Final = struct.Struct(">BI")
 TOO_MUCH: Final = "not captured: results may hold {budget} bytes here and this would take more; match less"
 _NICENESS: Final = 5
 _PIECE: Final = 1024
-# The engine knows what is wrong; these are the words that Nosana's users know it by.
-_WORDS: Final = {
+# The engine's messages → the messages of JavaScript engines, which Nosana's users know.
+_MESSAGES: Final = {
     "Incomplete escape": "\\ at end of pattern",
     "Unbalanced bracket": "Unterminated character class",
     "Invalid atom character": "Nothing to repeat",
@@ -43,11 +43,11 @@ Frames = Sequence[tuple[int, bytes]]
 
 
 class TooMuchError(Exception):
-    """More is captured than may be kept."""
+    """The captures are larger than the budget."""
 
 
 def main() -> None:
-    """Answer one input."""
+    """Handle one request."""
     source = sys.stdin.buffer
     header = json.loads(source.read(int.from_bytes(source.read(4), "big")))
     os.nice(_NICENESS)
@@ -69,7 +69,7 @@ def _frames(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _write(answer: Mapping[str, Any]) -> None:
-    """One line, in pieces: a whole text of a million captures would take many times their memory."""
+    """Write one line in pieces; one JSON text of a million captures would need many times their memory."""
     if "error" in answer:
         sys.stdout.write(json.dumps(answer))
     else:
@@ -84,12 +84,12 @@ def _write(answer: Mapping[str, Any]) -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """End this process when it works for so much longer; it does so even when nobody is left to end it."""
+    """End this process after that many more CPU seconds, even when its parent is gone."""
     _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds)
 
 
 def _limit(what: int, value: int) -> None:
-    """Set a soft limit; the hard one is the machine's, and stays."""
+    """Set the soft limit, at most the hard one."""
     hard = resource.getrlimit(what)[1]
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
@@ -121,7 +121,7 @@ def _capture(regex: Any, groups: int, bits: int, lines: Frames, budget: int) -> 
             # Offsets are those of the UTF-8 bytes.
             span = match.group(group)
             text = None if span is None else line[span]
-            # Captures of nothing take room too, and there may be one on every line.
+            # Empty captures need memory too, and every line may have one.
             used += 4 + (len(text) if text else 0)
             if used > budget:
                 raise TooMuchError
@@ -130,7 +130,7 @@ def _capture(regex: Any, groups: int, bits: int, lines: Frames, budget: int) -> 
 
 
 def count_groups(pattern: str) -> int:
-    """How many capture groups a valid pattern has; the engine does not tell."""
+    """The number of capture groups of a valid pattern, which the engine does not report."""
     return sum(pattern[at] == "(" and _captures(pattern, at + 1) for at in _parentheses(pattern))
 
 
@@ -141,7 +141,7 @@ def _captures(pattern: str, at: int) -> bool:
 
 
 def _parentheses(pattern: str) -> Iterator[int]:
-    """Where parentheses stand that mean something."""
+    """The positions of parentheses that are not escaped or in a class."""
     at = 0
     in_class = False
     while at < len(pattern):
@@ -158,10 +158,10 @@ def _parentheses(pattern: str) -> Iterator[int]:
 
 
 def syntax_error(pattern: str, problem: str) -> str:
-    """What stands in a result in place of values, as JavaScript says it."""
+    """The value of an invalid pattern in the result: the error message as JavaScript words it."""
     if problem == "Unbalanced parenthesis":
         problem = "Unmatched ')'" if _closes_too_much(pattern) else "Unterminated group"
-    return f"SyntaxError: Invalid regular expression: /{pattern}/: {_WORDS.get(problem, problem)}"
+    return f"SyntaxError: Invalid regular expression: /{pattern}/: {_MESSAGES.get(problem, problem)}"
 
 
 def _closes_too_much(pattern: str) -> bool:
