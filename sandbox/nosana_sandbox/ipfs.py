@@ -1,7 +1,7 @@
-"""IPFS on one machine: a gateway, Kubo's and Pinata's ways of pinning, and faults on demand.
+"""A stand-in for IPFS: a gateway, the pinning APIs of Kubo and Pinata, and fault injection.
 
-Blocks are real and so are their CIDs (`nosana_operator.content`): what is pinned here has the CID that any
-IPFS node would give it, and a file that is asked for in another way is still put together from its blocks.
+It stores real blocks under real CIDs (`nosana_operator.content`), so a pinned file has the CID that any IPFS node
+would give it. The tests in tests/contract/test_content.py run against this stand-in and against Kubo itself.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _FAULTS: Final = "/sandbox/faults/"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A file that was asked to be kept."""
+    """A pinned file."""
 
     cid: str
     name: str
     size: int
-    """Bytes of the file's blocks, all together."""
+    """Bytes of all blocks of the file."""
     at: datetime
 
 
 @dataclass(slots=True)
 class IpfsStore:
-    """Blocks and pins in memory, with the faults that tests ask for.
+    """Blocks and pins in memory, with faults for tests.
 
-    `unreachable` befalls every request while it is set: an HTTP status instead of the answer, `"cut"` for a
-    connection that ends without any, `"hang"` for an answer that never comes.
+    `unreachable` applies to every request while it is set: an HTTP status replaces the response, `"cut"` closes the
+    connection without a response, `"hang"` never responds.
     """
 
     pins: dict[str, Pin] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class IpfsStore:
     _corrupt: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, data: bytes, name: str = "") -> Pin:
-        """Keep a file as `ipfs add` does by default (CIDv0, 256 KiB chunks); safe to repeat."""
+        """Store and pin a file as `ipfs add` does by default (CIDv0, 256 KiB chunks). Safe to repeat."""
         built = build_unixfs(data)
         self._blocks.update(built.blocks)
         size = sum(len(block) for block in built.blocks.values())
@@ -65,37 +65,37 @@ class IpfsStore:
         return pin
 
     def add_block(self, data: bytes) -> str:
-        """Keep one raw block; its CIDv1."""
+        """Store one raw block and return its CIDv1."""
         digest = hashlib.sha256(data).digest()
         cid = str(_canonical(parse_cid(b"\x01\x55\x12\x20" + digest)))
         self._blocks[cid] = data
         return cid
 
     def block(self, cid: str) -> bytes | None:
-        """One block, or None if it is not here."""
+        """The block, or None if it is not stored."""
         if cid in self._corrupt:
             return self._corrupt[cid]
         return self._blocks.get(str(_canonical(parse_cid(cid))))
 
     def file(self, cid: str) -> bytes | None:
-        """A file's bytes, or None if a block of it is not here.
+        """The file's bytes, or None if one of its blocks is not stored.
 
         Raises:
-            InvalidCid: not a CID that can be read.
-            MalformedNode: the blocks are no UnixFS file.
+            InvalidCid: not a CID, or a kind of CID that is not supported.
+            MalformedNode: the blocks are not a UnixFS file.
         """
         if cid in self._corrupt:
             return self._corrupt[cid]
         return self._assemble(parse_cid(cid))
 
     def forget(self, cid: str) -> None:
-        """Lose a file: its pin and its root block."""
+        """Delete a file's pin and its root block."""
         self.pins.pop(cid, None)
         self._blocks.pop(cid, None)
         self._corrupt.pop(cid, None)
 
     def corrupt(self, cid: str, data: bytes) -> None:
-        """From now on answer requests for `cid` with other bytes than it stands for."""
+        """Serve `data` in place of the content of `cid` from now on."""
         self._corrupt[cid] = data
 
     def _assemble(self, cid: CID) -> bytes | None:
@@ -117,12 +117,12 @@ class IpfsStore:
 def ipfs_app(store: IpfsStore, token: str | None = None) -> web.Application:
     """The gateway (`/ipfs/CID`), Kubo's `/api/v0` and Pinata's `/pinning`, over one store.
 
-    What no real IPFS offers is below `/sandbox/faults/`: `corrupt/CID` (the body is answered in place of the
-    file), `forget/CID`, and `unreachable` with `{"fault": 503 | "cut" | "hang" | null}`. They always answer.
+    Faults are injected below `/sandbox/faults/`: `corrupt/CID` (its body replaces the file), `forget/CID`, and
+    `unreachable` with `{"fault": 503 | "cut" | "hang" | null}`. These paths work during every fault.
 
     Args:
-        store: where blocks live; tests reach into it for faults.
-        token: the bearer token that `/pinning` asks for; None takes any, but not none at all.
+        store: holds the blocks; tests set faults on it directly.
+        token: the bearer token that `/pinning` requires; None accepts any token, but requires one.
     """
     service = _Service(store, token)
     app = web.Application(client_max_size=MAX_UPLOAD, middlewares=[service.faults])
@@ -155,7 +155,7 @@ class _Service:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError
-        return web.Response(status=fault, text="the sandbox's IPFS was told to fail\n")
+        return web.Response(status=fault, text="fault injected into the sandbox's IPFS\n")
 
     # Faults
 
@@ -168,13 +168,13 @@ class _Service:
         return web.Response(status=204)
 
     async def fault_unreachable(self, request: web.Request) -> web.Response:
-        """One of the faults of `IpfsStore.unreachable`, or null for none."""
+        """Set or clear (`null`) `IpfsStore.unreachable`."""
         fault = _json_object(await request.read()).get("fault")
         is_status = isinstance(fault, int) and 400 <= fault <= 599
         if fault not in (None, "cut", "hang") and not is_status:
             return web.Response(
                 status=400,
-                text=f'fault {fault!r} is not known; a status of 400 to 599, "cut", "hang" or null\n',
+                text=f'unknown fault {fault!r}; use a status from 400 to 599, "cut", "hang" or null\n',
             )
         self._store.unreachable = fault
         return web.Response(status=204)
@@ -182,36 +182,36 @@ class _Service:
     # Gateway
 
     async def get(self, request: web.Request) -> web.Response:
-        """The file, or with `?format=raw` (or the Accept header) the block itself."""
+        """The file, or with `?format=raw` (or its Accept header) the block."""
         text = request.match_info["cid"]
-        wanted = request.query.get("format") or (
+        form = request.query.get("format") or (
             "raw" if _RAW in request.headers.get(hdrs.ACCEPT, "") else "file"
         )
-        if wanted not in ("file", "raw"):
-            return web.Response(status=400, text=f"format {wanted!r} is not served here; raw is\n")
+        if form not in ("file", "raw"):
+            return web.Response(status=400, text=f"format {form!r} is not supported; use raw\n")
         try:
-            body = self._store.block(text) if wanted == "raw" else self._store.file(text)
+            body = self._store.block(text) if form == "raw" else self._store.file(text)
         except ContentError as error:
             return web.Response(status=400, text=f"invalid path: {error}\n")
         except MalformedNode as error:
             return web.Response(status=501, text=f"{text} cannot be served as a file: {error}\n")
         if body is None:
-            return web.Response(status=404, text=f"failed to resolve /ipfs/{text}: not pinned here\n")
+            return web.Response(status=404, text=f"failed to resolve /ipfs/{text}: not stored\n")
         headers = {hdrs.CACHE_CONTROL: _FOREVER, hdrs.ETAG: f'"{text}"', "X-Ipfs-Path": f"/ipfs/{text}"}
-        kind = _RAW if wanted == "raw" else _sniff(body)
+        kind = _RAW if form == "raw" else _sniff(body)
         return web.Response(body=body, content_type=kind, headers=headers)
 
     # Kubo
 
     async def kubo_add(self, request: web.Request) -> web.Response:
-        """Each file of the form is one line of JSON; only Kubo's defaults for CIDv0 are known here."""
+        """Responds with one JSON line per file of the form. Supports only Kubo's defaults for CIDv0."""
         query = request.query
         if query.get("cid-version", "0") != "0" or query.get("raw-leaves", "false") == "true":
-            return _kubo_error("only cid-version=0 without raw leaves is stored here")
+            return _kubo_error("only cid-version=0 without raw leaves is supported")
         if query.get("chunker", "size-262144") != "size-262144":
-            return _kubo_error("only chunker=size-262144 is known here")
+            return _kubo_error("only chunker=size-262144 is supported")
         if query.get("wrap-with-directory") == "true":
-            return _kubo_error("directories are not stored here")
+            return _kubo_error("directories are not supported")
         lines = []
         async for name, data in _files(request):
             pin = self._store.add(data, name)
@@ -221,11 +221,11 @@ class _Service:
         return web.Response(text="".join(lines), content_type="application/json")
 
     async def kubo_pins(self, request: web.Request) -> web.Response:
-        """All pins, or the one that `arg` names."""
-        asked = request.query.get("arg")
-        if asked is not None and asked not in self._store.pins:
-            return _kubo_error(f"path '{asked}' is not pinned")
-        listed = [asked] if asked is not None else list(self._store.pins)
+        """All pins, or the pin of the CID `arg`."""
+        cid = request.query.get("arg")
+        if cid is not None and cid not in self._store.pins:
+            return _kubo_error(f"path '{cid}' is not pinned")
+        listed = [cid] if cid is not None else list(self._store.pins)
         return web.json_response({"Keys": {cid: {"Type": "recursive", "Name": ""} for cid in listed}})
 
     async def kubo_version(self, _request: web.Request) -> web.Response:
@@ -234,7 +234,7 @@ class _Service:
     # Pinata
 
     async def pinata_json(self, request: web.Request) -> web.Response:
-        """Either `{"pinataContent": …}` with options beside it, or the object to be pinned itself."""
+        """The body is `{"pinataContent": …}` with options, or the object to pin."""
         refused = self._refuse(request)
         if refused is not None:
             return refused
@@ -245,12 +245,12 @@ class _Service:
         if not isinstance(body, dict):
             return _pinata_error(400, "INVALID_REQUEST_BODY", "the body is not a JSON object")
         content = body.get("pinataContent", body)
-        # Compact, as JSON.stringify writes it: a client that hashes its own encoding gets the same CID.
+        # Compact as JSON.stringify writes it, so that a client that hashes its own encoding gets the same CID.
         data = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
         return self._pinned(data, _pinata_name(body.get("pinataMetadata")))
 
     async def pinata_file(self, request: web.Request) -> web.Response:
-        """A form with the file and, beside it, options and metadata as JSON texts."""
+        """The body is a form with the file, and with options and metadata as JSON."""
         refused = self._refuse(request)
         if refused is not None:
             return refused
@@ -260,35 +260,35 @@ class _Service:
         filename, data = fields["file"]
         options = _json_object(fields.get("pinataOptions", ("", b"{}"))[1])
         if options.get("cidVersion", 0) != 0:
-            return _pinata_error(400, "INVALID_REQUEST_BODY", "only cidVersion 0 is stored here")
+            return _pinata_error(400, "INVALID_REQUEST_BODY", "only cidVersion 0 is supported")
         metadata = _json_object(fields.get("pinataMetadata", ("", b"{}"))[1])
         return self._pinned(data, _pinata_name(metadata) or filename)
 
     async def pinata_authentication(self, request: web.Request) -> web.Response:
-        """Tells whether the credentials are good."""
+        """Checks the credentials."""
         return self._refuse(request) or web.json_response({"message": "Congratulations!"})
 
     def _refuse(self, request: web.Request) -> web.Response | None:
-        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if scheme.lower() == "bearer" and given and self._token in (None, given):
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() == "bearer" and token and self._token in (None, token):
             return None
         return _pinata_error(401, "INVALID_CREDENTIALS", "Invalid/expired credentials")
 
     def _pinned(self, data: bytes, name: str) -> web.Response:
-        known = set(self._store.pins)
+        before = set(self._store.pins)
         pin = self._store.add(data, name)
-        answer: dict[str, Any] = {
+        body: dict[str, Any] = {
             "IpfsHash": pin.cid,
             "PinSize": pin.size,
             "Timestamp": pin.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
-        if pin.cid in known:
-            answer["isDuplicate"] = True
-        return web.json_response(answer)
+        if pin.cid in before:
+            body["isDuplicate"] = True
+        return web.json_response(body)
 
 
 async def _parts(request: web.Request) -> AsyncIterator[tuple[str, str, bytes]]:
-    """Field name, file name and content of each part of a form."""
+    """The field name, file name and content of each part of a form."""
     if not request.content_type.startswith("multipart/"):
         return
     async for part in await request.multipart():
@@ -302,7 +302,7 @@ async def _files(request: web.Request) -> AsyncIterator[tuple[str, bytes]]:
 
 
 def _canonical(cid: CID) -> CID:
-    """A DAG-PB block is the same under its CIDv0 and its CIDv1; it is kept under the former."""
+    """The key of a block: its CIDv0 if it is DAG-PB, because CIDv0 and CIDv1 name the same block."""
     return cid.set(base="base58btc", version=0) if cid.codec.name == "dag-pb" else cid.set(base="base32")
 
 

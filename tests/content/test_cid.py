@@ -1,4 +1,4 @@
-"""CIDs and UnixFS blocks against published vectors and an independent importer's output."""
+"""CIDs and UnixFS blocks, compared with published vectors and the output of an independent importer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pattern(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["cid"][:8])
-def test_digest_and_cid_are_each_others_inverse(vector: dict[str, str]) -> None:
+def test_digest_and_cid_convert_to_each_other(vector: dict[str, str]) -> None:
     digest = bytes.fromhex(vector["bytes32_hex"])
     assert cid_from_digest(digest) == vector["cid"]
     assert digest_of(vector["cid"]) == digest
@@ -45,7 +45,7 @@ def test_no_result_is_the_all_zero_digest() -> None:
     assert cid_from_digest(NO_RESULT) == "QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51"
 
 
-# Made with npm's ipfs-unixfs-importer 15 (cidVersion 0, rawLeaves false, 262144, 174 links) over `pattern`.
+# Output of npm's ipfs-unixfs-importer 15 (cidVersion 0, rawLeaves false, 262144, 174 links) for `pattern`.
 @pytest.mark.parametrize(
     ("size", "cid", "blocks"),
     [
@@ -72,11 +72,11 @@ def test_layout_is_kubos(size: int, cid: str, blocks: int) -> None:
     ],
 )
 def test_a_second_level_starts_after_174_chunks(chunks: int, tail: int, cid: str, blocks: int) -> None:
-    """The pattern repeats, so equal chunks are one block; the link count is what is tested."""
+    """The pattern repeats, so equal chunks share a block; the test is about the number of links."""
     row = [bytes((i * 31 + hi * 17) & 255 for i in range(256)) for hi in range(256)]
 
     def chunk(n: int) -> bytes:
-        # (i >> 8) runs on past 255, (i >> 16) is added: both taken modulo 256 as in `pattern`.
+        # (i >> 8) exceeds 255 and (i >> 16) is added; both are taken modulo 256 as in `pattern`.
         return b"".join(
             bytes((b + (block >> 8)) & 255 for b in row[block & 255])
             for block in range(n * 1024, (n + 1) * 1024)
@@ -116,7 +116,7 @@ def test_any_bytes_decode_or_are_refused(block: bytes) -> None:
         "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy",
     ],
 )
-def test_what_cannot_stand_on_chain_is_refused(text: str) -> None:
+def test_cids_that_do_not_fit_on_chain_are_refused(text: str) -> None:
     with pytest.raises(InvalidCid):
         digest_of(text)
 

@@ -1,4 +1,4 @@
-"""Gateways and pinning services that work, fail and lie, as real HTTP servers on loopback."""
+"""Gateways and pin services that work, fail or return wrong data, as HTTP servers on loopback."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 def blocks_only(blocks: dict[str, bytes], whole: bytes | None = None) -> Handler:
-    """A gateway with raw blocks; the plain answer is `whole` (an honest gateway assembles the file)."""
+    """A gateway with raw blocks. Its plain response is `whole`; an honest gateway assembles the file."""
 
     async def handle(request: web.Request) -> web.Response:
         cid = request.path.removeprefix("/ipfs/")
@@ -78,7 +78,7 @@ def blocks_only(blocks: dict[str, bytes], whole: bytes | None = None) -> Handler
     return handle
 
 
-def answer(status: int, body: bytes = b"") -> Handler:
+def status_only(status: int, body: bytes = b"") -> Handler:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(status=status, body=body)
 
@@ -99,21 +99,19 @@ def tree(*leaves: bytes, raw: bool = False) -> tuple[str, dict[str, bytes]]:
     return cid, {**blocks, cid: root}
 
 
-async def test_the_exact_bytes_are_taken_from_the_first_gateway(
+async def test_the_first_gateway_returns_the_exact_bytes(
     session: aiohttp.ClientSession, serve: Serve
 ) -> None:
     url = await serve(blocks_only({}, TEXT))
     assert await IpfsGateways([url + "/"], session).fetch(cid_of(TEXT)) == TEXT
 
 
-async def test_a_broken_missing_or_lying_gateway_is_passed_over(
-    session: aiohttp.ClientSession, serve: Serve
-) -> None:
+async def test_a_gateway_that_fails_or_lies_is_skipped(session: aiohttp.ClientSession, serve: Serve) -> None:
     urls = [
         "http://127.0.0.1:9",
-        await serve(answer(500)),
-        await serve(answer(404)),
-        await serve(answer(200, b"something else")),
+        await serve(status_only(500)),
+        await serve(status_only(404)),
+        await serve(status_only(200, b"something else")),
         await serve(blocks_only({}, TEXT)),
     ]
     assert await IpfsGateways(urls, session).fetch(cid_of(TEXT)) == TEXT
@@ -133,13 +131,11 @@ async def test_other_chunking_is_verified_block_by_block(
 async def test_several_chunks_of_the_default_layout(session: aiohttp.ClientSession, serve: Serve) -> None:
     data = bytes(range(256)) * 2500
     file = build_unixfs(data)
-    url = await serve(blocks_only(file.blocks, b"the plain answer is wrong"))
+    url = await serve(blocks_only(file.blocks, b"the plain response is wrong"))
     assert await IpfsGateways([url], session).fetch(file.root) == data
 
 
-async def test_one_forged_block_makes_the_whole_answer_a_lie(
-    session: aiohttp.ClientSession, serve: Serve
-) -> None:
+async def test_one_forged_block_invalidates_the_file(session: aiohttp.ClientSession, serve: Serve) -> None:
     cid, blocks = tree(b"one ", b"two ")
     leaf = next(name for name in blocks if name != cid)
     url = await serve(blocks_only({**blocks, leaf: encode_leaf(b"evil")}, b"evil two "))
@@ -148,7 +144,7 @@ async def test_one_forged_block_makes_the_whole_answer_a_lie(
 
 
 async def test_all_lying_is_final(session: aiohttp.ClientSession, serve: Serve) -> None:
-    urls = [await serve(answer(200, b"x")), await serve(answer(200, b"y"))]
+    urls = [await serve(status_only(200, b"x")), await serve(status_only(200, b"y"))]
     with pytest.raises(ContentMismatch) as raised:
         await IpfsGateways(urls, session).fetch(cid_of(TEXT))
     assert raised.value.retryable is False
@@ -159,19 +155,19 @@ async def test_all_lying_is_final(session: aiohttp.ClientSession, serve: Serve) 
     [((404, 200), ContentNotFound), ((404, 500), ContentUnreachable), ((429,), ContentUnreachable)],
     ids=str,
 )
-async def test_what_is_unknown_stays_retryable(
+async def test_unknown_and_missing_content_is_retryable(
     session: aiohttp.ClientSession,
     serve: Serve,
     others: tuple[int, ...],
     kind: type[ContentNotFound | ContentUnreachable],
 ) -> None:
-    urls = [await serve(answer(status, b"not it")) for status in others]
+    urls = [await serve(status_only(status, b"not it")) for status in others]
     with pytest.raises(kind) as raised:
         await IpfsGateways(urls, session).fetch(cid_of(TEXT))
     assert raised.value.retryable is True
 
 
-async def test_a_silent_gateway_is_left_in_time(session: aiohttp.ClientSession, serve: Serve) -> None:
+async def test_a_silent_gateway_times_out(session: aiohttp.ClientSession, serve: Serve) -> None:
     stop = asyncio.Event()
 
     async def hang(request: web.Request) -> web.Response:
@@ -180,14 +176,14 @@ async def test_a_silent_gateway_is_left_in_time(session: aiohttp.ClientSession, 
 
     url = await serve(hang)
     gateways = IpfsGateways([url], session, FetchTimeouts(request=0.05, gateway=0.2))
-    with pytest.raises(ContentUnreachable, match=r"no answer in 0\.05 s") as raised:
+    with pytest.raises(ContentUnreachable, match=r"no response in 0\.05 s") as raised:
         await gateways.fetch(cid_of(TEXT))
     assert 0.04 < raised.value.seconds < 5
     stop.set()
 
 
 def keyed(url: str) -> str:
-    """The URL with a password and a key in its path, as some services want it."""
+    """The URL with a password, and a key in its path, as some services require."""
     return url.replace("http://", "http://user:s3cret@") + "/key/s3cret"
 
 
@@ -195,46 +191,42 @@ async def redirected(request: web.Request) -> web.StreamResponse:
     raise web.HTTPFound(request.path)
 
 
-SAYS_NO = {
-    "404": answer(404),
-    "500": answer(500),
-    "another file": answer(200, b"x"),
+FAILURES = {
+    "404": status_only(404),
+    "500": status_only(500),
+    "another file": status_only(200, b"x"),
     "in circles": redirected,
 }
 
 
-@pytest.mark.parametrize("handlers", [*([one] for one in SAYS_NO), ["404", "500"], ["away", "404"]], ids=str)
-async def test_a_gateways_url_is_not_told(
+@pytest.mark.parametrize("handlers", [*([one] for one in FAILURES), ["404", "500"], ["away", "404"]], ids=str)
+async def test_errors_do_not_contain_a_gateways_url(
     session: aiohttp.ClientSession, serve: Serve, handlers: list[str]
 ) -> None:
-    """What is said here may be published with a job's result."""
+    """These errors may be published with a job's result."""
     urls = [
-        keyed("http://127.0.0.1:9" if name == "away" else await serve(SAYS_NO[name])) for name in handlers
+        keyed("http://127.0.0.1:9" if name == "away" else await serve(FAILURES[name])) for name in handlers
     ]
     with pytest.raises(ContentError) as raised:
         await IpfsGateways(urls, session).fetch(cid_of(TEXT))
-    told = "".join(traceback.format_exception(raised.value))
-    assert not any(word in told for word in ("s3cret", "127.0.0.1", "http://"))
+    shown = "".join(traceback.format_exception(raised.value))
+    assert not any(word in shown for word in ("s3cret", "127.0.0.1", "http://"))
 
 
-async def test_the_gateway_that_failed_is_named_by_its_number(
-    session: aiohttp.ClientSession, serve: Serve
-) -> None:
-    urls = [await serve(answer(404)), await serve(answer(503)), "http://127.0.0.1:9"]
+async def test_a_failing_gateway_is_named_by_its_number(session: aiohttp.ClientSession, serve: Serve) -> None:
+    urls = [await serve(status_only(404)), await serve(status_only(503)), "http://127.0.0.1:9"]
     with pytest.raises(ContentUnreachable, match=r"gateway 2: HTTP 503; gateway 3: Client\w+Error"):
         await IpfsGateways(urls, session).fetch(cid_of(TEXT))
     with pytest.raises(ContentNotFound, match="not on gateway 1;"):
-        await IpfsGateways([urls[0], await serve(answer(200, b"x"))], session).fetch(cid_of(TEXT))
+        await IpfsGateways([urls[0], await serve(status_only(200, b"x"))], session).fetch(cid_of(TEXT))
 
 
-async def test_no_gateway_set(session: aiohttp.ClientSession) -> None:
+async def test_without_gateways_content_is_unreachable(session: aiohttp.ClientSession) -> None:
     with pytest.raises(ContentUnreachable, match="no gateway is set"):
         await IpfsGateways([], session).fetch(cid_of(TEXT))
 
 
-async def test_the_size_limit_is_proved_by_the_root_block(
-    session: aiohttp.ClientSession, serve: Serve
-) -> None:
+async def test_the_root_block_proves_the_size(session: aiohttp.ClientSession, serve: Serve) -> None:
     data = b"x" * 3000
     file = build_unixfs(data)
     url = await serve(blocks_only(file.blocks, data))
@@ -243,7 +235,7 @@ async def test_the_size_limit_is_proved_by_the_root_block(
     assert await IpfsGateways([url], session, size_limit=3000).fetch(file.root) == data
 
 
-async def test_a_small_tree_that_unfolds_to_a_large_file_is_stopped(
+async def test_a_small_tree_that_expands_to_a_large_file_is_refused(
     session: aiohttp.ClientSession, serve: Serve
 ) -> None:
     cid, blocks = tree(*[b"x" * 1000] * 170)
@@ -260,9 +252,7 @@ async def test_a_small_tree_that_unfolds_to_a_large_file_is_stopped(
 
 
 def padded(number: int) -> bytes:
-    """The block of a leaf without a byte of the file, as large as a block may be: its record has a field that
-    no file needs.
-    """
+    """A leaf of the largest allowed size without any byte of the file: its record has an unused field."""
     size = MAX_BLOCK - 64
     field = b"\x4a" + varint(size) + number.to_bytes(4, "big") + bytes(size - 4)
     record = b"\x08\x02\x18\x00" + field
@@ -278,14 +268,14 @@ def varint(value: int) -> bytes:
 
 def above(blocks: Iterable[bytes]) -> tuple[str, dict[str, bytes]]:
     """A file with the given blocks below its root."""
-    found = {cid_from_digest(hashlib.sha256(block).digest()): block for block in blocks}
-    root = encode_inner([(Link(b"\x12\x20" + digest_of(cid), len(one)), 0) for cid, one in found.items()])
+    children = {cid_from_digest(hashlib.sha256(block).digest()): block for block in blocks}
+    root = encode_inner([(Link(b"\x12\x20" + digest_of(cid), len(one)), 0) for cid, one in children.items()])
     cid = cid_from_digest(hashlib.sha256(root).digest())
-    return cid, {**found, cid: root}
+    return cid, {**children, cid: root}
 
 
 def counted(handler: Handler) -> tuple[Handler, list[int]]:
-    """The same gateway, and the bytes of each of its answers."""
+    """The same gateway, and a list of its response sizes in bytes."""
     sent: list[int] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -316,29 +306,29 @@ async def test_a_block_with_more_links_than_blocks_are_allowed_is_not_followed(
     handle, sent = counted(blocks_only({cid: root}, b""))
     with pytest.raises(ContentTooLarge, match="more or deeper blocks"):
         await IpfsGateways([await serve(handle)], session).fetch(cid)
-    assert len(sent) == 2, "the plain answer and the root"
+    assert len(sent) == 2, "the whole file and the root"
 
 
-async def test_a_block_is_read_once_and_beside_the_loop(
+async def test_a_block_is_decoded_once_in_a_worker_thread(
     session: aiohttp.ClientSession, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A block may take a quarter of a second to read, and be in a file five hundred times."""
-    read: list[threading.Thread] = []
+    """A block may take a quarter of a second to decode, and occur in a file five hundred times."""
+    threads: list[threading.Thread] = []
     decode = dagpb.decode
 
     def noted(block: bytes, **limits: int) -> dagpb.Node:
-        read.append(threading.current_thread())
+        threads.append(threading.current_thread())
         return decode(block, **limits)
 
     monkeypatch.setattr(dagpb, "decode", noted)
     cid, blocks = tree(*[b"again "] * 100)
     url = await serve(blocks_only(blocks, b"?"))
     assert await IpfsGateways([url], session).fetch(cid) == b"again " * 100
-    assert len(read) == 2
-    assert threading.main_thread() not in read
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
-async def test_a_folder_is_no_definition(session: aiohttp.ClientSession, serve: Serve) -> None:
+async def test_a_folder_is_refused(session: aiohttp.ClientSession, serve: Serve) -> None:
     folder = bytes.fromhex("0a020801")
     cid = cid_from_digest(hashlib.sha256(folder).digest())
     url = await serve(blocks_only({cid: folder}, b"<html>index</html>"))
@@ -370,7 +360,7 @@ async def test_kubo_gets_the_exact_bytes(session: aiohttp.ClientSession, serve: 
     }
 
 
-async def test_pinata_gets_a_file_and_the_token(session: aiohttp.ClientSession, serve: Serve) -> None:
+async def test_pinata_gets_the_file_and_the_token(session: aiohttp.ClientSession, serve: Serve) -> None:
     seen: dict[str, object] = {}
 
     async def pin(request: web.Request) -> web.Response:
@@ -400,16 +390,16 @@ async def test_pinata_gets_a_file_and_the_token(session: aiohttp.ClientSession, 
 @pytest.mark.parametrize(
     ("handler", "kind"),
     [
-        (answer(200, json.dumps({"IpfsHash": cid_of(b"re-encoded")}).encode()), PinMismatch),
-        (answer(200, b"<html>"), PinUnavailable),
-        (answer(200, b"x" * 100_000), PinUnavailable),
-        (answer(401), PinRefused),
-        (answer(400), PinRefused),
-        (answer(429), PinUnavailable),
-        (answer(503), PinUnavailable),
+        (status_only(200, json.dumps({"IpfsHash": cid_of(b"re-encoded")}).encode()), PinMismatch),
+        (status_only(200, b"<html>"), PinUnavailable),
+        (status_only(200, b"x" * 100_000), PinUnavailable),
+        (status_only(401), PinRefused),
+        (status_only(400), PinRefused),
+        (status_only(429), PinUnavailable),
+        (status_only(503), PinUnavailable),
     ],
 )
-async def test_a_pin_that_did_not_happen_says_so(
+async def test_a_failed_pin_raises(
     session: aiohttp.ClientSession, serve: Serve, handler: Handler, kind: type[PinRefused | PinUnavailable]
 ) -> None:
     with pytest.raises(kind) as raised:
@@ -418,21 +408,19 @@ async def test_a_pin_that_did_not_happen_says_so(
 
 
 @pytest.mark.parametrize("status", [None, 200, 401, 418, 503])
-async def test_a_pin_services_url_is_not_told(
+async def test_errors_do_not_contain_a_pin_services_url(
     session: aiohttp.ClientSession, serve: Serve, status: int | None
 ) -> None:
-    """It goes into logs; `called` says which service it is."""
-    said = json.dumps({"Hash": cid_of(b"something else")}).encode()
-    url = keyed("http://127.0.0.1:9" if status is None else await serve(answer(status, said)))
+    """Errors go into logs; the label names the service."""
+    body = json.dumps({"Hash": cid_of(b"something else")}).encode()
+    url = keyed("http://127.0.0.1:9" if status is None else await serve(status_only(status, body)))
     with pytest.raises(ContentError, match=r"^networks\.x\.ipfs\.pin\[1\] ") as raised:
-        await KuboPinner(url, session, called="networks.x.ipfs.pin[1]").pin(TEXT, "r")
-    told = "".join(traceback.format_exception(raised.value))
-    assert not any(word in told for word in ("s3cret", "127.0.0.1", "http://"))
+        await KuboPinner(url, session, label="networks.x.ipfs.pin[1]").pin(TEXT, "r")
+    shown = "".join(traceback.format_exception(raised.value))
+    assert not any(word in shown for word in ("s3cret", "127.0.0.1", "http://"))
 
 
-async def test_a_silent_pin_service_is_not_told_by_its_url(
-    session: aiohttp.ClientSession, serve: Serve
-) -> None:
+async def test_a_silent_pin_service_times_out(session: aiohttp.ClientSession, serve: Serve) -> None:
     stop = asyncio.Event()
 
     async def hang(request: web.Request) -> web.Response:
@@ -440,16 +428,14 @@ async def test_a_silent_pin_service_is_not_told_by_its_url(
         return web.Response()
 
     url = keyed(await serve(hang))
-    with pytest.raises(PinUnavailable, match=r"did not answer in 0\.05 s") as raised:
+    with pytest.raises(PinUnavailable, match=r"did not respond in 0\.05 s") as raised:
         await KuboPinner(url, session, timeout=0.05).pin(TEXT, "r")
     assert "127.0.0.1" not in "".join(traceback.format_exception(raised.value))
     stop.set()
 
 
 @pytest.mark.parametrize("token", ["s3cret", "s3\ncret"])
-async def test_credentials_that_no_request_can_hold_are_refused(
-    session: aiohttp.ClientSession, token: str
-) -> None:
+async def test_invalid_header_values_are_refused(session: aiohttp.ClientSession, token: str) -> None:
     with pytest.raises(PinRefused, match="its URL or its token") as raised:
         await PinataPinner(keyed("http://127.0.0.1:9"), session, token).pin(TEXT, "r")
     assert "cret" not in "".join(traceback.format_exception(raised.value))

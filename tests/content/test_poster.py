@@ -1,4 +1,4 @@
-"""Endpoints that strangers named: which are never asked, and what the others' answers mean."""
+"""Endpoints of posters: which are forbidden, and the meaning of responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nosana_operator.content import (
     PosterClient,
     PosterTimeouts,
 )
-from nosana_operator.content.poster import forbidden
+from nosana_operator.content.poster import is_forbidden
 from nosana_sandbox.cluster.pki import Authority
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,7 +30,7 @@ CLUSTER = ("203.0.113.0/24", "2606:4700::/32")
 
 
 def at(*addresses: str) -> Callable[[str, int], Awaitable[Sequence[str]]]:
-    """A resolver that gives these addresses to every name."""
+    """A resolver that returns these addresses for every name."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         return addresses
@@ -39,7 +39,7 @@ def at(*addresses: str) -> Callable[[str, int], Awaitable[Sequence[str]]]:
 
 
 def insecure(*addresses: str, get: float = 2.0) -> PosterClient:
-    """A client that may go to loopback, where the tests' servers are."""
+    """A client that may connect to loopback, where the tests' servers listen."""
     return PosterClient(
         tuple,
         allow_insecure=True,
@@ -65,7 +65,7 @@ async def serve() -> AsyncIterator[Serve]:
         await server.close()
 
 
-# -- which are never asked
+# -- forbidden endpoints
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ async def serve() -> AsyncIterator[Serve]:
         "64:ff9b::7f00:1", "2002:a00:1::", "2002:7f00:1::", "2001:0:0:0:0:0:f5ff:fffe", "2001:db8::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_never_asked(address: str) -> None:
+def test_forbidden_addresses(address: str) -> None:
     ranges = [ipaddress.ip_network(one) for one in CLUSTER]
-    assert forbidden(ipaddress.ip_address(address), ranges)
+    assert is_forbidden(ipaddress.ip_address(address), ranges)
 
 
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "8.8.8.8", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 )
-def test_addresses_of_the_internet_are_asked(address: str) -> None:
-    assert not forbidden(ipaddress.ip_address(address), [ipaddress.ip_network(one) for one in CLUSTER])
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert not is_forbidden(ipaddress.ip_address(address), [ipaddress.ip_network(one) for one in CLUSTER])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_addresses_of_the_internet_are_asked(address: str) -> None:
         "https://poster.example:99999/",
         "https://[::1",
         "https://poster.example/" + "a" * 3000,
-        # Written as an address, in whatever way.
+        # Addresses, in several spellings.
         "https://127.0.0.1/",
         "https://10.0.0.1:8443/",
         "https://[::1]/",
@@ -113,43 +113,43 @@ def test_addresses_of_the_internet_are_asked(address: str) -> None:
         "https://203.0.113.7/",
     ],
 )
-async def test_urls_that_are_never_asked(url: str) -> None:
-    asked: list[str] = []
+async def test_forbidden_urls(url: str) -> None:
+    lookups: list[str] = []
 
     async def resolve(host: str, port: int) -> Sequence[str]:
-        asked.append(host)
+        lookups.append(host)
         return ["1.1.1.1"]
 
     with pytest.raises(EndpointForbidden):
         await PosterClient(lambda: CLUSTER, resolver=resolve).get(url, authorization=SIGNED)
-    assert asked == []
+    assert lookups == []
 
 
 @pytest.mark.parametrize(
-    "found", [("10.0.0.1",), ("1.1.1.1", "192.168.0.1"), ("203.0.113.7",), ("::ffff:7f00:1",)]
+    "addresses", [("10.0.0.1",), ("1.1.1.1", "192.168.0.1"), ("203.0.113.7",), ("::ffff:7f00:1",)]
 )
-async def test_a_name_with_one_address_inside_is_not_asked(found: tuple[str, ...]) -> None:
-    client = PosterClient(lambda: CLUSTER, resolver=at(*found))
+async def test_a_name_with_one_address_inside_is_not_asked(addresses: tuple[str, ...]) -> None:
+    client = PosterClient(lambda: CLUSTER, resolver=at(*addresses))
     with pytest.raises(EndpointForbidden, match=r"poster\.example .*public internet"):
         await client.get("https://poster.example/", authorization=SIGNED)
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "localhost"])
-async def test_other_spellings_of_an_address_are_seen_for_what_they_are(host: str) -> None:
-    """By the machine's own resolver."""
+async def test_other_spellings_of_an_address_are_recognized(host: str) -> None:
+    """By the system's resolver."""
     with pytest.raises((EndpointForbidden, EndpointUnreachable)):
         await PosterClient(tuple).get(f"https://{host}/", authorization=SIGNED)
 
 
-# -- which answers mean what
+# -- responses
 
 
-async def test_the_request_is_signed_and_names_the_host(serve: Serve) -> None:
+async def test_the_request_is_signed_and_has_the_host_header(serve: Serve) -> None:
     seen: dict[str, str] = {}
 
     async def handle(request: web.Request) -> web.Response:
         seen.update(
-            verb=request.method,
+            method=request.method,
             path=request.path_qs,
             host=request.host,
             auth=request.headers["Authorization"],
@@ -159,17 +159,22 @@ async def test_the_request_is_signed_and_names_the_host(serve: Serve) -> None:
     port = await serve(handle)
     data = await insecure().get(f"http://poster.example:{port}/jobs/abc?x=1", authorization=SIGNED)
     assert data == b'{"ops": []}'
-    assert seen == {"verb": "GET", "path": "/jobs/abc?x=1", "host": f"poster.example:{port}", "auth": SIGNED}
+    assert seen == {
+        "method": "GET",
+        "path": "/jobs/abc?x=1",
+        "host": f"poster.example:{port}",
+        "auth": SIGNED,
+    }
 
 
-async def test_a_name_is_resolved_once_and_the_connection_goes_there(serve: Serve) -> None:
-    """A name that changes between check and connection (rebinding) changes nothing."""
-    answers = [["127.0.0.1"], ["10.255.255.1"]]
+async def test_a_name_is_resolved_once(serve: Serve) -> None:
+    """A name that resolves to another address after the check (DNS rebinding) has no effect."""
+    results = [["127.0.0.1"], ["10.255.255.1"]]
     lookups: list[str] = []
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         lookups.append(host)
-        return answers.pop(0)
+        return results.pop(0)
 
     async def handle(request: web.Request) -> web.Response:
         return web.Response(body=b"here")
@@ -194,18 +199,18 @@ async def test_a_redirect_is_not_followed(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410])
-async def test_a_no_is_a_no_for_now(serve: Serve, status: int) -> None:
+async def test_an_error_status_fails(serve: Serve, status: int) -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(status=status)
 
     port = await serve(handle)
-    with pytest.raises(EndpointFailed, match=f"HTTP {status}") as told:
+    with pytest.raises(EndpointFailed, match=f"HTTP {status}") as raised:
         await insecure().get(f"http://poster.example:{port}/", authorization=SIGNED)
-    assert told.value.status == status
+    assert raised.value.status == status
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
-async def test_a_busy_endpoint_says_nothing(serve: Serve, status: int) -> None:
+async def test_a_busy_endpoint_is_unknown(serve: Serve, status: int) -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(status=status)
 
@@ -214,30 +219,30 @@ async def test_a_busy_endpoint_says_nothing(serve: Serve, status: int) -> None:
         await insecure().post(f"http://poster.example:{port}/", b"{}", authorization=SIGNED)
 
 
-async def test_no_answer_in_time_is_unknown(serve: Serve) -> None:
+async def test_no_response_in_time_is_unknown(serve: Serve) -> None:
     gone = asyncio.Event()
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        await answer.write(b"x")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x")
         await gone.wait()
-        return answer
+        return response
 
     port = await serve(handle)
-    with pytest.raises(EndpointUnreachable, match=r"did not answer in 0\.3 s"):
+    with pytest.raises(EndpointUnreachable, match=r"did not respond in 0\.3 s"):
         await insecure(get=0.3).get(f"http://poster.example:{port}/", authorization=SIGNED)
     gone.set()
 
 
-async def test_nobody_there_and_no_such_name_are_unknown(unused_port: int) -> None:
+async def test_a_closed_port_and_an_unknown_name_are_unknown(unused_port: int) -> None:
     with pytest.raises(EndpointUnreachable, match="cannot be reached"):
         await insecure().get(f"http://poster.example:{unused_port}/", authorization=SIGNED)
 
     async def unknown(host: str, port: int) -> Sequence[str]:
         raise OSError("no such name")
 
-    with pytest.raises(EndpointUnreachable, match="not known to the DNS"):
+    with pytest.raises(EndpointUnreachable, match="does not resolve in DNS"):
         await PosterClient(tuple, resolver=unknown).get("https://poster.example/", authorization=SIGNED)
 
 
@@ -253,46 +258,46 @@ async def unused_port(serve: Serve) -> int:
     return port
 
 
-async def test_a_definition_without_end_is_left(serve: Serve) -> None:
+async def test_an_endless_definition_is_refused(serve: Serve) -> None:
     async def handle(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
         for _ in range(40):
-            await answer.write(bytes(64 * 1024))
-        return answer
+            await response.write(bytes(64 * 1024))
+        return response
 
     port = await serve(handle)
     with pytest.raises(ContentTooLarge, match="1024 KiB"):
         await insecure().get(f"http://poster.example:{port}/", authorization=SIGNED)
 
 
-async def test_compressed_bytes_are_not_unfolded(serve: Serve) -> None:
-    """What is small on the wire must not become large in our memory."""
+async def test_compressed_bytes_are_not_decompressed(serve: Serve) -> None:
+    """A small response must not become large in memory."""
 
     async def handle(request: web.Request) -> web.Response:
         assert request.headers["Accept-Encoding"] == "identity"
-        return web.Response(body=b"\x1f\x8b not unfolded", headers={"Content-Encoding": "gzip"})
+        return web.Response(body=b"\x1f\x8b not decompressed", headers={"Content-Encoding": "gzip"})
 
     port = await serve(handle)
     data = await insecure().get(f"http://poster.example:{port}/", authorization=SIGNED)
-    assert data == b"\x1f\x8b not unfolded"
+    assert data == b"\x1f\x8b not decompressed"
 
 
-async def test_a_result_is_posted_as_json_whatever_is_said_to_it(serve: Serve) -> None:
-    given: list[tuple[str, bytes]] = []
+async def test_a_result_is_posted_as_json_whatever_the_response_body(serve: Serve) -> None:
+    requests: list[tuple[str, bytes]] = []
 
     async def handle(request: web.Request) -> web.Response:
-        given.append((request.content_type, await request.read()))
+        requests.append((request.content_type, await request.read()))
         return web.Response(body=bytes(1024 * 1024))
 
     port = await serve(handle)
     result = b'{"opStates":[]}' + b" " * 3_000_000
     await insecure().post(f"http://poster.example:{port}/results", result, authorization=SIGNED)
-    assert given == [("application/json", result)]
+    assert requests == [("application/json", result)]
 
 
 @pytest.mark.contract
-async def test_https_wants_a_certificate_for_the_name_not_for_the_address(tmp_path: Path) -> None:
+async def test_the_certificate_has_to_match_the_name_not_the_address(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "pki")
     identity = authority.issue("poster", "poster", alternatives=("DNS:poster.example",))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

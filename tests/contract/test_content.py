@@ -1,4 +1,4 @@
-"""The operator's content room against the sandbox's IPFS: pin, fetch back, and everything that goes wrong."""
+"""The operator's IPFS clients against the sandbox's IPFS: pinning, fetching, and faults."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_wrong_credentials_are_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", [500, 503, 429, "cut", "hang"])
-async def test_an_outage_is_unknown_on_both_ways(world: World, fault: int | str) -> None:
+async def test_an_outage_is_unknown_to_both_clients(world: World, fault: int | str) -> None:
     cid = world.store.add(SMALL).cid
     world.store.unreachable = fault  # type: ignore[assignment]
     with pytest.raises(ContentUnreachable):
@@ -90,7 +90,7 @@ async def test_an_outage_is_unknown_on_both_ways(world: World, fault: int | str)
     assert await world.gateways.fetch(cid) == SMALL
 
 
-async def test_what_is_not_there_is_not_found(world: World) -> None:
+async def test_missing_content_is_not_found(world: World) -> None:
     with pytest.raises(ContentNotFound, match="pin it"):
         await world.gateways.fetch(cid_of(b"never pinned"))
 
@@ -102,7 +102,7 @@ async def test_content_that_does_not_match_is_refused(world: World) -> None:
         await world.gateways.fetch(cid)
 
 
-async def test_what_is_too_large_is_refused_early(world: World) -> None:
+async def test_a_file_that_is_too_large_is_refused(world: World) -> None:
     cid = world.store.add(b"x" * (1024 * 1024 + 1)).cid
     with pytest.raises(ContentTooLarge, match="1048577 bytes"):
         await world.gateways.fetch(cid)

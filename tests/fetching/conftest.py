@@ -18,7 +18,7 @@ from support.fetching import Fetch, Site
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
-    monkeypatch.setattr("nosana_operator.fetching.transfer._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("nosana_operator.fetching.transfer._FIRST_DELAY", 0.01)
     return Fetch(tmp_path, monkeypatch)
 
 
@@ -40,7 +40,7 @@ async def registry(fetch: Fetch) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def public_bucket(fetch: Fetch) -> AsyncIterator[Bucket]:
-    """A bucket with a host of its own, `https://models.test`."""
+    """A bucket with its own host name, `https://models.test`."""
     bucket = Bucket()
     async with TestServer(bucket_app(bucket)) as server:
         fetch.mirrors["https://models.test"] = str(server.make_url("")).rstrip("/")

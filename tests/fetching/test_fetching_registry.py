@@ -1,4 +1,4 @@
-"""Ollama: against a registry with the real API."""
+"""Ollama models, fetched from a stand-in registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from nosana_operator.fetching.errors import FetchError
-from nosana_operator.fetching.ollama import ModelName, model_name
+from nosana_operator.fetching.ollama import ModelName, parse_model_name
 from nosana_sandbox.resources.registry import Registry
 from support.fetching import Fetch, content_of
 
@@ -15,17 +15,17 @@ WEIGHTS = b"w" * 300_000
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("wants_token", [False, True])
+@pytest.mark.parametrize("requires_token", [False, True])
 async def test_model_lies_as_ollama_pull_leaves_it(
-    fetch: Fetch, registry: Registry, wants_token: bool
+    fetch: Fetch, registry: Registry, requires_token: bool
 ) -> None:
-    registry.wants_token = wants_token
+    registry.requires_token = requires_token
     manifest = registry.add("library/tinyllama:latest", WEIGHTS)
-    ran = await fetch({"type": "Ollama", "model": "tinyllama"})
-    assert (ran.code, ran.message) == (0, "")
-    found = content_of(fetch.folder())
-    assert found.pop("manifests/registry.ollama.ai/library/tinyllama/latest") == manifest
-    assert found == {
+    result = await fetch({"type": "Ollama", "model": "tinyllama"})
+    assert (result.code, result.message) == (0, "")
+    files = content_of(fetch.folder())
+    assert files.pop("manifests/registry.ollama.ai/library/tinyllama/latest") == manifest
+    assert files == {
         f"blobs/sha256-{hashlib.sha256(content).hexdigest()}": content for content in registry.blobs.values()
     }
 
@@ -33,12 +33,12 @@ async def test_model_lies_as_ollama_pull_leaves_it(
 @pytest.mark.contract
 async def test_damaged_blob_and_missing_model(fetch: Fetch, registry: Registry) -> None:
     registry.add("me/mine:q4", WEIGHTS)
-    registry.trouble.damaged["/blobs/"] = 9
-    ran = await fetch({"type": "Ollama", "model": "me/mine:q4"})
-    assert ran.code == 1
-    assert "sha256" in ran.message
-    ran = await fetch({"type": "Ollama", "model": "tinylama"})
-    assert "there is no Ollama model 'tinylama' (HTTP 404)" in ran.message
+    registry.faults.damaged["/blobs/"] = 9
+    result = await fetch({"type": "Ollama", "model": "me/mine:q4"})
+    assert result.code == 1
+    assert "sha256" in result.message
+    result = await fetch({"type": "Ollama", "model": "tinylama"})
+    assert "there is no Ollama model 'tinylama' (HTTP 404)" in result.message
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ async def test_damaged_blob_and_missing_model(fetch: Fetch, registry: Registry) 
         ("host:5000/ns/m", ModelName("host:5000", "ns", "m", "latest")),
     ],
 )
-def test_names(text: str, name: ModelName) -> None:
-    assert model_name(text) == name
+def test_names_get_their_defaults(text: str, name: ModelName) -> None:
+    assert parse_model_name(text) == name
 
 
 @pytest.mark.parametrize("text", ["", "a/b/c/d", "../../etc", "a:b:c", "x/../y:z", "a b", "host/ns/.."])
-def test_what_is_no_name(text: str) -> None:
-    with pytest.raises(FetchError, match="no name of an Ollama model"):
-        model_name(text)
+def test_invalid_names_are_refused(text: str) -> None:
+    with pytest.raises(FetchError, match="is not the name of an Ollama model"):
+        parse_model_name(text)

@@ -1,4 +1,4 @@
-"""S3: places as a table, and fetches from moto and from a plain web server."""
+"""S3 resources: a table of addresses, and fetches from moto and from a plain web server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.names import mirrored, safe_path
 from nosana_operator.fetching.s3 import Place, places
 from nosana_operator.fetching.spec import S3Source
-from support.fetching import Fetch, Site, content_of, names_of
+from support.fetching import Fetch, Site, content_of, retried_files
 
 AWS = "https://s3.amazonaws.com"
 R2 = "https://acc.r2.cloudflarestorage.com"
@@ -49,7 +49,7 @@ R2 = "https://acc.r2.cloudflarestorage.com"
         ),
     ],
 )
-def test_places(source: S3Source, signed: bool, expected: list[Place]) -> None:
+def test_an_address_means_these_places(source: S3Source, signed: bool, expected: list[Place]) -> None:
     assert list(places(source, signed=signed)) == expected
 
 
@@ -63,7 +63,7 @@ def test_places(source: S3Source, signed: bool, expected: list[Place]) -> None:
         S3Source("s3:///x"),
     ],
 )
-def test_what_is_no_place(source: S3Source) -> None:
+def test_invalid_addresses_are_refused(source: S3Source) -> None:
     with pytest.raises(FetchError) as error:
         places(source, signed=False)
     assert "pw" not in str(error.value)
@@ -73,7 +73,7 @@ MIRRORS = {"s3://bucket": "https://models.io", "https://models.io": "http://here
 
 
 @pytest.mark.parametrize(
-    ("url", "asked"),
+    ("url", "requested"),
     [
         ("s3://bucket/a", "http://here:1/m/a"),
         ("s3://bucket", "http://here:1/m"),
@@ -82,14 +82,14 @@ MIRRORS = {"s3://bucket": "https://models.io", "https://models.io": "http://here
         ("https://models.io.evil/x", "https://models.io.evil/x"),
     ],
 )
-def test_mirrors(url: str, asked: str) -> None:
-    assert mirrored(url, MIRRORS) == asked
+def test_mirrors(url: str, requested: str) -> None:
+    assert mirrored(url, MIRRORS) == requested
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "a/../../x", "/etc/passwd", "", "a//b", "a\0b", "..\\x", "x" * 300, "a/.", "a/"]
 )
-def test_names_that_lead_out(name: str) -> None:
+def test_names_outside_the_target_are_refused(name: str) -> None:
     with pytest.raises(FetchError, match="leads out of the target folder"):
         safe_path(name, "somewhere")
 
@@ -103,7 +103,7 @@ KEYS = {"region": "us-east-1", "keyId": "AKIAKEY", "secret": "very/secret"}
 
 @pytest.fixture
 def bucket(moto: str) -> str:
-    """A fresh bucket with OBJECTS, readable by everybody."""
+    """A new public bucket with OBJECTS."""
     urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", data=b"", method="POST")).close()
     _put(f"{moto}/models", b"")
     for key, content in OBJECTS.items():
@@ -122,16 +122,16 @@ def s3(*sources: dict[str, object], keys: object = None, **more: object) -> dict
 @pytest.mark.contract
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["public", "signed"])
 async def test_folder_of_a_bucket(fetch: Fetch, bucket: str, keys: object) -> None:
-    ran = await fetch(s3({"url": f"{bucket}/models/folder"}, keys=keys))
-    assert (ran.code, ran.message) == (0, "")
+    result = await fetch(s3({"url": f"{bucket}/models/folder"}, keys=keys))
+    assert (result.code, result.message) == (0, "")
     assert content_of(fetch.folder()) == {"a.txt": b"a", "deep/b c+ü.bin": b"b" * 500_000}
-    assert ran.lines[-1]["total"] == 500_001
-    assert "very/secret" not in str(ran.lines)
+    assert result.lines[-1]["total"] == 500_001
+    assert "very/secret" not in str(result.lines)
 
 
 @pytest.mark.contract
-async def test_the_other_forms(fetch: Fetch, bucket: str) -> None:
-    ran = await fetch(
+async def test_other_forms_of_addresses(fetch: Fetch, bucket: str) -> None:
+    result = await fetch(
         s3({"url": f"{bucket}/models", "files": ["other/c", "folder/a.txt"]}, keys=KEYS),
         s3({"url": bucket, "bucket": "models"}, keys=KEYS),
         s3(
@@ -141,7 +141,7 @@ async def test_the_other_forms(fetch: Fetch, bucket: str) -> None:
         ),
         s3({"url": f"{bucket}/models/folder/a.txt"}),
     )
-    assert (ran.code, ran.message) == (0, "")
+    assert (result.code, result.message) == (0, "")
     assert content_of(fetch.folder(0)) == {"other/c": b"c", "folder/a.txt": b"a"}
     assert content_of(fetch.folder(1)) == OBJECTS
     assert content_of(fetch.folder(2)) == {"b c+ü.bin": b"b" * 500_000, "other/c": b"c"}
@@ -152,12 +152,12 @@ async def test_the_other_forms(fetch: Fetch, bucket: str) -> None:
 
 
 @pytest.mark.contract
-async def test_what_is_not_there(fetch: Fetch, bucket: str) -> None:
-    ran = await fetch(s3({"url": f"{bucket}/models/nothing"}))
-    assert ran.code == 1
-    assert "nothing" in ran.message
-    ran = await fetch(s3({"url": f"{bucket}/models", "files": ["no/such"]}, keys=KEYS))
-    assert "there is no no/such (HTTP 404); check its name" in ran.message
+async def test_missing_folders_and_files(fetch: Fetch, bucket: str) -> None:
+    result = await fetch(s3({"url": f"{bucket}/models/nothing"}))
+    assert result.code == 1
+    assert "nothing" in result.message
+    result = await fetch(s3({"url": f"{bucket}/models", "files": ["no/such"]}, keys=KEYS))
+    assert "there is no no/such (HTTP 404); check its name" in result.message
 
 
 # -- a plain web server -----------------------------------------------------------------------------------
@@ -166,75 +166,76 @@ async def test_what_is_not_there(fetch: Fetch, bucket: str) -> None:
 @pytest.mark.contract
 async def test_listed_files_of_a_web_server(fetch: Fetch, site: Site) -> None:
     site.files = {"/nets/a.bin": b"a" * 200_000, "/nets/b.bin": b"b"}
-    site.trouble.cut["a.bin"] = [70_000]
-    ran = await fetch(s3({"url": f"{site.url}/nets", "files": ["a.bin", "b.bin"]}))
-    assert ran.code == 0
+    site.faults.cut["a.bin"] = [70_000]
+    result = await fetch(s3({"url": f"{site.url}/nets", "files": ["a.bin", "b.bin"]}))
+    assert result.code == 0
     assert content_of(fetch.folder()) == {"a.bin": b"a" * 200_000, "b.bin": b"b"}
     assert any(served.start > 0 for served in site.served)
-    # No listing told the sizes; the answers did.
-    assert (ran.lines[-1]["bytes"], ran.lines[-1]["total"]) == (200_001, 200_001)
+    # The sizes come from the responses: there is no listing.
+    assert (result.lines[-1]["bytes"], result.lines[-1]["total"]) == (200_001, 200_001)
 
 
 @pytest.mark.contract
-async def test_a_file_that_changes_meanwhile_is_fetched_anew(fetch: Fetch, site: Site) -> None:
-    """The part that came belongs to another ETag, and is thrown away."""
+async def test_a_file_that_changes_during_the_download_is_fetched_again(fetch: Fetch, site: Site) -> None:
+    """The first part has another ETag and is discarded."""
     site.files = {"/f": b"old" * 100_000}
-    site.trouble.cut["/f"] = [100_000]
+    site.faults.cut["/f"] = [100_000]
     site.on_cut = lambda: site.files.update({"/f": b"new" * 100_000})
-    ran = await fetch(s3({"url": site.url, "files": ["f"]}))
-    assert ran.code == 0
+    result = await fetch(s3({"url": site.url, "files": ["f"]}))
+    assert result.code == 0
     assert content_of(fetch.folder()) == {"f": b"new" * 100_000}
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         (401, "HTTP 401"),
         (403, "is public; a private bucket needs IAM"),
         (404, "there is no nets/a"),
-        (451, "legal"),
+        (451, "legal reasons"),
     ],
 )
-async def test_final_answers_are_not_repeated(fetch: Fetch, site: Site, status: int, said: str) -> None:
+async def test_final_statuses_are_not_retried(fetch: Fetch, site: Site, status: int, message: str) -> None:
     site.files = {"/nets/a": b"a"}
-    site.trouble.status["/nets/a"] = [status]
-    ran = await fetch(s3({"url": f"{site.url}/nets", "files": ["a"]}))
-    assert ran.code == 1
-    assert said in ran.message
-    assert names_of(ran) == []
-    assert ran.lines[-1] == {"event": "failed", "message": ran.message}
+    site.faults.status["/nets/a"] = [status]
+    result = await fetch(s3({"url": f"{site.url}/nets", "files": ["a"]}))
+    assert result.code == 1
+    assert message in result.message
+    assert retried_files(result) == []
+    assert result.lines[-1] == {"event": "failed", "message": result.message}
 
 
 @pytest.mark.contract
-async def test_a_server_that_stays_broken_is_given_up(fetch: Fetch, site: Site) -> None:
+async def test_a_server_that_stays_broken_fails_the_fetch(fetch: Fetch, site: Site) -> None:
     site.files = {"/a": b"a"}
-    site.trouble.status["/a"] = [500] * 9
-    ran = await fetch(s3({"url": site.url, "files": ["a"]}))
+    site.faults.status["/a"] = [500] * 9
+    result = await fetch(s3({"url": site.url, "files": ["a"]}))
     assert (
-        "a could not be fetched in 6 attempts: the server is busy or broken (HTTP 500 for a)" in ran.message
+        "a could not be fetched in 6 attempts: the server is busy or broken (HTTP 500 for a)"
+        in result.message
     )
 
 
 @pytest.mark.contract
-async def test_too_much_for_the_job_is_said_at_once(fetch: Fetch, bucket: str) -> None:
+async def test_too_much_for_the_job_fails_before_the_download(fetch: Fetch, bucket: str) -> None:
     fetch.room = 1000
-    ran = await fetch(s3({"url": f"{bucket}/models/folder"}))
-    assert ran.message == (
+    result = await fetch(s3({"url": f"{bucket}/models/folder"}))
+    assert result.message == (
         "the files need 500.0 kB, but the job may store 1.0 kB; fetch less, or raise ephemeralStorage of its resources"
     )
     assert content_of(fetch.folder()) == {}
 
 
 @pytest.mark.contract
-async def test_folders_for_other_mounts_are_made(fetch: Fetch, site: Site) -> None:
+async def test_folders_for_other_mounts_are_created(fetch: Fetch, site: Site) -> None:
     site.files = {"/a": b"a"}
     fetch.folders = [fetch.folder() / "sub" / "er"]
     assert (await fetch(s3({"url": site.url, "files": ["a"]}))).code == 0
     assert fetch.folders[0].is_dir()
 
 
-async def test_unreadable_spec_says_so(fetch: Fetch) -> None:
-    ran = await fetch({"type": "FTP"})
-    assert ran.code == 1
-    assert "use the fetch image of the operator's own version" in ran.message
+async def test_an_unreadable_spec_is_reported(fetch: Fetch) -> None:
+    result = await fetch({"type": "FTP"})
+    assert result.code == 1
+    assert "use the fetch image of the operator's own version" in result.message

@@ -1,4 +1,4 @@
-"""Trouble of disks, servers and signals."""
+"""Faults of disks and servers, and signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nosana_operator.fetching.program import plan
 from nosana_operator.fetching.spec import S3, HuggingFace
 from nosana_operator.fetching.transfer import Transfer
 from nosana_sandbox.resources.bucket import Bucket
-from support.fetching import Fetch, Site, content_of, names_of
+from support.fetching import Fetch, Site, content_of, retried_files
 
 PLACE = {"type": "S3", "sources": [{"url": "https://models.test/m"}]}
 
@@ -43,11 +43,11 @@ def test_plan_takes_the_largest_first_and_the_later_of_two() -> None:
 
 
 def test_plan_refuses_a_file_that_is_a_folder() -> None:
-    with pytest.raises(FetchError, match="'a' and 'a/b' cannot lie in one folder"):
+    with pytest.raises(FetchError, match="'a' and 'a/b' cannot be in one folder"):
         plan([at("/r/0", "a", "a/b")])
 
 
-def test_what_is_writable_is_so_for_everybody() -> None:
+def test_writable_files_are_writable_for_every_user() -> None:
     request = always(Request("http://x"))
     file = RemoteFile("a", path=Path("a"), request=request)  # type: ignore[arg-type]
     listed = [
@@ -61,30 +61,30 @@ def test_what_is_writable_is_so_for_everybody() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 async def test_an_s3_object_is_verified_by_its_etag(fetch: Fetch, public_bucket: Bucket, times: int) -> None:
     public_bucket.objects = {"m/w": b"w" * 200_000}
-    public_bucket.trouble.damaged["/m/w"] = times
-    ran = await fetch(PLACE)
-    assert ran.code == times - 1
+    public_bucket.faults.damaged["/m/w"] = times
+    result = await fetch(PLACE)
+    assert result.code == times - 1
     if times == 2:
-        assert "m/w does not have the md5 hash" in ran.message
+        assert "m/w does not have the md5 hash" in result.message
         assert content_of(fetch.folder()) == {}
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize("listed", [True, False])
-async def test_an_etag_that_is_no_hash_is_not_taken_for_one(
+async def test_an_etag_that_is_not_a_hash_is_not_verified(
     fetch: Fetch, public_bucket: Bucket, listed: bool
 ) -> None:
     public_bucket.objects = {"m/w": b"w" * 200_000}
     public_bucket.encrypted = True
-    public_bucket.trouble.cut["/m/w"] = [70_000]
+    public_bucket.faults.cut["/m/w"] = [70_000]
     files = {} if listed else {"files": ["w"]}
-    ran = await fetch({"type": "S3", "sources": [{"url": "https://models.test/m", **files}]})
-    assert (ran.code, ran.message) == (0, "")
+    result = await fetch({"type": "S3", "sources": [{"url": "https://models.test/m", **files}]})
+    assert (result.code, result.message) == (0, "")
     assert content_of(fetch.folder()) == {"w": b"w" * 200_000}
 
 
 @pytest.mark.contract
-async def test_a_full_disk_is_said(
+async def test_a_full_disk_is_reported(
     fetch: Fetch, public_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     public_bucket.objects = {"m/w": b"w"}
@@ -93,8 +93,8 @@ async def test_a_full_disk_is_said(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Transfer, "fetch", full)
-    ran = await fetch(PLACE)
-    assert ran.message == (
+    result = await fetch(PLACE)
+    assert result.message == (
         "no room is left on the node for m/w; fetch less, or run the job on a node with a larger disk"
     )
 
@@ -109,22 +109,24 @@ async def test_a_disk_that_is_too_small_is_said_at_once(
         f_bavail, f_frsize = 1, 4096
 
     monkeypatch.setattr(program.os, "statvfs", lambda _: Disk)  # type: ignore[attr-defined]
-    ran = await fetch(PLACE)
-    assert "the files need 5.0 kB, but the node has room for 4.1 kB" in ran.message
+    result = await fetch(PLACE)
+    assert "the files need 5.0 kB, but the node has room for 4.1 kB" in result.message
 
 
 @pytest.mark.contract
 async def test_one_failure_ends_the_others(fetch: Fetch, site: Site) -> None:
     site.files = {f"/{n}": b"x" * 100 for n in range(40)}
-    site.trouble.status = {"/39": [404], **{f"/{n}": [503] * 9 for n in range(8)}}
-    ran = await fetch({"type": "S3", "sources": [{"url": site.url, "files": ["39", *map(str, range(39))]}]})
-    assert "there is no 39 (HTTP 404)" in ran.message
+    site.faults.status = {"/39": [404], **{f"/{n}": [503] * 9 for n in range(8)}}
+    result = await fetch(
+        {"type": "S3", "sources": [{"url": site.url, "files": ["39", *map(str, range(39))]}]}
+    )
+    assert "there is no 39 (HTTP 404)" in result.message
     assert len(site.served) < 40
-    assert len(names_of(ran)) < 40
+    assert len(retried_files(result)) < 40
 
 
 @pytest.mark.contract
-async def test_a_defect_of_ours_leaves_a_sentence_without_secrets(
+async def test_an_unexpected_error_is_reported_without_secrets(
     fetch: Fetch, public_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -132,12 +134,12 @@ async def test_a_defect_of_ours_leaves_a_sentence_without_secrets(
 
     monkeypatch.setattr(program, "plan", broken)
     public_bucket.objects = {"m/w": b"w"}
-    ran = await fetch(PLACE)
-    assert ran.message.startswith("nosana-fetch failed (RuntimeError)")
-    assert "hf_secret" not in ran.message + capsys.readouterr().err + str(ran.lines)
+    result = await fetch(PLACE)
+    assert result.message.startswith("nosana-fetch failed (RuntimeError)")
+    assert "hf_secret" not in result.message + capsys.readouterr().err + str(result.lines)
 
 
-def test_without_the_extra_it_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     for name in ("program", "s3"):
         monkeypatch.delitem(sys.modules, f"nosana_operator.fetching.{name}")
@@ -149,17 +151,17 @@ def test_without_the_extra_it_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.contract
 async def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
-    """As the first process of a container it would else not hear it."""
-    asked: list[str] = []
+    """PID 1 of a container gets no default handler for SIGTERM."""
+    requested: list[str] = []
 
     async def hangs(request: web.Request) -> web.StreamResponse:
-        asked.append(request.path)
-        answer = web.StreamResponse(headers={"Content-Length": "100"})
-        await answer.prepare(request)
-        await answer.write(b"x")
+        requested.append(request.path)
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"x")
         process.send_signal(signal.SIGTERM)
         await release.wait()
-        return answer
+        return response
 
     release = asyncio.Event()
     app = web.Application()
@@ -174,4 +176,4 @@ async def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         code = await asyncio.wait_for(process.wait(), 30)
         release.set()
     assert code == 143
-    assert asked == ["/f"]
+    assert requested == ["/f"]

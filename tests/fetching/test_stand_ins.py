@@ -1,4 +1,4 @@
-"""Stand-ins for what job definitions want to have fetched."""
+"""Stand-in content for the resources of job definitions."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ DEFINITION = {
 
 
 @pytest.mark.contract
-async def test_everything_that_a_definition_names_can_be_fetched(
+async def test_everything_that_a_definition_refers_to_can_be_fetched(
     fetch: Fetch, hub: Hub, registry: Registry, public_bucket: Bucket
 ) -> None:
     stock([DEFINITION], public_bucket, hub, registry)
     public_bucket.anything = True
-    ran = await fetch(
+    result = await fetch(
         {"type": "HF", "repo": "lab/m", "files": ["a/x.bin", "y"], "revision": "v1"},
         {"type": "Ollama", "model": "gpt-oss:20b"},
         {"type": "S3", "sources": [{"url": "https://models.test/any/thing"}]},
         {"type": "S3", "sources": [{"url": "https://models.test/some", "files": ["file"]}]},
     )
-    assert (ran.code, ran.message) == (0, "")
+    assert (result.code, result.message) == (0, "")
     assert content_of(fetch.folder(0)) == {
         "x.bin": b"stand-in for lab/m/a/x.bin\n",
         "y": b"stand-in for lab/m/y\n",

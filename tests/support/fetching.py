@@ -15,11 +15,11 @@ from aiohttp import web
 
 from nosana_operator.fetching import program
 from nosana_operator.fetching.progress import Reporter
-from nosana_sandbox.resources.serving import Served, Trouble, serve
+from nosana_sandbox.resources.serving import Faults, Served, serve
 
 
 @dataclass(frozen=True)
-class Ran:
+class Result:
     code: int
     message: str
     lines: list[dict[str, Any]]
@@ -42,7 +42,7 @@ class Fetch:
     def folder(self, index: int = 0) -> Path:
         return self.root / str(index)
 
-    async def __call__(self, *resources: Mapping[str, Any]) -> Ran:
+    async def __call__(self, *resources: Mapping[str, Any]) -> Result:
         spec = {
             "mirrors": self.mirrors,
             "room": self.room,
@@ -50,19 +50,19 @@ class Fetch:
             "folders": [str(folder) for folder in self.folders],
         }
         (self._tmp / "spec.json").write_text(json.dumps(spec))
-        said, out = self._tmp / "termination", io.StringIO()
+        message, out = self._tmp / "termination", io.StringIO()
         self._patch.setattr(program, "Reporter", lambda progress: Reporter(progress, out))
-        code = await asyncio.to_thread(program.main, [str(self._tmp / "spec.json")], said)
+        code = await asyncio.to_thread(program.main, [str(self._tmp / "spec.json")], message)
         lines = [json.loads(line) for line in out.getvalue().splitlines()]
-        return Ran(code, said.read_text() if said.exists() else "", lines)
+        return Result(code, message.read_text() if message.exists() else "", lines)
 
 
 class Site:
-    """Files by path, as a web server gives them; knows nothing of listings."""
+    """A plain web server: files by path, no listings."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.trouble = Trouble()
+        self.faults = Faults()
         self.served: list[Served] = []
         self.url = ""
         self.on_cut: Callable[[], None] = lambda: None
@@ -71,16 +71,16 @@ class Site:
         content = self.files.get(request.path)
         if content is None:
             return web.Response(status=404)
-        cut = any(part in request.path and left for part, left in self.trouble.cut.items())
-        answer = await serve(request, content, trouble=self.trouble, log=self.served)
+        cut = any(part in request.path and left for part, left in self.faults.cut.items())
+        response = await serve(request, content, faults=self.faults, log=self.served)
         if cut:
             self.on_cut()
-        return answer
+        return response
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def names_of(ran: Ran) -> Sequence[str]:
-    return [line["file"] for line in ran.events("retrying")]
+def retried_files(result: Result) -> Sequence[str]:
+    return [line["file"] for line in result.events("retrying")]

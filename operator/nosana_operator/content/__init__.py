@@ -1,4 +1,4 @@
-"""IPFS: which CID bytes have, fetching with verification, pinning. Knows nothing of jobs or markets."""
+"""IPFS: computing CIDs, fetching files with verification, pinning. Knows nothing about jobs or markets."""
 
 from nosana_operator.content.cid import (
     NO_RESULT,

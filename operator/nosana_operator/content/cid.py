@@ -1,4 +1,4 @@
-"""CIDs: what the chain stores of them, and which one some bytes get.
+"""CIDs: computing the CID of some bytes, and converting CIDs to and from the form on chain.
 
 The chain keeps 32 bytes per document: the sha-256 digest of a CIDv0 (docs/protocol/jobs-program.md#cids-on-chain).
 """
@@ -23,11 +23,11 @@ DIGEST_SIZE: Final = 32
 _SHA256_PREFIX: Final = b"\x12\x20"  # multihash: sha2-256, 32 bytes
 
 NO_RESULT: Final = bytes(DIGEST_SIZE)
-"""`ipfs_result` of a job that has none yet."""
+"""`ipfs_result` of a job without a result."""
 
 
 class UnixFs(NamedTuple):
-    """A file as IPFS stores it: the root's CID and every block by its CID, root included."""
+    """A file as IPFS stores it: the CID of the root, and all blocks, the root included, by CID."""
 
     root: str
     blocks: dict[str, bytes]
@@ -59,10 +59,10 @@ def cid_of(data: bytes) -> str:
 
 
 def cid_from_digest(digest: bytes) -> str:
-    """The CIDv0 text of a 32-byte digest as the chain stores it.
+    """The CIDv0, as text, of a 32-byte digest from the chain.
 
     Raises:
-        InvalidCid: not 32 bytes.
+        InvalidCid: the digest is not 32 bytes.
     """
     if len(digest) != DIGEST_SIZE:
         raise InvalidCid(f"A CID on chain is {DIGEST_SIZE} bytes, not {len(digest)}.")
@@ -73,25 +73,25 @@ def digest_of(cid: str) -> bytes:
     """The 32 bytes that the chain stores for `cid`.
 
     Raises:
-        InvalidCid: not a CID, or not a CIDv0: the chain has room for nothing else.
+        InvalidCid: not a CID, or a CIDv1, which does not fit on chain.
     """
     parsed = parse_cid(cid)
     if parsed.version != 0:
         raise InvalidCid(f"{cid} is a CIDv1; only a CIDv0 (Qm…) fits on chain: pin with cid-version 0.")
-    # The library hands out a view; callers join it with bytes.
+    # The library returns a memoryview; callers concatenate it with bytes.
     return bytes(parsed.raw_digest)
 
 
 def parse_cid(cid: str | bytes) -> CID:
-    """Read a CID from text or from the binary form inside a DAG-PB link.
+    """Parse a CID from text, or from the binary form inside a DAG-PB link.
 
     Raises:
-        InvalidCid: not a CID, or one that is neither DAG-PB nor raw with a sha-256 digest.
+        InvalidCid: not a CID, a codec other than dag-pb and raw, or a hash other than sha2-256.
     """
     try:
         parsed = CID.decode(cid)
     except (ValueError, KeyError, IndexError) as error:
-        raise InvalidCid(f"{_shown(cid)} is not a CID: {error}") from error
+        raise InvalidCid(f"{_excerpt(cid)} is not a CID: {error}") from error
     if parsed.codec.name not in ("dag-pb", "raw") or parsed.hashfun.name != "sha2-256":
         raise InvalidCid(
             f"{parsed} is {parsed.codec.name} with {parsed.hashfun.name}; "
@@ -101,10 +101,10 @@ def parse_cid(cid: str | bytes) -> CID:
 
 
 def block_matches(cid: CID, block: bytes) -> bool:
-    """Whether `block` is the block that `cid` (sha-256, see `parse_cid`) stands for."""
+    """Whether `block` hashes to `cid`, a CID from `parse_cid`."""
     return hashlib.sha256(block).digest() == cid.raw_digest
 
 
-def _shown(cid: str | bytes) -> str:
+def _excerpt(cid: str | bytes) -> str:
     text = cid if isinstance(cid, str) else cid.hex()
     return repr(text if len(text) <= 80 else text[:77] + "…")

@@ -1,10 +1,10 @@
-"""DAG-PB nodes and the UnixFS file records inside them, as far as files need them.
+"""Encodes and decodes DAG-PB nodes and the UnixFS records inside them, as far as files need them.
 
-Both are protobuf messages. Encoding follows the DAG-PB rule that links come before data (the reverse of
-the field numbers) and that a link always carries its name, so that the bytes, and with them the CIDs, are
-Kubo's. Decoding takes only what the rule allows and raises `MalformedNode` for anything else.
+Both are protobuf messages. Encoding follows two DAG-PB rules, so that blocks and CIDs equal Kubo's: links come before
+data (the reverse of their field numbers), and a link always has a name, if an empty one. Decoding raises
+`MalformedNode` for everything that these rules do not allow.
 
-No kept Python package imports files the way Kubo does; the two messages are small enough to own.
+No maintained Python package imports files the way Kubo does, and two small messages are easy to own.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _BYTES: Final = 2
 
 
 class MalformedNode(ValueError):
-    """The bytes are not a DAG-PB node, or its data is not a UnixFS record. Internal to this room."""
+    """The bytes are not a DAG-PB node, or its data is not a UnixFS record. Not raised outside this package."""
 
 
 class TooManyLinks(MalformedNode):
-    """The node has more links than were to be read."""
+    """The node has more links than the caller allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link to a child: its binary CID (v0: the bare multihash) and the size of the child's whole tree."""
+    """A link to a child: its binary CID (v0: the multihash alone), and the bytes of all blocks in its subtree."""
 
     cid: bytes
     tsize: int
@@ -39,7 +39,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A UnixFS record: inline bytes, the file's size below this node, and the size under each link."""
+    """A UnixFS record: inline bytes, and the number of file bytes below this node and below each link."""
 
     type: int
     data: bytes
@@ -49,21 +49,21 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A DAG-PB node that holds (a part of) a file."""
+    """A DAG-PB node that holds a file or a part of one."""
 
     links: tuple[Link, ...]
     record: FileRecord
 
 
 def encode_leaf(chunk: bytes) -> bytes:
-    """The DAG-PB block of one chunk of a file; as in Kubo, an empty chunk has no data field."""
+    """The DAG-PB block of one chunk of a file. As in Kubo, the record of an empty chunk has no data field."""
     inline = _bytes_field(2, chunk) if chunk else b""
     record = _int_field(1, UNIXFS_FILE) + inline + _int_field(3, len(chunk))
     return _bytes_field(1, record)
 
 
 def encode_inner(children: Sequence[tuple[Link, int]]) -> bytes:
-    """The DAG-PB block above `children`, each given with the number of file bytes below it."""
+    """The DAG-PB block whose links are `children`; each comes with the number of file bytes below it."""
     links = b"".join(
         _bytes_field(2, _bytes_field(1, link.cid) + _bytes_field(2, b"") + _int_field(3, link.tsize))
         for link, _ in children
@@ -74,11 +74,11 @@ def encode_inner(children: Sequence[tuple[Link, int]]) -> bytes:
 
 
 def decode(block: bytes, *, max_links: int | None = None) -> Node:
-    """Read a DAG-PB block with a UnixFS record.
+    """Decode a DAG-PB block with a UnixFS record.
 
     Raises:
-        TooManyLinks: more than `max_links`: a link takes many times its bytes in memory.
-        MalformedNode: bad protobuf, unknown fields, no record, or sizes that contradict each other.
+        TooManyLinks: more than `max_links`. In memory a link takes many times its encoded size.
+        MalformedNode: invalid protobuf, unknown fields, no record, or another number of sizes than of links.
     """
     links: list[Link] = []
     data: bytes | None = None
@@ -95,7 +95,7 @@ def decode(block: bytes, *, max_links: int | None = None) -> Node:
         raise MalformedNode("DAG-PB node without data")
     record = _decode_record(data)
     if record.blocksizes and len(record.blocksizes) != len(links):
-        raise MalformedNode("a UnixFS record names another number of blocks than the node has links")
+        raise MalformedNode("the number of block sizes differs from the number of links")
     return Node(tuple(links), record)
 
 
@@ -127,7 +127,7 @@ def _decode_record(message: bytes) -> FileRecord:
             sizes.append(value)
         elif number < 5:
             raise MalformedNode("wrong field type in a UnixFS record")
-        # 5 and up: hash type, fan-out, mode, times. They do not change a file's bytes.
+        # Fields from 5 on (hash type, fan-out, mode, times) do not change the bytes of a file.
     if kind < 0:
         raise MalformedNode("UnixFS record without a type")
     return FileRecord(kind, data, len(data) + sum(sizes) if filesize is None else filesize, tuple(sizes))

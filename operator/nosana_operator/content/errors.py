@@ -1,20 +1,20 @@
-"""What can go wrong with content: the `ContentError` branch of the error tree.
+"""Errors of this package: the `ContentError` branch of the error tree.
 
     ContentError
-    ├── InvalidCid           not a CID that this operator can use (Refused)
-    ├── ContentUnreachable   a gateway gave no usable answer: unknown, try again (Unavailable)
-    ├── ContentNotFound      gateways answered, none has it (yet); try again (NotFound)
-    ├── ContentMismatch      every gateway gave other bytes than the CID stands for (Mismatch)
-    ├── ContentMalformed     the bytes match the CID but are not one file (Refused)
-    ├── ContentTooLarge      more bytes than allowed (Refused)
-    ├── PinUnavailable       the pinning service gave no usable answer; try again (Unavailable)
-    ├── PinRefused           the pinning service refused us: credentials, quota, request (Refused)
-    ├── PinMismatch          the pinning service named another CID than the bytes have (Refused)
-    ├── EndpointForbidden    an endpoint that is never asked: not https, not on the internet (Refused)
-    ├── EndpointFailed       a poster's endpoint answered no; it may say yes later (NotFound)
-    └── EndpointUnreachable  a poster's endpoint gave no answer: unknown, try again (Unavailable)
+    ├── InvalidCid           not a CID, or a kind of CID that is not supported (Refused)
+    ├── ContentUnreachable   a gateway gave no usable response: unknown, retry (Unavailable)
+    ├── ContentNotFound      all gateways responded, none has it (yet): retry (NotFound)
+    ├── ContentMismatch      the bytes of every gateway hash to another CID (Mismatch)
+    ├── ContentMalformed     the bytes match the CID, but are not a file (Refused)
+    ├── ContentTooLarge      larger than the limit (Refused)
+    ├── PinUnavailable       the pin service gave no usable response: retry (Unavailable)
+    ├── PinRefused           the pin service refused credentials, quota or request (Refused)
+    ├── PinMismatch          the pin service returned a CID that the bytes do not have (Refused)
+    ├── EndpointForbidden    a poster's endpoint that may not be requested (Refused)
+    ├── EndpointFailed       a poster's endpoint responded with an error status (NotFound)
+    └── EndpointUnreachable  a poster's endpoint did not respond: unknown, retry (Unavailable)
 
-`retryable` says whether the same call can succeed later without anybody changing our settings.
+`retryable`: whether the same call can succeed later with the same settings.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused, Una
 
 
 class ContentError(NosanaError):
-    """IPFS refused, lied or cannot be reached."""
+    """Base class of this package's errors."""
 
     retryable: ClassVar[bool] = False
 
 
 class InvalidCid(ContentError, Refused):
-    """The text or bytes are not a CID that this operator can use."""
+    """The text or bytes are not a CID, or a kind of CID that is not supported."""
 
 
 class ContentUnreachable(ContentError, Unavailable):
-    """No gateway gave a usable answer: whether the content exists is unknown.
+    """No gateway gave a usable response: whether the content exists is unknown.
 
-    `seconds` is how long this attempt took over all gateways.
+    `seconds` is how long the attempt took over all gateways.
     """
 
     retryable: ClassVar[bool] = True
@@ -48,43 +48,43 @@ class ContentUnreachable(ContentError, Unavailable):
 
 
 class ContentNotFound(ContentError, NotFound):
-    """Every gateway answered and none has the content; it may still be on its way."""
+    """Every gateway responded and none has the content; it may become available later."""
 
     retryable: ClassVar[bool] = True
 
 
 class ContentMismatch(ContentError, Mismatch):
-    """Every gateway gave bytes that do not hash to the CID."""
+    """Every gateway returned bytes that do not hash to the CID."""
 
 
 class ContentMalformed(ContentError, Refused):
-    """The bytes belong to the CID, but are a folder or no valid UnixFS file."""
+    """The bytes hash to the CID, but are a folder or not a valid UnixFS file."""
 
 
 class ContentTooLarge(ContentError, Refused):
-    """The content is larger, or has more or deeper blocks, than allowed."""
+    """The content exceeds the limit for bytes, blocks or depth."""
 
 
 class PinUnavailable(ContentError, Unavailable):
-    """The pinning service could not be reached or failed: outcome unknown, pinning again is safe."""
+    """The pin service could not be reached or failed: the outcome is unknown; pinning again is safe."""
 
     retryable: ClassVar[bool] = True
 
 
 class PinRefused(ContentError, Refused):
-    """The pinning service refused the request: credentials, quota or configuration."""
+    """The pin service refused the request because of credentials, quota or configuration."""
 
 
 class PinMismatch(ContentError, Refused):
-    """The pinning service stored something else than the exact bytes."""
+    """The pin service did not store the exact bytes."""
 
 
 class EndpointForbidden(ContentError, Refused):
-    """An endpoint that a poster named and that is never asked."""
+    """A poster's endpoint that may not be requested."""
 
 
 class EndpointFailed(ContentError, NotFound):
-    """A poster's endpoint answered with a status that is no success; it may have another one later."""
+    """A poster's endpoint responded with an error status; a later request may succeed."""
 
     retryable: ClassVar[bool] = True
 
@@ -94,6 +94,6 @@ class EndpointFailed(ContentError, NotFound):
 
 
 class EndpointUnreachable(ContentError, Unavailable):
-    """A poster's endpoint gave no answer, or is busy: whether it took what it was given is unknown."""
+    """A poster's endpoint did not respond or is busy: whether it accepted the request is unknown."""
 
     retryable: ClassVar[bool] = True

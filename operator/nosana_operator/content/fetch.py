@@ -1,8 +1,8 @@
-"""Fetching a file from IPFS gateways, trusting none of them.
+"""Fetches files from IPFS gateways without trusting any of them.
 
-A gateway is asked for the file first; its bytes count only when they hash to the CID. A file that was added
-with other than the default settings hashes differently, so its blocks are then fetched one by one
-(`?format=raw`), each verified, and put together.
+The client requests the whole file first and accepts its bytes only if they hash to the CID. A file that was added
+with other than the default settings hashes differently; the client then fetches its blocks one by one
+(`?format=raw`), verifies each and joins them.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from nosana_operator.content.http import BodyTooLarge, read_body
 
 DEFAULT_SIZE_LIMIT: Final = 1024 * 1024
 MAX_BLOCK: Final = 2 * 1024 * 1024
-"""IPFS moves no larger blocks."""
+"""Bytes. IPFS nodes do not exchange larger blocks."""
 MAX_BLOCKS: Final = 512
 MAX_DEPTH: Final = 8
 _OVERHEAD: Final = 2
-"""Times the limit that all blocks of a file may have: what is in them besides the file's bytes is little."""
+"""All blocks of a file may have this multiple of the size limit. Blocks hold little besides the file's bytes."""
 
-# A compressed answer could unfold to more than the limit before it is counted.
+# A compressed response could unpack to more than the limit before its bytes are counted.
 _HEADERS: Final = {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchTimeouts:
-    """Seconds: one request, and all requests to one gateway."""
+    """Seconds for one request, and for all requests to one gateway."""
 
     request: float = 10.0
     gateway: float = 30.0
 
 
 class _Unreachable(Exception):
-    """This gateway gave no usable answer."""
+    """This gateway gave no usable response."""
 
 
 class _NotFound(Exception):
-    """This gateway says that it does not have it."""
+    """This gateway does not have the content."""
 
 
-class _Lied(Exception):
-    """This gateway's bytes do not hash to what was asked for."""
+class _WrongBytes(Exception):
+    """This gateway returned bytes that do not hash to the CID."""
 
 
 class IpfsGateways:
-    """A list of gateways, tried in turn.
+    """A list of gateways, tried in order.
 
-    Errors name a gateway by its number, the first is 1: its URL may hold a key, and what is said of a definition
-    is published.
+    Errors name a gateway by its number, starting with 1: its URL may contain a key, and errors about a definition
+    are published.
 
     Args:
         urls: base URLs; `/ipfs/<cid>` is appended.
@@ -89,15 +89,15 @@ class IpfsGateways:
         self._clock = clock
 
     async def fetch(self, cid: str) -> bytes:
-        """The verified bytes of the file `cid`; one pass over the gateways.
+        """The verified bytes of the file `cid`, from the first gateway that has it.
 
         Raises:
-            InvalidCid: `cid` cannot be read.
-            ContentUnreachable: no gateway had it and at least one could not be asked (retryable).
-            ContentNotFound: all answered, at least one said that it has no such content (retryable).
+            InvalidCid: `cid` is not a CID, or of a kind that is not supported.
+            ContentUnreachable: no gateway had it, and at least one gave no usable response (retryable).
+            ContentNotFound: all gateways responded, and at least one does not have it (retryable).
             ContentTooLarge: larger than the limit (final).
-            ContentMalformed: verified, but a folder or broken (final).
-            ContentMismatch: every gateway gave wrong bytes (final).
+            ContentMalformed: the bytes match, but are a folder or malformed (final).
+            ContentMismatch: every gateway returned wrong bytes (final).
         """
         root = parse_cid(cid)
         started = self._clock()
@@ -109,14 +109,14 @@ class IpfsGateways:
                 async with asyncio.timeout(self._timeouts.gateway):
                     return await self._from_gateway(url, root)
             except TimeoutError:
-                unreachable.append(f"gateway {number}: no answer in {self._timeouts.gateway:g} s")
+                unreachable.append(f"gateway {number}: no response in {self._timeouts.gateway:g} s")
             except _Unreachable as reason:
                 unreachable.append(f"gateway {number}: {reason}")
             except _NotFound:
                 missing.append(f"gateway {number}")
             except BodyTooLarge:
                 oversized = True
-            except _Lied:
+            except _WrongBytes:
                 pass
         seconds = self._clock() - started
         if unreachable or not self._urls:
@@ -132,15 +132,15 @@ class IpfsGateways:
         if oversized:
             raise ContentTooLarge(self._too_large(cid))
         raise ContentMismatch(
-            f"No gateway gives the bytes that {cid} stands for, only others; add one that gives them."
+            f"The bytes from every gateway hash to another CID than {cid}; add a gateway that returns the right ones."
         )
 
     async def _from_gateway(self, url: str, root: CID) -> bytes:
-        """The file from one gateway; raises one of the private outcomes, or a final `ContentError`."""
+        """The file from one gateway. Raises one of the private errors above, or a final `ContentError`."""
         try:
             data = await self._get(f"{url}/ipfs/{root}", self._size_limit)
         except BodyTooLarge:
-            # Only a verified block can prove the size; the walk ends at the root's own claim.
+            # Only a verified block proves the size: the root states it.
             return await self._walk(url, root)
         verified = (
             block_matches(root, data)
@@ -150,9 +150,9 @@ class IpfsGateways:
         return data if verified else await self._walk(url, root)
 
     async def _walk(self, url: str, root: CID) -> bytes:
-        """Fetch and verify block by block, in the order of the file."""
+        """Fetch and verify the file block by block, in the order of its bytes."""
         out = bytearray()
-        # Read once: a block may be in the file many times.
+        # A file may contain the same block many times; it is decoded once.
         seen: dict[bytes, tuple[bytes, list[CID]]] = {}
         stack: list[tuple[CID, int]] = [(root, 0)]
         visits = taken = 0
@@ -168,7 +168,7 @@ class IpfsGateways:
                         f"{root} takes more than {_OVERHEAD * self._size_limit // 1024} KiB of blocks; "
                         "make the file smaller, and add it with IPFS' defaults."
                     )
-                # A stranger's block may take a quarter of a second.
+                # In a worker thread: a hostile block takes up to a quarter of a second to decode.
                 seen[key] = await asyncio.to_thread(_read_block, root, cid, block, self._size_limit)
             part, children = seen[key]
             out += part
@@ -182,7 +182,7 @@ class IpfsGateways:
     async def _block(self, url: str, cid: CID) -> bytes:
         block = await self._get(f"{url}/ipfs/{cid}?format=raw", MAX_BLOCK)
         if not block_matches(cid, block):
-            raise _Lied
+            raise _WrongBytes
         return block
 
     async def _get(self, url: str, limit: int) -> bytes:
@@ -195,7 +195,7 @@ class IpfsGateways:
                     raise _Unreachable(f"HTTP {response.status}")
                 return await read_body(response, limit)
         except TimeoutError as error:
-            raise _Unreachable(f"no answer in {self._timeouts.request:g} s") from error
+            raise _Unreachable(f"no response in {self._timeouts.request:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Unreachable(type(error).__name__) from error
 
@@ -204,7 +204,7 @@ class IpfsGateways:
 
 
 def _read_block(root: CID, cid: CID, block: bytes, limit: int) -> tuple[bytes, list[CID]]:
-    """A verified block's own file bytes, and its children."""
+    """The file bytes in a verified block, and the CIDs of its children."""
     if cid.codec.name == "raw":
         return block, []
     try:
@@ -214,7 +214,7 @@ def _read_block(root: CID, cid: CID, block: bytes, limit: int) -> tuple[bytes, l
     except dagpb.MalformedNode as error:
         raise ContentMalformed(f"{root} is not a file: {error}; add a plain file.") from error
     if node.record.type not in (dagpb.UNIXFS_FILE, dagpb.UNIXFS_RAW):
-        kind = "a folder" if node.record.type == dagpb.UNIXFS_DIRECTORY else "no plain file"
+        kind = "a folder" if node.record.type == dagpb.UNIXFS_DIRECTORY else "not a plain file"
         raise ContentMalformed(f"{root} is {kind}; pin the file itself.")
     if node.record.filesize > limit:
         raise ContentTooLarge(

@@ -1,4 +1,4 @@
-"""Reading an HTTP answer without letting the other side choose how much memory that takes."""
+"""Reads HTTP response bodies with a limit, so that the server does not decide how much memory they take."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import aiohttp
 
 
 class BodyTooLarge(Exception):
-    """The other side sent more bytes than were to be accepted. Internal to this room."""
+    """The body is larger than the limit. Not raised outside this package."""
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, at most `limit` bytes.
+    """The response's body.
 
     Raises:
-        BodyTooLarge: there is more.
+        BodyTooLarge: it has more than `limit` bytes.
     """
     data = bytearray()
     async for piece in response.content.iter_any():

@@ -1,6 +1,7 @@
-"""Pinning a file as exact bytes, so that its CID is known before and the same after.
+"""Pins files as exact bytes, so that their CID is known before the upload.
 
-Nosana's own node pins re-encoded JSON; we hand over bytes, because a settled CID must mean what was stored.
+Nosana's own node pins re-encoded JSON. The CID that settles a job on chain has to be that of the stored bytes, so this
+client uploads bytes.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from nosana_operator.content.errors import PinMismatch, PinRefused, PinUnavailab
 from nosana_operator.content.http import BodyTooLarge, read_body
 
 DEFAULT_TIMEOUT: Final = 30.0
-_ANSWER_LIMIT: Final = 64 * 1024
-_CALLED: Final = "The pin service"
+_RESPONSE_LIMIT: Final = 64 * 1024
+_LABEL: Final = "The pin service"
 
 
 class Pinner(Protocol):
-    """A place that keeps files on IPFS."""
+    """A service that pins files on IPFS."""
 
     async def pin(self, data: bytes, name: str) -> str:
-        """Keep `data` and return its CIDv0, which is always `cid_of(data)`. Safe to repeat.
+        """Pin `data` and return its CIDv0, always `cid_of(data)`. Safe to repeat.
 
         Raises:
-            PinUnavailable: outcome unknown; pin again.
-            PinRefused: credentials, quota or request refused.
-            PinMismatch: the service named another CID than the bytes have.
+            PinUnavailable: the outcome is unknown; pin again.
+            PinRefused: the service refused credentials, quota or request.
+            PinMismatch: the service returned a CID that the bytes do not have.
         """
         ...
 
@@ -42,7 +43,7 @@ class KuboPinner:
         session: the caller's HTTP session; not closed here.
         authorization: the whole `Authorization` header, for a node behind a proxy. Secret.
         timeout: seconds for one pin.
-        called: what errors call it: its URL may hold a key.
+        label: the name of the service in errors; its URL may contain a key.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class KuboPinner:
         session: aiohttp.ClientSession,
         authorization: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        called: str = _CALLED,
+        label: str = _LABEL,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = session
         self._headers = {"Authorization": authorization} if authorization else {}
         self._timeout = timeout
-        self._called = called
+        self._label = label
 
     async def pin(self, data: bytes, name: str) -> str:
         """See `Pinner.pin`."""
@@ -71,8 +72,8 @@ class KuboPinner:
         form = aiohttp.FormData()
         form.add_field("file", data, filename=name, content_type="application/octet-stream")
         url = f"{self._url}/api/v0/add"
-        answer = await _post(self._session, url, form, self._headers, query, self._timeout, self._called)
-        return _checked(answer.get("Hash"), data, self._called)
+        response = await _post(self._session, url, form, self._headers, query, self._timeout, self._label)
+        return _verified(response.get("Hash"), data, self._label)
 
 
 class PinataPinner:
@@ -83,7 +84,7 @@ class PinataPinner:
         session: the caller's HTTP session; not closed here.
         jwt: the account's token. Secret.
         timeout: seconds for one pin.
-        called: what errors call it: its URL may hold a key.
+        label: the name of the service in errors; its URL may contain a key.
     """
 
     def __init__(
@@ -92,13 +93,13 @@ class PinataPinner:
         session: aiohttp.ClientSession,
         jwt: str,
         timeout: float = DEFAULT_TIMEOUT,
-        called: str = _CALLED,
+        label: str = _LABEL,
     ) -> None:
         self._url = url.rstrip("/")
         self._session = session
         self._headers = {"Authorization": f"Bearer {jwt}"}
         self._timeout = timeout
-        self._called = called
+        self._label = label
 
     async def pin(self, data: bytes, name: str) -> str:
         """See `Pinner.pin`."""
@@ -107,8 +108,8 @@ class PinataPinner:
         form.add_field("pinataOptions", json.dumps({"cidVersion": 0}))
         form.add_field("pinataMetadata", json.dumps({"name": name}))
         url = f"{self._url}/pinning/pinFileToIPFS"
-        answer = await _post(self._session, url, form, self._headers, {}, self._timeout, self._called)
-        return _checked(answer.get("IpfsHash"), data, self._called)
+        response = await _post(self._session, url, form, self._headers, {}, self._timeout, self._label)
+        return _verified(response.get("IpfsHash"), data, self._label)
 
 
 async def _post(
@@ -118,9 +119,9 @@ async def _post(
     headers: Mapping[str, str],
     query: Mapping[str, str],
     timeout: float,
-    called: str,
+    label: str,
 ) -> dict[str, Any]:
-    """One POST; the last JSON object of the answer."""
+    """Send one POST and return the last JSON object of the response."""
     try:
         async with session.post(
             url,
@@ -130,35 +131,35 @@ async def _post(
             timeout=aiohttp.ClientTimeout(total=timeout),
             allow_redirects=False,
         ) as response:
-            body = await read_body(response, _ANSWER_LIMIT)
+            body = await read_body(response, _RESPONSE_LIMIT)
             status = response.status
     except TimeoutError:
-        raise PinUnavailable(f"{called} did not answer in {timeout:g} s; it is asked again.") from None
+        raise PinUnavailable(f"{label} did not respond in {timeout:g} s; the pin is retried.") from None
     except BodyTooLarge:
-        raise PinUnavailable(f"{called} did not answer as a pinning API does; check the URL.") from None
+        raise PinUnavailable(f"{label} does not respond like a pinning API; check its URL.") from None
     except (aiohttp.ClientError, OSError) as error:
         raise PinUnavailable(
-            f"{called} cannot be reached ({type(error).__name__}); it is asked again."
+            f"{label} cannot be reached ({type(error).__name__}); the pin is retried."
         ) from None
     except ValueError:
-        # A token that no header can hold, or beside a password in the URL; its text would show them.
-        raise PinRefused(f"{called} cannot be asked as set up; correct its URL or its token.") from None
+        # A token that is not a valid header value, or a token beside a password in the URL. The error's text has them.
+        raise PinRefused(f"{label} has an invalid URL or token; correct its URL or its token.") from None
     if status in (408, 429) or status >= 500:
-        raise PinUnavailable(f"{called} answered HTTP {status}; it is asked again.")
+        raise PinUnavailable(f"{label} responded with HTTP {status}; the pin is retried.")
     if status in (401, 403):
         raise PinRefused(
-            f"{called} refused the credentials (HTTP {status}); check the pin credentials' Secret."
+            f"{label} refused the credentials (HTTP {status}); check the pin credentials' Secret."
         )
     if status != 200:
-        raise PinRefused(f"{called} refused the pin (HTTP {status}); check its URL and quota.")
-    answer = _last_json(body)
-    if not isinstance(answer, dict):
-        raise PinUnavailable(f"{called} did not answer with JSON; check that it is a pinning API.")
-    return answer
+        raise PinRefused(f"{label} refused the pin (HTTP {status}); check its URL and quota.")
+    document = _last_json(body)
+    if not isinstance(document, dict):
+        raise PinUnavailable(f"{label} did not respond with JSON; check that its URL is a pinning API's.")
+    return document
 
 
 def _last_json(body: bytes) -> object:
-    """The one JSON value of `body`, or the last of several written one per line."""
+    """The JSON value of `body`, or the last one if it has one value per line."""
     for text in (body, body.strip().rsplit(b"\n", 1)[-1]):
         try:
             return json.loads(text)
@@ -167,10 +168,10 @@ def _last_json(body: bytes) -> object:
     return None
 
 
-def _checked(named: object, data: bytes, called: str) -> str:
+def _verified(cid: object, data: bytes, label: str) -> str:
     expected = cid_of(data)
-    if named != expected:
+    if cid != expected:
         raise PinMismatch(
-            f"{called} stored {str(named)[:80]!r}, the bytes are {expected}; use one that stores bytes as sent."
+            f"{label} stored {str(cid)[:80]!r}, the bytes are {expected}; use a service that stores bytes unchanged."
         )
     return expected

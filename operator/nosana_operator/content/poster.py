@@ -1,11 +1,19 @@
-"""Requests to an endpoint that a poster named: fetching their definition, delivering their result.
+"""Requests to an endpoint of a poster: fetching their job definition, delivering their result.
 
 (docs/protocol/node.md#confidential-jobs)
 
-The poster is a stranger, and his URL is asked from inside our network. So: https only; the name is resolved
-once, every address it has must be a public one outside the cluster, and the connection goes to just these
-addresses, whatever the name resolves to by then; no redirect is followed, no proxy asked; size and time are
-bounded.
+A poster is a stranger, and the operator requests their URL from inside the cluster's network. That invites server-side
+request forgery, so every request follows these rules:
+
+- The scheme is https.
+- The host name is resolved once. All of its addresses have to be public and outside the cluster, and the connection
+  goes to these addresses, even if the name resolves to others by then (DNS rebinding):
+
+      resolve poster.example ──► 1.1.1.1 ──► public? ──► connect to 1.1.1.1
+                                 10.0.0.7 ─► private ──► EndpointForbidden, no connection
+
+- Redirects are not followed, and no proxy is used.
+- Response size and time are limited.
 """
 
 from __future__ import annotations
@@ -33,19 +41,19 @@ from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT
 from nosana_operator.content.http import BodyTooLarge, read_body
 
 MAX_URL: Final = 2048
-_ANSWER_LIMIT: Final = 64 * 1024
+_RESPONSE_LIMIT: Final = 64 * 1024
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _BUSY: Final = (408, 425, 429)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""(host, port) → its addresses as text. Raises OSError."""
+"""(host, port) → addresses as text. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
 class PosterTimeouts:
-    """Seconds: to find and reach the endpoint, for a whole GET, for a whole POST (results have megabytes)."""
+    """Seconds for the DNS lookup, for a whole GET, and for a whole POST (results have megabytes)."""
 
     connect: float = 5.0
     get: float = 10.0
@@ -53,24 +61,24 @@ class PosterTimeouts:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """The host's addresses, as the machine's resolver has them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    """The host's addresses from the system's resolver."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-def forbidden(address: Address, ranges: Sequence[Network]) -> bool:
-    """Whether it is not an address of the public internet, or within one of the ranges.
+def is_forbidden(address: Address, ranges: Sequence[Network]) -> bool:
+    """Whether the address is not public, or is in one of the ranges.
 
-    An IPv6 address that stands for an IPv4 one (mapped, 6to4, Teredo, NAT64) counts as that one.
+    An IPv6 address that embeds an IPv4 address (mapped, 6to4, Teredo, NAT64) is judged by the embedded address.
     """
-    inner = _embedded(address)
-    if inner is not None:
-        return forbidden(inner, ranges)
+    embedded = _embedded_ipv4(address)
+    if embedded is not None:
+        return is_forbidden(embedded, ranges)
     public = address.is_global and not (address.is_multicast or address.is_reserved)
-    return not public or any(address in one for one in ranges if one.version == address.version)
+    return not public or any(address in network for network in ranges if network.version == address.version)
 
 
-def _embedded(address: Address) -> ipaddress.IPv4Address | None:
+def _embedded_ipv4(address: Address) -> ipaddress.IPv4Address | None:
     if not isinstance(address, ipaddress.IPv6Address):
         return None
     if address.teredo is not None:
@@ -81,14 +89,14 @@ def _embedded(address: Address) -> ipaddress.IPv4Address | None:
 
 
 class PosterClient:
-    """Asks posters' endpoints.
+    """Sends requests to posters' endpoints.
 
     Args:
-        ranges: addresses that are never asked besides those that are not public: the cluster's own.
-        allow_insecure: also http, and any address: for a sandbox, where posters are on the same machine.
+        ranges: the cluster's own address ranges (CIDRs), forbidden besides all addresses that are not public.
+        allow_insecure: allow http and any address. For a sandbox, where posters run on the same machine.
         timeouts: see `PosterTimeouts`.
-        resolver: how names are resolved.
-        tls: for https; None: the machine's trusted authorities.
+        resolver: resolves host names.
+        tls: the context for https; None: the system's certificate authorities.
     """
 
     def __init__(
@@ -107,34 +115,34 @@ class PosterClient:
         self._tls = tls
 
     async def get(self, url: str, *, authorization: str) -> bytes:
-        """What the endpoint gives, at most 1 MiB, of any content type.
+        """The response's body, at most 1 MiB, of any content type.
 
         Raises:
-            EndpointForbidden: it is one that is never asked (final).
-            EndpointUnreachable: no answer, or it is busy; whether it was reached is unknown.
-            EndpointFailed: it answered with another status than 2xx.
-            ContentTooLarge: more than 1 MiB (final).
+            EndpointForbidden: the endpoint may not be requested (final).
+            EndpointUnreachable: no response, or the endpoint is busy; whether the request arrived is unknown.
+            EndpointFailed: the status is not 2xx.
+            ContentTooLarge: the body has more than 1 MiB (final).
         """
-        return await self._ask("GET", url, authorization, None, self._timeouts.get)
+        return await self._request("GET", url, authorization, None, self._timeouts.get)
 
     async def post(self, url: str, body: bytes, *, authorization: str) -> None:
-        """Give it a JSON document. Raises as `get`, and never ContentTooLarge."""
-        await self._ask("POST", url, authorization, body, self._timeouts.post)
+        """Send a JSON document. Raises the errors of `get`, except ContentTooLarge."""
+        await self._request("POST", url, authorization, body, self._timeouts.post)
 
-    async def _ask(
-        self, verb: str, text: str, authorization: str, body: bytes | None, seconds: float
+    async def _request(
+        self, method: str, endpoint: str, authorization: str, body: bytes | None, seconds: float
     ) -> bytes:
-        url = self._checked(text)
-        name = url.host or ""
+        url = self._parse(endpoint)
+        host = url.host or ""
         headers = {"Authorization": authorization, "Accept-Encoding": "identity"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        limit = DEFAULT_SIZE_LIMIT if body is None else _ANSWER_LIMIT
+        limit = DEFAULT_SIZE_LIMIT if body is None else _RESPONSE_LIMIT
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._addresses(name, url.port or 443)
+                addresses = await self._addresses(host, url.port or 443)
                 connector = aiohttp.TCPConnector(
-                    resolver=_Resolved(addresses),
+                    resolver=_FixedResolver(addresses),
                     use_dns_cache=False,
                     force_close=True,
                     ssl=True if self._tls is None else self._tls,
@@ -147,76 +155,79 @@ class PosterClient:
                         cookie_jar=aiohttp.DummyCookieJar(),
                     ) as session,
                     session.request(
-                        verb,
+                        method,
                         url,
                         headers=headers,
                         data=io.BytesIO(body) if body is not None else None,
                         allow_redirects=False,
-                    ) as answer,
+                    ) as response,
                 ):
-                    _check(name, answer.status)
-                    return await read_body(answer, limit)
+                    _check_status(host, response.status)
+                    return await read_body(response, limit)
         except BodyTooLarge as error:
             if body is not None:
-                # It has taken the result; what it says to that is nobody's business.
+                # The endpoint accepted the result; the body of its response does not matter.
                 return b""
             raise ContentTooLarge(
-                f"{name} gives more than {limit // 1024} KiB; make the definition smaller."
+                f"{host} sends more than {limit // 1024} KiB; make the definition smaller."
             ) from error
         except TimeoutError as error:
             raise EndpointUnreachable(
-                f"{name} did not answer in {seconds:g} s; it is asked again."
+                f"{host} did not respond in {seconds:g} s; the request is retried."
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            why = (
+            reason = (
                 "its certificate is not trusted"
                 if isinstance(error, aiohttp.ClientSSLError)
                 else "no connection"
             )
-            raise EndpointUnreachable(f"{name} cannot be reached ({why}); it is asked again.") from error
+            raise EndpointUnreachable(
+                f"{host} cannot be reached ({reason}); the request is retried."
+            ) from error
 
-    def _checked(self, text: str) -> URL:
+    def _parse(self, endpoint: str) -> URL:
+        """The endpoint's URL. Raises EndpointForbidden."""
         schemes = ("https", "http") if self._allow_insecure else ("https",)
-        if len(text) > MAX_URL:
+        if len(endpoint) > MAX_URL:
             raise EndpointForbidden(f"The endpoint is longer than {MAX_URL} characters; shorten it.")
         try:
-            url = URL(text)
+            url = URL(endpoint)
             port = url.port
         except ValueError:
-            raise EndpointForbidden("The endpoint is no URL; give one that begins with https://.") from None
+            raise EndpointForbidden("The endpoint is not a URL; use one that begins with https://.") from None
         if url.scheme not in schemes or not url.host or not port:
             raise EndpointForbidden(
-                "The endpoint is not asked: it has to begin with https:// and name a host."
+                "The endpoint is refused: it has to begin with https:// and contain a host name."
             )
         if url.user is not None or url.password is not None:
             raise EndpointForbidden(
-                "The endpoint holds a user name or password; requests are signed, take it out."
+                "The endpoint contains a user name or password; remove it, because requests are signed."
             )
         return url
 
-    async def _addresses(self, name: str, port: int) -> list[Address]:
-        """The host's addresses, all of which may be asked."""
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        """The host's addresses, none of them forbidden. Raises EndpointForbidden or EndpointUnreachable."""
         try:
-            found: Sequence[str] = [str(ipaddress.ip_address(name))]
+            resolved: Sequence[str] = [str(ipaddress.ip_address(host))]
         except ValueError:
             try:
                 async with asyncio.timeout(self._timeouts.connect):
-                    found = await self._resolve(name, port)
+                    resolved = await self._resolve(host, port)
             except (OSError, UnicodeError, TimeoutError) as error:
                 raise EndpointUnreachable(
-                    f"{name} is not known to the DNS; it is looked up again."
+                    f"{host} does not resolve in DNS; the lookup is retried."
                 ) from error
-        addresses = [ipaddress.ip_address(one) for one in found]
-        ranges = [ipaddress.ip_network(one) for one in self._ranges()]
-        if not self._allow_insecure and any(forbidden(one, ranges) for one in addresses):
+        addresses = [ipaddress.ip_address(text) for text in resolved]
+        ranges = [ipaddress.ip_network(text) for text in self._ranges()]
+        if not self._allow_insecure and any(is_forbidden(address, ranges) for address in addresses):
             raise EndpointForbidden(
-                f"{name} is not asked: it has an address that is not on the public internet; use one that is."
+                f"{host} is refused: it has an address that is not on the public internet; use a public host."
             )
         return addresses
 
 
-class _Resolved(AbstractResolver):
-    """Answers with the addresses that were checked; a name that has changed since changes nothing."""
+class _FixedResolver(AbstractResolver):
+    """Returns the addresses that were checked, even if the name resolves to others by now."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
@@ -227,23 +238,23 @@ class _Resolved(AbstractResolver):
         return [
             ResolveResult(
                 hostname=host,
-                host=str(one),
+                host=str(address),
                 port=port,
-                family=socket.AF_INET if one.version == 4 else socket.AF_INET6,
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
-            for one in self._addresses
+            for address in self._addresses
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it holds no resource."""
 
 
-def _check(name: str, status: int) -> None:
+def _check_status(host: str, status: int) -> None:
     if 200 <= status < 300:
         return
     if status in _BUSY or status >= 500:
-        raise EndpointUnreachable(f"{name} answered HTTP {status}; it is asked again.")
-    said = f"HTTP {status}, and redirects are not followed" if 300 <= status < 400 else f"HTTP {status}"
-    raise EndpointFailed(f"{name} answered {said}.", status=status)
+        raise EndpointUnreachable(f"{host} responded with HTTP {status}; the request is retried.")
+    hint = "; redirects are not followed" if 300 <= status < 400 else ""
+    raise EndpointFailed(f"{host} responded with HTTP {status}{hint}.", status=status)

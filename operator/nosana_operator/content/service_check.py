@@ -1,4 +1,4 @@
-"""Asking IPFS services whether they are there and take our credentials, without storing anything."""
+"""Checks that gateways and pin services respond and accept our credentials, without storing anything."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from nosana_operator.content.errors import ContentUnreachable, PinRefused, PinUn
 
 _SECONDS: Final = 10.0
 _EMPTY_FILE: Final = cid_of(b"")
-"""Every node has it or knows at once that it has not."""
+"""Every node has the empty file, or knows without a search that it does not."""
 
 
 async def check_gateway(url: str, session: aiohttp.ClientSession) -> float:
-    """Ask a gateway for a file that is everywhere; seconds until it answered (found or not).
+    """Request the empty file from a gateway; returns the seconds until it responded, with the file or a 404.
 
-    Raises ContentUnreachable: no answer, or an error of the server's.
+    Raises:
+        ContentUnreachable: no response, or a server error.
     """
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    started = loop.time()
     try:
         async with (
             asyncio.timeout(_SECONDS),
@@ -29,28 +30,28 @@ async def check_gateway(url: str, session: aiohttp.ClientSession) -> float:
         ):
             status = response.status
     except TimeoutError:
-        raise ContentUnreachable(f"no answer in {_SECONDS:g} s", seconds=_SECONDS) from None
+        raise ContentUnreachable(f"no response in {_SECONDS:g} s", seconds=_SECONDS) from None
     except (aiohttp.ClientError, OSError) as error:
-        raise ContentUnreachable(type(error).__name__, seconds=loop.time() - began) from None
+        raise ContentUnreachable(type(error).__name__, seconds=loop.time() - started) from None
     if status not in (200, 404, 410):
-        raise ContentUnreachable(f"HTTP {status}", seconds=loop.time() - began)
-    return loop.time() - began
+        raise ContentUnreachable(f"HTTP {status}", seconds=loop.time() - started)
+    return loop.time() - started
 
 
 async def check_pin_service(
     kind: Literal["kubo", "pinata"], url: str, token: str | None, session: aiohttp.ClientSession
 ) -> None:
-    """Ask a pinning service whether it takes our credentials.
+    """Check that a pin service accepts our credentials.
 
     Args:
-        kind: whose API it has.
-        url: as in the settings.
+        kind: which API the service speaks.
+        url: the base URL, as in the settings.
         token: pinata: the JWT; kubo: the whole `Authorization` header, or None. Secret.
-        session: the caller's.
+        session: the caller's HTTP session; not closed here.
 
     Raises:
-        PinUnavailable: no answer, or one that says nothing about the credentials.
-        PinRefused: it does not take them.
+        PinUnavailable: no response, or one that does not depend on the credentials.
+        PinRefused: the service refuses the credentials.
     """
     base = url.rstrip("/")
     if kind == "pinata":
@@ -64,9 +65,9 @@ async def check_pin_service(
         ):
             status = response.status
     except TimeoutError:
-        raise PinUnavailable(f"no answer in {_SECONDS:g} s") from None
+        raise PinUnavailable(f"no response in {_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # ValueError: a token that no header can hold; its text would show it.
+        # ValueError: the token is not a valid header value. The error's text has the token.
         raise PinUnavailable(type(error).__name__) from None
     if status in (401, 403):
         raise PinRefused(f"HTTP {status}")

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run it, or say what it lacks: its libraries are an extra that the operator does without."""
+    """Run the program, or exit with the name of the missing library: the extra `fetch` is optional."""
     try:
         from nosana_operator.fetching.program import run
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Errors of fetching: each is the sentence that the job's author reads."""
+"""Errors of `nosana-fetch`. The text of each is shown to the author of the job."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from nosana_operator.errors import NosanaError
 
 
 class FetchError(NosanaError):
-    """A resource cannot be had, and another attempt would not change that."""
+    """A resource cannot be fetched, and a retry would not help."""
 
 
 class Interrupted(FetchError):
-    """The other side fell silent or is busy: worth another attempt."""
+    """The server is busy, or the connection broke: a retry may help."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
-        """`wait`: seconds that the other side asked for."""
+        """`wait`: seconds that the server asked for (Retry-After)."""
         super().__init__(message)
         self.wait = wait
 
 
 class Damaged(FetchError):
-    """What came is not what the other side said it would be."""
+    """The received bytes do not have the announced size or hash."""

@@ -1,6 +1,6 @@
-"""Hugging Face: the files of a repository at one commit, with their hashes.
+"""Hugging Face: lists the files of a repository at one commit, with sizes and hashes.
 
-The Hub tells sizes and hashes with the repository; each file is then got from where it redirects to.
+The Hub returns sizes and hashes with the repository's metadata. It redirects the request for a file to a CDN.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ def list_hugging_face(resource: HuggingFace, mirrors: dict[str, str], web: Web) 
     )
     revision = f"/revision/{quote(resource.revision, safe='')}" if resource.revision else ""
     repo = quote(resource.repo, safe="/")
-    asked = Request(f"{hub}/api/models/{repo}{revision}?blobs=true", headers)
-    told = f"{what} at revision {resource.revision!r}" if resource.revision else what
-    document, _ = web.document(asked, told, remedy)
+    request = Request(f"{hub}/api/models/{repo}{revision}?blobs=true", headers)
+    described = f"{what} at revision {resource.revision!r}" if resource.revision else what
+    document, _ = web.document(request, described, remedy)
     try:
         info = json.loads(document)
         commit = str(info["sha"])
-        known: dict[str, Mapping[str, Any]] = {str(file["rfilename"]): file for file in info["siblings"]}
+        siblings: dict[str, Mapping[str, Any]] = {str(file["rfilename"]): file for file in info["siblings"]}
     except (ValueError, KeyError, TypeError):
-        raise FetchError(f"{hub} does not answer as a Hugging Face hub for {what}; {remedy}") from None
-    chosen = landing(resource.files) if resource.files else {name: name for name in known}
+        raise FetchError(f"{hub} does not respond like a Hugging Face hub for {what}; {remedy}") from None
+    selected = target_paths(resource.files) if resource.files else {name: name for name in siblings}
     files = []
-    for name, place in chosen.items():
-        file = known.get(name)
+    for name, target in selected.items():
+        file = siblings.get(name)
         if file is None:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, siblings, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "check `files`"
             raise FetchError(f"{what} has no file {name!r}; {hint}")
         request = Request(f"{hub}/{repo}/resolve/{commit}/{quote(name, safe='/')}", headers)
-        files.append(_file(name, safe_path(place, what), request, file, remedy))
+        files.append(_file(name, safe_path(target, what), request, file, remedy))
     return Listing(tuple(files))
 
 
-def landing(files: Sequence[str]) -> dict[str, str]:
-    """Where each listed file lands below the target: without its folders, as definitions expect it.
+def target_paths(files: Sequence[str]) -> dict[str, str]:
+    """Listed file → its path below the target: the name without folders, as job definitions expect it.
 
-    Files that would land on each other keep their folders (docs/decisions/0006).
+    Files whose names without folders are equal keep their folders (docs/decisions/0006).
     """
-    taken = Counter(name.rpartition("/")[2] for name in dict.fromkeys(files))
-    return {name: name if taken[name.rpartition("/")[2]] > 1 else name.rpartition("/")[2] for name in files}
+    uses = Counter(name.rpartition("/")[2] for name in dict.fromkeys(files))
+    return {name: name if uses[name.rpartition("/")[2]] > 1 else name.rpartition("/")[2] for name in files}
 
 
 def _file(

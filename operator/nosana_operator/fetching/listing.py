@@ -1,4 +1,4 @@
-"""What one resource consists of, before anything of it is fetched."""
+"""The files of one resource, as listed before any of them is fetched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Algorithm = Literal["md5", "sha256", "git-sha1"]
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A hash that the content has to have, in lower-case hex. `git-sha1` is Git's hash of a blob."""
+    """The expected hash of a file, in lower-case hex. `git-sha1` is Git's hash of a blob."""
 
     algorithm: Algorithm
     value: str
@@ -20,14 +20,14 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to GET. Headers and the URL's query may hold credentials: they are never shown."""
+    """The URL and headers of a GET. Headers and the URL's query may contain credentials and are never logged."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def always(request: Request) -> Callable[[], Request]:
-    """For files whose request never runs out."""
+    """For files whose request does not expire."""
     return lambda: request
 
 
@@ -36,18 +36,18 @@ class RemoteFile:
     """One file."""
 
     name: str
-    """For people: what it is called where it comes from."""
+    """The name at the source, for messages."""
     path: PurePosixPath
-    """Below the resource's folder."""
+    """The path below the resource's folder."""
     request: Callable[[], Request]
-    """Made anew for each attempt: signatures run out."""
+    """Called for each attempt, because signatures expire."""
     size: int | None = None
-    """Bytes, as listed; None: not known before it is asked for."""
+    """Bytes, as listed; None if the listing has no size."""
     digest: Digest | None = None
     remedy: str = "check the name"
-    """What to do when the other side says that there is no such file, or refuses it."""
+    """What the author can do when the server does not have the file or refuses it."""
     md5_etag: bool = False
-    """From an S3 server: its ETag may be the content's MD5."""
+    """Whether the ETag may be the content's MD5, as on S3 servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +56,4 @@ class Listing:
 
     files: tuple[RemoteFile, ...]
     documents: Mapping[PurePosixPath, bytes] = field(default_factory=dict)
-    """Small files that came with the listing."""
+    """Small files that the listing itself contained, by path below the resource's folder."""

@@ -1,4 +1,4 @@
-"""Names that others chose, and where they may lie."""
+"""File names and URLs from outside: safe paths below the target, and mirrors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _LONGEST_PART = 255
 
 
 def safe_path(name: str, of: str) -> PurePosixPath:
-    """The name as a path below the target. `of` says whose file it is.
+    """The name as a path below the target. `of` is the resource, for the error message.
 
-    Raises FetchError when it would lie outside, or when no file can have that name.
+    Raises FetchError when the path would be outside the target, or when no file can have this name.
     """
     parts = name.split("/")
     if (
@@ -22,21 +22,21 @@ def safe_path(name: str, of: str) -> PurePosixPath:
         or any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts)
     ):
         raise FetchError(
-            f"the file name {name[:200]!r} of {of} leads out of the target folder or is no file name; rename "
-            "the file at its source, or leave it out with `files`"
+            f"the file name {name[:200]!r} of {of} leads out of the target folder or is not a valid file name; rename "
+            "the file at its source, or select other files with `files`"
         )
     return PurePosixPath(*parts)
 
 
 def mirrored(url: str, mirrors: dict[str, str]) -> str:
-    """The URL to ask in place of `url`. A mirror may itself have one; each is used once at most.
+    """The URL to request in place of `url`. A mirror may have a mirror itself; each is used at most once.
 
-    The beginning has to end where a part of the URL does: `s3://models` is no mirror of `s3://models-2`.
+    A prefix has to end where a segment of the URL ends: `s3://models` does not apply to `s3://models-2`.
     """
-    left = dict(mirrors)
+    unused = dict(mirrors)
     while True:
-        fitting = [start for start in left if url == start or url.startswith(start.rstrip("/") + "/")]
-        if not fitting:
+        prefixes = [prefix for prefix in unused if url == prefix or url.startswith(prefix.rstrip("/") + "/")]
+        if not prefixes:
             return url
-        start = max(fitting, key=len)
-        url = left.pop(start).rstrip("/") + url[len(start.rstrip("/")) :]
+        prefix = max(prefixes, key=len)
+        url = unused.pop(prefix).rstrip("/") + url[len(prefix.rstrip("/")) :]

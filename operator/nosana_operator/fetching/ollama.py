@@ -1,4 +1,4 @@
-"""Ollama: a model's manifest and blobs from a registry, laid out as `ollama pull` leaves them."""
+"""Ollama: lists a model's manifest and blobs in a registry, for the file layout of `ollama pull`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHALLENGE: Final = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """`[host/][namespace/]model[:tag]`, complete."""
+    """`[host/][namespace/]model[:tag]` with defaults filled in."""
 
     host: str
     namespace: str
@@ -33,12 +33,12 @@ class ModelName:
 
     @property
     def path(self) -> str:
-        """Of its repository in the registry."""
+        """The path of the repository in the registry."""
         return f"{self.namespace}/{self.model}"
 
 
-def model_name(text: str) -> ModelName:
-    """The name with the parts that it leaves out. Raises FetchError when it is none."""
+def parse_model_name(text: str) -> ModelName:
+    """Parse a model's name and fill in defaults. Raises FetchError when it is invalid."""
     head, _, last = text.strip().rpartition("/")
     last, _, tag = last.partition(":")
     parts = [*(head.split("/") if head else []), last]
@@ -47,21 +47,21 @@ def model_name(text: str) -> ModelName:
     name = ModelName(host, namespace, parts[0], tag or "latest")
     port = re.fullmatch(r"([A-Za-z0-9.-]+)(:[0-9]{1,5})?", name.host)
     if len(parts) != 1 or not port or not all(map(_PART.fullmatch, (namespace, name.model, name.tag))):
-        raise FetchError(f"{text[:200]!r} is no name of an Ollama model; write it as for `ollama pull`")
+        raise FetchError(f"{text[:200]!r} is not the name of an Ollama model; write it as for `ollama pull`")
     return name
 
 
 def list_ollama(resource: Ollama, mirrors: dict[str, str], web: Web) -> Listing:
-    """The model's blobs, and its manifest. Raises FetchError or Interrupted."""
-    name = model_name(resource.model)
+    """The model's blobs and manifest. Raises FetchError or Interrupted."""
+    name = parse_model_name(resource.model)
     what = f"Ollama model {resource.model!r}"
     registry = mirrored(f"https://{name.host}", mirrors)
     remedy = "check the model and its tag as the registry lists them"
     base = f"{registry}/v2/{quote(name.path)}"
     headers = {"Accept": _MANIFEST}
-    asked = Request(f"{base}/manifests/{quote(name.tag)}", headers)
-    headers |= _token(asked, name, web)
-    manifest, _ = web.document(Request(asked.url, headers), what, remedy)
+    request = Request(f"{base}/manifests/{quote(name.tag)}", headers)
+    headers |= _authorization(request, name, web)
+    manifest, _ = web.document(Request(request.url, headers), what, remedy)
     try:
         document = json.loads(manifest)
         blobs = {str(b["digest"]): int(b["size"]) for b in (document["config"], *document["layers"])}
@@ -69,7 +69,7 @@ def list_ollama(resource: Ollama, mirrors: dict[str, str], web: Web) -> Listing:
     except (ValueError, KeyError, TypeError):
         hashes, blobs = {}, {"?": 0}
     if len(hashes) != len(blobs):
-        raise FetchError(f"{registry} does not answer as an Ollama registry for {what}; {remedy}")
+        raise FetchError(f"{registry} does not respond like an Ollama registry for {what}; {remedy}")
     authorization = {key: value for key, value in headers.items() if key == "Authorization"}
     files = tuple(
         RemoteFile(
@@ -82,24 +82,24 @@ def list_ollama(resource: Ollama, mirrors: dict[str, str], web: Web) -> Listing:
         )
         for digest, size in blobs.items()
     )
-    place = safe_path(f"manifests/{name.host.replace(':', '+')}/{name.path}/{name.tag}", what)
-    return Listing(files, {place: manifest})
+    path = safe_path(f"manifests/{name.host.replace(':', '+')}/{name.path}/{name.tag}", what)
+    return Listing(files, {path: manifest})
 
 
-def _token(asked: Request, name: ModelName, web: Web) -> dict[str, str]:
-    """The header of an anonymous token, where the registry wants one even for public models."""
-    with web.get(asked) as answer:
-        challenge = answer.headers.get("WWW-Authenticate", "") if answer.status == 401 else ""
-        answer.close()
+def _authorization(request: Request, name: ModelName, web: Web) -> dict[str, str]:
+    """The header with an anonymous token, for registries that require one even for public models; else empty."""
+    with web.get(request) as response:
+        challenge = response.headers.get("WWW-Authenticate", "") if response.status == 401 else ""
+        response.close()
     fields = dict(_CHALLENGE.findall(challenge))
     if not challenge.lower().startswith("bearer") or not fields.get("realm", "").startswith("http"):
         return {}
     query = urlencode({key: fields[key] for key in ("service", "scope") if key in fields})
     what = f"a token for {name.path}"
-    asked = Request(f"{fields['realm']}?{query}")
-    data, _ = web.document(asked, what, "the registry gives it to account holders only")
+    request = Request(f"{fields['realm']}?{query}")
+    data, _ = web.document(request, what, "the registry issues tokens to account holders only")
     try:
         document = json.loads(data)
         return {"Authorization": f"Bearer {document.get('token') or document['access_token']}"}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise FetchError(f"the registry gives no token for {name.path}; the model may be private") from None
+        raise FetchError(f"the registry issues no token for {name.path}; the model may be private") from None

@@ -1,7 +1,7 @@
-"""`nosana-fetch SPEC`: fetch everything that an op needs before it starts; exit code 0 when all is there.
+"""`nosana-fetch SPEC`: fetches everything that an op needs before it starts; exit code 0 when all is complete.
 
-The log has a JSON line a second. When something cannot be had, the sentence that says what and what to do is
-the last line, and the container's termination message, from where the operator takes it.
+It logs a JSON line every second. When something cannot be fetched, an error message with the remedy is the last
+line and also the container's termination message, where the operator reads it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nosana_operator.fetching.spec import S3, HuggingFace, Resource, Spec, read_
 from nosana_operator.fetching.transfer import WORK_FOLDER, Stopped, Transfer
 from nosana_operator.fetching.web import Web
 
-AT_ONCE: Final = 8
+CONCURRENCY: Final = 8
 """Files fetched at the same time."""
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 _LIST_ATTEMPTS: Final = 6
@@ -39,8 +39,8 @@ _LONGEST_MESSAGE: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One file to fetch, and where to."""
+class Download:
+    """One file to fetch: the folder it goes to, and its mode."""
 
     file: RemoteFile
     folder: Path
@@ -48,18 +48,18 @@ class Work:
 
 
 def fetch_all(spec: Spec, progress: Progress, reporter: Reporter) -> None:
-    """Fetch everything of `spec`. Raises FetchError with the sentence to show."""
-    web, stop = Web(AT_ONCE), threading.Event()
+    """Fetch everything in `spec`. Raises FetchError."""
+    web, stop = Web(CONCURRENCY), threading.Event()
     for folder in (*(resource.folder for resource in spec.resources), *spec.folders):
         folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(AT_ONCE, "list") as pool:
+    with ThreadPoolExecutor(CONCURRENCY, "list") as pool:
         listings = list(pool.map(lambda r: _list(r, spec, web, stop, reporter), spec.resources))
-    works = plan(zip(spec.resources, listings, strict=True))
-    sizes = {work.folder / work.file.path: work.file.size for work in works}
+    downloads = plan(zip(spec.resources, listings, strict=True))
+    sizes = {download.folder / download.file.path: download.file.size for download in downloads}
     progress.expect(sizes)
-    check_room(sum(size or 0 for size in sizes.values()), spec.room, works)
+    check_room(sum(size or 0 for size in sizes.values()), spec.room, downloads)
     transfer = Transfer(web, progress, stop, reporter.retrying)
-    _each(works, lambda work: _fetch(transfer, work), stop)
+    _each(downloads, lambda download: _fetch(transfer, download), stop)
     for resource, listing in zip(spec.resources, listings, strict=True):
         for path, content in listing.documents.items():
             _write(resource.folder / path, content)
@@ -69,40 +69,40 @@ def fetch_all(spec: Spec, progress: Progress, reporter: Reporter) -> None:
             _open_to_all(resource.folder)
 
 
-def plan(listed: Iterable[tuple[Resource, Listing]]) -> list[Work]:
-    """What to fetch, the largest first. Of two files at one place the later resource's counts.
+def plan(listed: Iterable[tuple[Resource, Listing]]) -> list[Download]:
+    """What to fetch, largest files first. If two files have one path, the later resource wins.
 
-    Raises FetchError when a file would have to be a folder too.
+    Raises FetchError when one path is a file and a folder.
     """
-    works: dict[PurePosixPath, Work] = {}
+    downloads: dict[PurePosixPath, Download] = {}
     folders: dict[PurePosixPath, str] = {}
     for resource, listing in listed:
         mode = 0o666 if _writable(resource) else 0o644
         for file in listing.files:
             place = PurePosixPath(resource.folder) / file.path
-            works[place] = Work(file, resource.folder, mode)
+            downloads[place] = Download(file, resource.folder, mode)
             folders.update(dict.fromkeys(place.parents, file.name))
-    for place, work in works.items():
+    for place, download in downloads.items():
         if place in folders:
             raise FetchError(
-                f"{work.file.name!r} and {folders[place]!r} cannot lie in one folder: the first would "
-                "have to be a file and a folder; give them targets of their own, or choose with `files`"
+                f"{download.file.name!r} and {folders[place]!r} cannot be in one folder: the first would "
+                "have to be a file and a folder; use separate targets, or select files with `files`"
             )
-    return sorted(works.values(), key=lambda work: work.file.size or 0, reverse=True)
+    return sorted(downloads.values(), key=lambda download: download.file.size or 0, reverse=True)
 
 
-def check_room(total: int, room: int | None, works: list[Work]) -> None:
-    """Say at once what would else be found out after hours. Raises FetchError."""
+def check_room(total: int, room: int | None, downloads: list[Download]) -> None:
+    """Raise FetchError when the files do not fit, rather than after hours of downloading."""
     if room is not None and total > room:
         raise FetchError(
             f"the files need {_human(total)}, but the job may store {_human(room)}; fetch less, or raise "
             "ephemeralStorage of its resources"
         )
-    if works:
-        disk = os.statvfs(works[0].folder)
+    if downloads:
+        disk = os.statvfs(downloads[0].folder)
         free = disk.f_bavail * disk.f_frsize
         here = sum(
-            (w.folder / w.file.path).stat().st_size for w in works if (w.folder / w.file.path).is_file()
+            (w.folder / w.file.path).stat().st_size for w in downloads if (w.folder / w.file.path).is_file()
         )
         if total - here > free:
             raise FetchError(
@@ -142,10 +142,10 @@ def _named(resource: Resource) -> str:
     return f"Ollama model {resource.model!r}"
 
 
-def _each(works: list[Work], do: Callable[[Work], None], stop: threading.Event) -> None:
-    """Do all; the first failure ends the others and is raised."""
-    with ThreadPoolExecutor(AT_ONCE, "fetch") as pool:
-        futures = [pool.submit(do, work) for work in works]
+def _each(downloads: list[Download], do: Callable[[Download], None], stop: threading.Event) -> None:
+    """Run all in parallel. The first failure cancels the others and is raised."""
+    with ThreadPoolExecutor(CONCURRENCY, "fetch") as pool:
+        futures = [pool.submit(do, download) for download in downloads]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.exception() for future in done):
             stop.set()
@@ -156,11 +156,11 @@ def _each(works: list[Work], do: Callable[[Work], None], stop: threading.Event) 
         raise error
 
 
-def _fetch(transfer: Transfer, work: Work) -> None:
+def _fetch(transfer: Transfer, download: Download) -> None:
     try:
-        transfer.fetch(work.file, work.folder, mode=work.mode)
+        transfer.fetch(download.file, download.folder, mode=download.mode)
     except OSError as error:
-        raise _disk_error(error, work.file.name) from error
+        raise _disk_error(error, download.file.name) from error
 
 
 def _disk_error(error: OSError, name: str) -> FetchError:
@@ -168,9 +168,9 @@ def _disk_error(error: OSError, name: str) -> FetchError:
         return FetchError(
             f"no room is left on the node for {name}; fetch less, or run the job on a node with a larger disk"
         )
-    why = os.strerror(error.errno) if error.errno else type(error).__name__
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
     return FetchError(
-        f"{name} cannot be written ({why}); is its name, or its folder's, one that a file can have?"
+        f"{name} cannot be written ({reason}); check that its name and its folder's name are valid file names"
     )
 
 
@@ -187,9 +187,9 @@ def _writable(resource: Resource) -> bool:
 
 
 def _open_to_all(folder: Path) -> None:
-    """The op may run as anybody."""
+    """Make the folders writable for every user, because the op may run as any."""
     for path, _, _ in os.walk(folder):
-        with contextlib.suppress(PermissionError):  # a volume's own root may be another's
+        with contextlib.suppress(PermissionError):  # the root of a volume may belong to another user
             os.chmod(path, 0o777)  # noqa: S103 - only the op can reach it
 
 
@@ -201,22 +201,22 @@ def _human(count: int) -> str:
 
 
 def main(arguments: list[str] | None = None, termination_log: Path = TERMINATION_LOG) -> int:
-    """Run the program. Returns its exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
+    """Run the program and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
         sys.stderr.write(
-            "usage: nosana-fetch SPEC\n\nSPEC is the file that the operator writes; see fetching/spec.py\n"
+            "usage: nosana-fetch SPEC\n\nSPEC is a file that the operator writes; see fetching/spec.py\n"
         )
         return 2
     os.umask(0o022)
     progress = Progress()
     with Reporter(progress) as reporter:
         try:
-            fetch_all(read_spec(Path(given[0])), progress, reporter)
+            fetch_all(read_spec(Path(arguments[0])), progress, reporter)
         except FetchError as error:
             message = str(error)
-        except Exception as error:  # noqa: BLE001 - the last line of the program: it has to leave its sentence
-            # Names and places only: the texts of errors and the local values may hold credentials.
+        except Exception as error:  # noqa: BLE001 - the program always ends with a message
+            # Only names and line numbers: error texts and local values may contain credentials.
             for frame in traceback.extract_tb(error.__traceback__):
                 sys.stderr.write(f"{frame.filename}:{frame.lineno} {frame.name}\n")
             message = (
@@ -226,13 +226,13 @@ def main(arguments: list[str] | None = None, termination_log: Path = TERMINATION
             reporter.done()
             return 0
     message = message[:_LONGEST_MESSAGE]
-    reporter.say("failed", message=message)
+    reporter.write("failed", message=message)
     with contextlib.suppress(OSError):
         termination_log.write_text(message, encoding="utf-8")
     return 1
 
 
 def run() -> None:
-    """The command: as the container's first process it has to ask for its signals."""
+    """The command. As PID 1 of its container it gets no default signal handlers."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""How far the fetch is, and the lines that tell it."""
+"""Counts the progress of a fetch and logs it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-_EVERY: Final = 1.0
+_INTERVAL: Final = 1.0
 """Seconds between two lines."""
-_SMOOTH: Final = 0.3
-"""Weight of the last second in the rate that is told."""
+_SMOOTHING: Final = 0.3
+"""Weight of the last second in the logged rate."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts of one fetch. Its methods may be called from any thread."""
+    """Counters of one fetch. Thread-safe."""
 
     bytes: int = 0
     files: int = 0
@@ -28,44 +28,43 @@ class Progress:
 
     @property
     def of(self) -> int:
-        """How many files there are in all."""
+        """The number of all files."""
         return len(self._sizes or ())
 
     @property
     def total(self) -> int | None:
-        """Bytes of all files; None while a file's size is not known."""
+        """Bytes of all files; None while the size of a file is unknown."""
         with self._lock:
             sizes = list(self._sizes.values()) if self._sizes is not None else [None]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def expect(self, sizes: Mapping[Path, int | None]) -> None:
-        """The files that are to come, and their sizes as far as they are known."""
+        """Set the files to fetch, with their sizes where listed."""
         with self._lock:
             self._sizes = dict(sizes)
 
-    def learn(self, file: Path, size: int) -> None:
-        """The size of a file that the listing did not tell."""
+    def set_size(self, file: Path, size: int) -> None:
+        """Set the size of a file that was listed without one."""
         with self._lock:
             if self._sizes is not None:
                 self._sizes[file] = size
 
     def add(self, count: int) -> None:
-        """Bytes came; negative when some have to be fetched again."""
+        """Count received bytes; negative when some have to be fetched again."""
         with self._lock:
             self.bytes += count
 
     def file_done(self) -> None:
-        """One file is complete."""
+        """Count a complete file."""
         with self._lock:
             self.files += 1
 
 
 class Reporter:
-    """Writes one JSON line a second while it is entered.
+    """Context manager that writes a JSON line every second.
 
     `{"event": "fetching", "bytes": 1, "total": 2, "rate": 3, "files": 0, "of": 1}`: bytes, bytes, bytes per
-    second; `total` is null while it is not known.
+    second; `total` is null while it is unknown.
     """
 
     def __init__(
@@ -86,29 +85,29 @@ class Reporter:
         self._stop.set()
         self._thread.join()
 
-    def say(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         """Write one line."""
         self._out.write(json.dumps({"event": event, **fields}) + "\n")
         self._out.flush()
 
-    def retrying(self, what: str, why: str, wait: float) -> None:
-        """An attempt failed and another follows."""
-        self.say("retrying", file=what, message=why, seconds=round(wait, 1))
+    def retrying(self, name: str, reason: str, wait: float) -> None:
+        """Log that an attempt failed and will be repeated after `wait` seconds."""
+        self.write("retrying", file=name, message=reason, seconds=round(wait, 1))
 
     def done(self) -> None:
-        """Everything is there; the rate is that of the whole."""
+        """Log that everything is complete, with the mean rate."""
         seconds = max(self._clock() - self._started, 1e-3)
-        self._tell("fetched", self._progress.bytes / seconds)
+        self._write_counts("fetched", self._progress.bytes / seconds)
 
     def _run(self) -> None:
         before, at, rate = 0, self._clock(), 0.0
-        while not self._stop.wait(_EVERY):
+        while not self._stop.wait(_INTERVAL):
             now, count = self._clock(), self._progress.bytes
             latest = max(0, count - before) / max(now - at, 1e-3)
-            rate = latest if not rate else (1 - _SMOOTH) * rate + _SMOOTH * latest
+            rate = latest if not rate else (1 - _SMOOTHING) * rate + _SMOOTHING * latest
             before, at = count, now
-            self._tell("fetching", rate)
+            self._write_counts("fetching", rate)
 
-    def _tell(self, event: str, rate: float) -> None:
+    def _write_counts(self, event: str, rate: float) -> None:
         p = self._progress
-        self.say(event, bytes=p.bytes, total=p.total, rate=round(rate), files=p.files, of=p.of)
+        self.write(event, bytes=p.bytes, total=p.total, rate=round(rate), files=p.files, of=p.of)

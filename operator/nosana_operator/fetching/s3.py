@@ -1,6 +1,6 @@
-"""S3: which bucket an address means, what lies in it, and how each object is asked for.
+"""S3: resolves an address to a bucket, lists its objects, and makes the request for each.
 
-Listing and signing are obstore's. Public places are asked without a signature.
+obstore lists and signs. Requests to public buckets have no signature.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ from nosana_operator.fetching.web import Web
 _AWS_PATH_STYLE: Final = re.compile(r"s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 _AWS_VIRTUAL: Final = re.compile(r"(?P<bucket>.+)\.s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?')
-_SIGNED_FOR: Final = timedelta(hours=12)
-_NO_REGION: Final = "us-east-1"
-"""What a server that knows no regions is signed for."""
+_SIGNATURE_LIFETIME: Final = timedelta(hours=12)
+_DEFAULT_REGION: Final = "us-east-1"
+"""The region in signatures for servers without regions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder in a bucket. `bucket` None: the whole endpoint is one bucket."""
+    """A folder in a bucket. `bucket` None: the endpoint's host is the bucket (virtual-hosted style)."""
 
     endpoint: str
     bucket: str | None
     prefix: str
     region: str | None = None
-    """None: not said by the address."""
+    """None: the address does not contain a region."""
 
     def url(self, key: str) -> str:
-        """Where an object is got without a signature."""
+        """The URL of an object, without a signature."""
         parts = [self.endpoint, *([self.bucket] if self.bucket else []), quote(key, safe="/-_.~")]
         return "/".join(parts)
 
     def key(self, name: str) -> str:
-        """The key of the file of that name below the folder."""
+        """The key of the file with this name below the folder."""
         return f"{self.prefix}/{name}" if self.prefix else name
 
 
 def places(source: S3Source, *, signed: bool) -> tuple[Place, ...]:
-    """What the address may mean, likeliest first. Pure.
+    """The places that the address may mean, most likely first. Pure.
 
-    `s3://bucket/…` is AWS. Of an https address nobody can tell whether its first segment is a bucket: servers
-    that need keys have it there as a rule, public ones are mostly a bucket with a name of its own.
-    Raises FetchError when it means nothing.
+    `s3://bucket/…` is AWS. An https address is ambiguous: its first path segment may be the bucket or a folder. It is
+    usually the bucket on servers that require keys, and usually a folder on public hosts.
+    Raises FetchError when the address is invalid.
     """
     if source.url is None:
         if source.bucket is None:
-            raise FetchError("an S3 resource names no place; set its url, bucket or buckets")
+            raise FetchError("an S3 resource has no address; set its url, bucket or buckets")
         return (_aws(source.bucket, ""),)
     parts = urlsplit(source.url)
     path = unquote(parts.path).strip("/")
@@ -73,7 +73,7 @@ def places(source: S3Source, *, signed: bool) -> tuple[Place, ...]:
         return (_aws(parts.netloc, path),)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
         raise FetchError(
-            f"{_shown(source.url)!r} is no address of a bucket; write https://… without a query, or "
+            f"{_without_secrets(source.url)!r} is not the address of a bucket; write https://… without a query, or "
             "s3://bucket/folder"
         )
     endpoint = f"{parts.scheme}://{parts.netloc}"
@@ -83,13 +83,13 @@ def places(source: S3Source, *, signed: bool) -> tuple[Place, ...]:
     if source.bucket is not None:
         return (Place(endpoint, source.bucket, rest if first == source.bucket else path),)
     path_style = (Place(endpoint, first, rest),) if first else ()
-    if at := _AWS_PATH_STYLE.fullmatch(parts.hostname):
-        return tuple(replace(place, region=at[1]) for place in path_style)
+    if match := _AWS_PATH_STYLE.fullmatch(parts.hostname):
+        return tuple(replace(place, region=match[1]) for place in path_style)
     whole = (Place(endpoint, None, path),)
-    found = (*path_style, *whole) if signed else (*whole, *path_style)
-    if not found:
-        raise FetchError(f"{_shown(source.url)!r} names no bucket; add it to the url, or set bucket")
-    return found
+    candidates = (*path_style, *whole) if signed else (*whole, *path_style)
+    if not candidates:
+        raise FetchError(f"{_without_secrets(source.url)!r} has no bucket; add it to the url, or set bucket")
+    return candidates
 
 
 def _aws(bucket: str, prefix: str) -> Place:
@@ -97,7 +97,7 @@ def _aws(bucket: str, prefix: str) -> Place:
 
 
 def list_s3(resource: S3, mirrors: dict[str, str], web: Web) -> Listing:
-    """The files of all sources; of two with the same name the later source's. Raises FetchError."""
+    """The files of all sources. If two have the same path, the later source wins. Raises FetchError."""
     files: dict[PurePosixPath, RemoteFile] = {}
     for source in resource.sources:
         source = replace(source, url=mirrored(source.url, mirrors) if source.url else None)
@@ -106,66 +106,75 @@ def list_s3(resource: S3, mirrors: dict[str, str], web: Web) -> Listing:
     return Listing(tuple(files.values()))
 
 
-def _source_files(source: S3Source, keys: Credentials | None, web: Web) -> Iterator[RemoteFile]:
-    what = _shown(source.url) if source.url else f"bucket {source.bucket!r}"
-    candidates = [_in_region(place, keys, web) for place in places(source, signed=keys is not None)]
+def _source_files(source: S3Source, credentials: Credentials | None, web: Web) -> Iterator[RemoteFile]:
+    what = _without_secrets(source.url) if source.url else f"bucket {source.bucket!r}"
+    candidates = [
+        _in_region(place, credentials, web) for place in places(source, signed=credentials is not None)
+    ]
     if source.files:
-        place = _first_that_lists(candidates, keys) if keys and len(candidates) > 1 else candidates[0]
+        place = (
+            _first_that_lists(candidates, credentials)
+            if credentials and len(candidates) > 1
+            else candidates[0]
+        )
         for name in source.files:
             path = safe_path(name, what)
-            yield _file(place, place.key(name), path, keys, what)
+            yield _file(place, place.key(name), path, credentials, what)
         return
     problem: FetchError | None = None
     for place in candidates:
         try:
-            found = list(_listed(place, keys, what))
+            files = list(_listed(place, credentials, what))
         except FetchError as error:
             problem = problem or error
             continue
-        if found:
-            yield from found
+        if files:
+            yield from files
             return
-    # The address may be that of one file.
+    # The address may be the URL of a single file.
     place = candidates[0]
     name = place.prefix.rpartition("/")[2]
     if not name:
         raise problem or _empty(what)
-    file = _file(place, place.prefix, safe_path(name, what), keys, what)
+    file = _file(place, place.prefix, safe_path(name, what), credentials, what)
     try:
-        with web.get(file.request()) as answer:
-            if answer.status == 200 and not answer.headers.get("Content-Type", "").startswith("text/html"):
+        with web.get(file.request()) as response:
+            if response.status == 200 and not response.headers.get("Content-Type", "").startswith(
+                "text/html"
+            ):
                 yield file
                 return
-            answer.close()
+            response.close()
     except Interrupted as error:
         raise problem or error from None
     raise problem or _empty(what)
 
 
 def _empty(what: str) -> FetchError:
-    return FetchError(f"{what} holds no files; check the folder's name, upper and lower case count")
+    return FetchError(f"{what} has no files; check the folder's name, which is case-sensitive")
 
 
-def _first_that_lists(candidates: list[Place], keys: Credentials | None) -> Place:
+def _first_that_lists(candidates: list[Place], credentials: Credentials | None) -> Place:
+    """The first place whose listing the server allows, else the first."""
     for place in candidates:
         try:
-            next(iter(_store(place, keys).list(place.prefix or None, chunk_size=1)), None)
+            next(iter(_store(place, credentials).list(place.prefix or None, chunk_size=1)), None)
         except BaseError:
             continue
         return place
     return candidates[0]
 
 
-def _listed(place: Place, keys: Credentials | None, what: str) -> Iterator[RemoteFile]:
-    """Everything below the place. Raises FetchError."""
+def _listed(place: Place, credentials: Credentials | None, what: str) -> Iterator[RemoteFile]:
+    """All files below the place. Raises FetchError."""
     try:
-        for batch in _store(place, keys).list(place.prefix or None):
+        for batch in _store(place, credentials).list(place.prefix or None):
             for meta in batch:
                 key = str(meta["path"])
                 name = key[len(place.prefix) :].lstrip("/") if place.prefix else key
                 if not name or (name.endswith("/") and not meta["size"]):
-                    continue  # made by tools that show folders
-                file = _file(place, key, safe_path(name, what), keys, what)
+                    continue  # a folder marker of a browsing tool
+                file = _file(place, key, safe_path(name, what), credentials, what)
                 md5 = _MD5.fullmatch(meta["e_tag"] or "")
                 yield replace(file, size=meta["size"], digest=Digest("md5", md5[1]) if md5 else None)
     except (PermissionDeniedError, UnauthenticatedError):
@@ -173,62 +182,66 @@ def _listed(place: Place, keys: Credentials | None, what: str) -> Iterator[Remot
             f"the server refuses to list {what}; "
             + (
                 "check the keys and the REGION of IAM, and that the key may list the bucket"
-                if keys
-                else "set IAM when the bucket is private, or name its files in `files`"
+                if credentials
+                else "set IAM when the bucket is private, or list its files in `files`"
             )
         ) from None
     except NotFoundError:
         raise FetchError(f"there is no bucket at {what}; check its name") from None
     except BaseError:
-        # Its text may hold what was signed.
+        # The error's text may contain the signature.
         raise FetchError(
-            f"{what} cannot be listed: the server cannot be reached, or is none of S3; check the url, or "
-            "name its files in `files`"
+            f"{what} cannot be listed: the server cannot be reached, or is not an S3 server; check the url, or "
+            "list its files in `files`"
         ) from None
 
 
-def _store(place: Place, keys: Credentials | None) -> S3Store:
-    options: dict[str, str] = {"access_key_id": keys.key_id, "secret_access_key": keys.secret} if keys else {}
+def _store(place: Place, credentials: Credentials | None) -> S3Store:
+    options: dict[str, str] = (
+        {"access_key_id": credentials.key_id, "secret_access_key": credentials.secret} if credentials else {}
+    )
     return S3Store(
         place.bucket or "-",
         endpoint=place.endpoint,
-        region=place.region or _NO_REGION,
+        region=place.region or _DEFAULT_REGION,
         virtual_hosted_style_request=place.bucket is None,
-        skip_signature=keys is None,
+        skip_signature=credentials is None,
         client_options={"allow_http": True, "timeout": timedelta(seconds=30)},
         retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
         **options,  # type: ignore[arg-type]
     )
 
 
-def _file(place: Place, key: str, path: PurePosixPath, keys: Credentials | None, what: str) -> RemoteFile:
-    if keys is None:
+def _file(
+    place: Place, key: str, path: PurePosixPath, credentials: Credentials | None, what: str
+) -> RemoteFile:
+    if credentials is None:
         request = always(Request(place.url(key)))
         remedy = f"check the name and that {what} is public; a private bucket needs IAM"
     else:
-        store = _store(place, keys)
+        store = _store(place, credentials)
 
         def request() -> Request:
-            return Request(obstore.sign(store, "GET", key, _SIGNED_FOR))
+            return Request(obstore.sign(store, "GET", key, _SIGNATURE_LIFETIME))
 
         remedy = "check its name, and the keys, the region and the rights of IAM"
     return RemoteFile(key, path, request, remedy=remedy, md5_etag=True)
 
 
-def _in_region(place: Place, keys: Credentials | None, web: Web) -> Place:
-    """The place with its region: AWS answers in a bucket's own region only, and tells which it is."""
-    region = place.region or (keys.region if keys else None)
+def _in_region(place: Place, credentials: Credentials | None, web: Web) -> Place:
+    """The place with its region. AWS serves a bucket only in its region, and names it in a response header."""
+    region = place.region or (credentials.region if credentials else None)
     if _AWS_PATH_STYLE.fullmatch(urlsplit(place.endpoint).hostname or "") and place.bucket:
         if not region:
-            with web.get(Request(place.url(""))) as answer:
-                region = answer.headers.get("x-amz-bucket-region")
-                answer.close()
+            with web.get(Request(place.url(""))) as response:
+                region = response.headers.get("x-amz-bucket-region")
+                response.close()
         if region and place.region is None:
             return replace(place, endpoint=f"https://s3.{region}.amazonaws.com", region=region)
     return replace(place, region=region or None)
 
 
-def _shown(url: str) -> str:
-    """An address without what may be a secret in it."""
+def _without_secrets(url: str) -> str:
+    """The address without user, password and query, which may be secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:500]

@@ -1,4 +1,4 @@
-"""What is to be fetched, as the operator writes it into the job's Secret (`workload/resources.py`).
+"""The list of resources to fetch, which the operator writes into the job's Secret (`workload/resources.py`).
 
 {"mirrors": {"s3://bucket": "https://…"}, "room": 1000000000,
  "resources": [
@@ -24,7 +24,7 @@ from nosana_operator.fetching.errors import FetchError
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys of an S3 account. `region` may be empty: it is looked up then."""
+    """Access keys for S3. If `region` is empty, it is looked up."""
 
     region: str
     key_id: str = field(repr=False)
@@ -33,7 +33,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class S3Source:
-    """One place in a bucket. `files` None: all below it."""
+    """A folder in a bucket. `files` None: all files below it."""
 
     url: str | None = None
     bucket: str | None = None
@@ -42,18 +42,18 @@ class S3Source:
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """Places in buckets, into one folder."""
+    """Files from buckets, fetched into one folder."""
 
     folder: Path
     sources: tuple[S3Source, ...]
     credentials: Credentials | None = None
     writable: bool = False
-    """The op may write there, whoever it runs as."""
+    """The op may write to the folder, as any user."""
 
 
 @dataclass(frozen=True, slots=True)
 class HuggingFace:
-    """A repository of models. `files` None: all of it; `revision` None: its default branch."""
+    """A model repository. `files` None: all files; `revision` None: the default branch."""
 
     folder: Path
     repo: str
@@ -64,7 +64,7 @@ class HuggingFace:
 
 @dataclass(frozen=True, slots=True)
 class Ollama:
-    """A model of an Ollama registry."""
+    """A model from an Ollama registry."""
 
     folder: Path
     model: str
@@ -75,24 +75,24 @@ Resource = S3 | HuggingFace | Ollama
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """All that one op needs before it starts."""
+    """Everything that one op needs before it starts."""
 
     resources: tuple[Resource, ...]
     mirrors: Mapping[str, str] = field(default_factory=dict)
-    """Beginnings of URLs, and what is asked in their place."""
+    """URL prefix → the prefix that replaces it."""
     room: int | None = None
-    """Bytes that the op may store; None: as many as there is room for."""
+    """Bytes that the op may store; None: limited by the disk alone."""
     folders: tuple[Path, ...] = ()
-    """Made whatever comes: other mounts lie on them."""
+    """Folders to create in any case, as mount points of other volumes."""
 
 
 def read_spec(file: Path) -> Spec:
-    """Read the file. Raises FetchError: then operator and image do not fit each other."""
+    """Read the file. Raises FetchError when it is invalid: operator and fetch image have different versions."""
     try:
         return _spec(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FetchError(
-            f"the list of what to fetch cannot be read ({type(error).__name__}); use the fetch image of the "
+            f"the list of resources to fetch cannot be read ({type(error).__name__}); use the fetch image of the "
             "operator's own version (fetch.image in its settings)"
         ) from None
 

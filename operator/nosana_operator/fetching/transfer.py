@@ -1,4 +1,7 @@
-"""One remote file → one local file: goes on where it was cut, and is there only when it is right."""
+"""Downloads one remote file to one local file.
+
+It resumes after interruptions. The file gets its name only when its size and hash are verified.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ import urllib3
 from nosana_operator.fetching.errors import Damaged, FetchError, Interrupted
 from nosana_operator.fetching.listing import Digest, RemoteFile
 from nosana_operator.fetching.progress import Progress
-from nosana_operator.fetching.web import Web, check
+from nosana_operator.fetching.web import Web, check_status
 
 WORK_FOLDER: Final = ".nosana-fetch"
-"""Holds what is not complete; gone at the end."""
+"""Contains incomplete files; deleted at the end."""
 CHUNK: Final = 1 << 20
 _ATTEMPTS: Final = 6
-"""In a row without a single byte."""
-_FIRST_WAIT: Final = 0.5
-_LONGEST_WAIT: Final = 30.0
-_HASHES_WAITING: Final = 4
+"""Attempts in a row without a new byte."""
+_FIRST_DELAY: Final = 0.5
+_MAX_DELAY: Final = 30.0
+_MAX_QUEUED_UPDATES: Final = 4
 _MD5_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _ENCRYPTED: Final = (
     "x-amz-server-side-encryption-aws-kms-key-id",
@@ -39,11 +42,11 @@ Wait = Callable[[float], object]
 
 
 class Stopped(FetchError):
-    """Another file failed: this one is not needed any more."""
+    """Another file failed, so this one is not needed any more."""
 
 
 class _Hash:
-    """A digest in the making, beside the thread that reads."""
+    """Computes a digest in a thread of its own, while the caller reads on."""
 
     def __init__(self, digest: Digest, size: int | None) -> None:
         self._state = hashlib.new(
@@ -52,25 +55,25 @@ class _Hash:
         if digest.algorithm == "git-sha1":
             self._state.update(f"blob {size}\0".encode())
         self._worker = ThreadPoolExecutor(1, "hash")
-        self._waiting: deque[Future[None]] = deque()
+        self._queued: deque[Future[None]] = deque()
 
     def update(self, data: bytes) -> None:
-        self._waiting.append(self._worker.submit(self._state.update, data))
-        while len(self._waiting) > _HASHES_WAITING:
-            self._waiting.popleft().result()
+        self._queued.append(self._worker.submit(self._state.update, data))
+        while len(self._queued) > _MAX_QUEUED_UPDATES:
+            self._queued.popleft().result()
 
     def close(self) -> str:
-        """The digest of all that was given; nothing can follow."""
+        """The digest of all data. No update may follow."""
         self._worker.shutdown()
         return self._state.hexdigest()
 
 
 @dataclass(slots=True)
 class _State:
-    """How far one file is."""
+    """The progress of one file."""
 
     target: Path
-    at: int = 0
+    offset: int = 0
     hash: _Hash | None = None
     digest: Digest | None = None
     size: int | None = None
@@ -79,7 +82,7 @@ class _State:
 
 
 class Transfer:
-    """Fetches files. `stop` ends all of them; `retrying(name, why, wait)` is told of each new attempt."""
+    """Downloads files. `stop` ends all downloads; `retrying(name, reason, wait)` is called before each retry."""
 
     def __init__(
         self,
@@ -96,11 +99,11 @@ class Transfer:
         self._wait: Wait = wait or stop.wait
 
     def fetch(self, file: RemoteFile, folder: Path, *, mode: int = 0o644) -> None:
-        """Make `folder/file.path`. Raises FetchError with the sentence to show; OSError of the disk."""
+        """Download to `folder/file.path`. Raises FetchError, or the file system's OSError."""
         target = folder / file.path
-        if target.is_file():  # by an earlier run of this container, and then it is right
+        if target.is_file():  # from an earlier run of this container, and verified
             size = target.stat().st_size
-            self._progress.learn(target, size)
+            self._progress.set_size(target, size)
             self._progress.add(size)
             self._progress.file_done()
             return
@@ -121,91 +124,91 @@ class Transfer:
         self._progress.file_done()
 
     def _complete(self, file: RemoteFile, part: Path, target: Path) -> None:
-        """Get all bytes into `part` and verify them. Raises Damaged when they are wrong."""
+        """Download all bytes to `part` and verify them. Raises Damaged when they are wrong."""
         state = _State(target, digest=file.digest, size=file.size)
-        # Without a hash nobody could tell whether the file has changed since an earlier run.
+        # Without a hash, a change of the file since an earlier run would go unnoticed.
         with part.open("r+b" if part.exists() and file.digest else "w+b") as out:
             try:
                 self._reread(state, out)
                 attempts = 0
                 while not state.complete:
-                    before = state.at
+                    before = state.offset
                     try:
                         self._attempt(file, state, out)
                     except Interrupted as error:
-                        attempts = 1 if state.at > before else attempts + 1
+                        attempts = 1 if state.offset > before else attempts + 1
                         self._pause(file, attempts, error)
                 self._verify(file, state)
             except Damaged:
-                self._progress.add(-state.at)
+                self._progress.add(-state.offset)
                 raise
             finally:
                 if state.hash:
                     state.hash.close()
 
     def _pause(self, file: RemoteFile, attempts: int, error: Interrupted) -> None:
-        """Wait before the next attempt. Raises FetchError when there were enough without a byte."""
+        """Wait before the next attempt. Raises FetchError after too many attempts without a new byte."""
         if attempts >= _ATTEMPTS:
             raise FetchError(
                 f"{file.name} could not be fetched in {attempts} attempts: {error}; start the job again later"
             ) from None
-        pause = min(_FIRST_WAIT * 2 ** (attempts - 1), _LONGEST_WAIT)
+        pause = min(_FIRST_DELAY * 2 ** (attempts - 1), _MAX_DELAY)
         pause = error.wait or pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads attempts
         self._retrying(file.name, str(error), pause)
         self._wait(pause)
         self._check_stop()
 
     def _attempt(self, file: RemoteFile, state: _State, out: IO[bytes]) -> None:
-        with self._web.get(file.request(), start=state.at, if_range=state.etag) as answer:
-            if state.at and answer.status == 416:
+        with self._web.get(file.request(), start=state.offset, if_range=state.etag) as response:
+            if state.offset and response.status == 416:
                 self._restart(state, out)
-                raise Interrupted("the server has no such part of it")
-            check(answer, file.name, file.remedy)
-            self._begin(file, state, out, answer)
-            while data := answer.read(CHUNK, decode_content=False):
+                raise Interrupted("the server does not have the requested range")
+            check_status(response, file.name, file.remedy)
+            self._begin(file, state, out, response)
+            while data := response.read(CHUNK, decode_content=False):
                 self._check_stop()
                 out.write(data)
                 if state.hash:
                     state.hash.update(data)
-                state.at += len(data)
+                state.offset += len(data)
                 self._progress.add(len(data))
             out.flush()
-        if state.size is not None and state.at < state.size:
-            raise Interrupted("the server ended it early")
-        self._progress.learn(state.target, state.at)
+        if state.size is not None and state.offset < state.size:
+            raise Interrupted("the server ended the response early")
+        self._progress.set_size(state.target, state.offset)
         state.complete = True
 
     def _begin(
-        self, file: RemoteFile, state: _State, out: IO[bytes], answer: urllib3.BaseHTTPResponse
+        self, file: RemoteFile, state: _State, out: IO[bytes], response: urllib3.BaseHTTPResponse
     ) -> None:
-        """Fit state to answer: a part, or the whole from its beginning."""
-        headers = answer.headers
+        """Adjust the state to the response: the requested range, or the whole file."""
+        headers = response.headers
         length = headers.get("Content-Length")
         total = int(length) if length and length.isdecimal() else None
-        if answer.status == 206:
+        if response.status == 206:
             match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-            if match is None or int(match[1]) != state.at:
+            if match is None or int(match[1]) != state.offset:
                 self._restart(state, out)
-                raise Interrupted("the server sent another part than was asked for")
+                raise Interrupted("the server sent another range than requested")
             total = int(match[2]) if match[2].isdecimal() else None
-        elif state.at:
+        elif state.offset:
             self._restart(state, out)
         if state.size is not None and total is not None and total != state.size:
             raise Damaged(
-                f"{file.name} has {total} bytes where {state.size} were announced; it was changed at its "
-                "source, or a proxy between alters it: start the job again"
+                f"{file.name} has {total} bytes, but {state.size} were announced; it changed at its "
+                "source, or a proxy alters it: start the job again"
             )
         if state.size is None and total is not None:
             state.size = total
-            self._progress.learn(state.target, total)
+            self._progress.set_size(state.target, total)
         etag = headers.get("ETag")
         state.etag = etag if etag and etag.startswith('"') else None
-        if file.md5_etag and state.at == 0:
-            self._trust_etag(file, state, answer)
+        if file.md5_etag and state.offset == 0:
+            self._use_etag(state, response)
 
-    def _trust_etag(self, file: RemoteFile, state: _State, answer: urllib3.BaseHTTPResponse) -> None:
-        """Of an S3 object, the ETag is its MD5 unless it was put in parts or is encrypted with a key."""
-        headers = answer.headers
+    def _use_etag(self, state: _State, response: urllib3.BaseHTTPResponse) -> None:
+        """Verify by the ETag where it is an MD5: an S3 object not uploaded in parts and not encrypted with a key."""
+        headers = response.headers
         if any(name in headers for name in _ENCRYPTED):
             digest = None
         elif state.digest is None and "x-amz-request-id" in headers:
@@ -219,34 +222,34 @@ class Transfer:
         state.hash = _Hash(digest, state.size) if digest else None
 
     def _restart(self, state: _State, out: IO[bytes]) -> None:
-        """From the first byte."""
-        self._progress.add(-state.at)
+        """Start again from the first byte."""
+        self._progress.add(-state.offset)
         if state.hash:
             state.hash.close()
-        state.at, state.etag = 0, None
+        state.offset, state.etag = 0, None
         state.hash = _Hash(state.digest, state.size) if state.digest else None
         out.seek(0)
         out.truncate()
 
     def _reread(self, state: _State, out: IO[bytes]) -> None:
-        """Take in what an earlier run of this container got."""
+        """Resume with the bytes from an earlier run of this container."""
         if state.digest:
             state.hash = _Hash(state.digest, state.size)
         while data := out.read(CHUNK):
             if state.hash:
                 state.hash.update(data)
-            state.at += len(data)
-        self._progress.add(state.at)
-        if state.size is not None and state.at > state.size:
+            state.offset += len(data)
+        self._progress.add(state.offset)
+        if state.size is not None and state.offset > state.size:
             self._restart(state, out)
-        state.complete = 0 < state.at == state.size
+        state.complete = 0 < state.offset == state.size
 
     def _verify(self, file: RemoteFile, state: _State) -> None:
-        found = state.hash.close() if state.hash else None
-        if state.digest is not None and found != state.digest.value:
+        actual = state.hash.close() if state.hash else None
+        if state.digest is not None and actual != state.digest.value:
             raise Damaged(
-                f"{file.name} does not have the {state.digest.algorithm} hash that its server states; it is "
-                "damaged there or on the way: upload it again, or start the job again"
+                f"{file.name} does not have the {state.digest.algorithm} hash that its server states; it was "
+                "damaged there or in transit: upload it again, or start the job again"
             )
 
     def _check_stop(self) -> None:

@@ -126,5 +126,5 @@ def pin_token(where: str, pin: PinSettings) -> str | None:
 def _pinner(where: str, pin: PinSettings, http: aiohttp.ClientSession) -> ContentPinner:
     token = pin_token(where, pin)
     if pin.type == "kubo":
-        return KuboPinner(pin.url, http, authorization=token, called=where)
-    return PinataPinner(pin.url, http, token or "", called=where)
+        return KuboPinner(pin.url, http, authorization=token, label=where)
+    return PinataPinner(pin.url, http, token or "", label=where)

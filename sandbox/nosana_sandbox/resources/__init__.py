@@ -1,1 +1,1 @@
-"""Servers that speak as S3, the Hugging Face Hub and Ollama's registry do, for definitions with resources."""
+"""Stand-in servers for S3, the Hugging Face Hub and Ollama's registry, for job definitions with resources."""

@@ -1,4 +1,4 @@
-"""A public bucket behind a host of its own: listing and objects, as S3 gives them to everybody."""
+"""A stand-in for a public S3 bucket with its own host name: listing and objects."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from nosana_sandbox.resources.serving import Served, Trouble, serve
+from nosana_sandbox.resources.serving import Faults, Served, serve
 
 
 @dataclass(slots=True)
 class Bucket:
-    """Objects by key. With `anything` it holds something at every key that is asked for."""
+    """Objects by key. With `anything`, every requested key has some content."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     anything: bool = False
     encrypted: bool = False
-    """With a key of the account: ETags are no hashes then."""
-    trouble: Trouble = field(default_factory=Trouble)
+    """Encrypted with a key of the account, so that ETags are not hashes."""
+    faults: Faults = field(default_factory=Faults)
     served: list[Served] = field(default_factory=list)
 
     def below(self, prefix: str) -> dict[str, bytes]:
-        """The objects whose keys begin with it."""
-        found = {key: content for key, content in self.objects.items() if key.startswith(prefix)}
-        if not found and self.anything and prefix:
+        """The objects whose keys begin with the prefix."""
+        objects = {key: content for key, content in self.objects.items() if key.startswith(prefix)}
+        if not objects and self.anything and prefix:
             key = prefix.rstrip("/") + "/stand-in"
-            found = {key: self.at(key) or b""}
-        return dict(sorted(found.items()))
+            objects = {key: self.at(key) or b""}
+        return dict(sorted(objects.items()))
 
     def at(self, key: str) -> bytes | None:
-        """An object."""
+        """The content of the object with this key."""
         return self.objects.get(key, f"stand-in for {key}\n".encode() if self.anything else None)
 
 
@@ -56,7 +56,7 @@ def bucket_app(bucket: Bucket) -> web.Application:
             content,
             etag=_etag(bucket, content),
             headers={"x-amz-request-id": "1", **encrypted},
-            trouble=bucket.trouble,
+            faults=bucket.faults,
             log=bucket.served,
         )
 
@@ -65,7 +65,7 @@ def bucket_app(bucket: Bucket) -> web.Application:
 
 
 def _listing(bucket: Bucket, prefix: str) -> str:
-    """The answer to ListObjectsV2, all on one page."""
+    """The response to ListObjectsV2, all keys on one page."""
     entries = [
         f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>"
         f"<ETag>{escape(_etag(bucket, content))}</ETag>"

@@ -1,4 +1,4 @@
-"""What job definitions want to have fetched, as small stand-ins under the real names."""
+"""Fills the stand-in servers with small files under the real names that job definitions refer to."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nosana_operator.fetching.errors import FetchError
-from nosana_operator.fetching.ollama import model_name
+from nosana_operator.fetching.ollama import parse_model_name
 from nosana_sandbox.resources.bucket import Bucket
 from nosana_sandbox.resources.hub import Hub, Repository
 from nosana_sandbox.resources.registry import Registry
 
 
 def stock(definitions: Iterable[Mapping[str, Any]], bucket: Bucket, hub: Hub, registry: Registry) -> None:
-    """Give bucket, hub and registry something for everything that the definitions (as parsed from JSON) name."""
+    """Add content to bucket, hub and registry for everything that the definitions (parsed JSON) refer to."""
     definitions = list(definitions)
     for key in started_files(definitions):
         bucket.objects[key] = f"stand-in for {key}\n".encode()
-    for resource in wanted(definitions):
+    for resource in referenced_resources(definitions):
         match resource.get("type"):
             case "HF" if isinstance(resource.get("repo"), str):
                 _stock_hub(hub, resource)
@@ -28,7 +28,7 @@ def stock(definitions: Iterable[Mapping[str, Any]], bucket: Bucket, hub: Hub, re
 
 
 def started_files(definitions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Keys of what lies in a public bucket and is named by an op's command line: `./config/run.sh`, say."""
+    """Keys of objects in a public bucket that an op's command line refers to, such as `./config/run.sh`."""
     for definition in definitions:
         for op in definition.get("ops") or ():
             args = op.get("args") or {}
@@ -48,19 +48,21 @@ def _stock_hub(hub: Hub, resource: Mapping[str, Any]) -> None:
     repo = str(resource["repo"])
     files = resource.get("files")
     names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
-    there = hub.repositories.get(repo)
+    existing = hub.repositories.get(repo)
     content = {name: f"stand-in for {repo}/{name}\n".encode() for name in names or ["README.md"]}
     token = resource.get("accessToken")
     hub.repositories[repo] = Repository(
-        {**(there.files if there else {}), **content},
-        revisions=frozenset({*(there.revisions if there else ()), str(resource.get("revision") or "main")}),
+        {**(existing.files if existing else {}), **content},
+        revisions=frozenset(
+            {*(existing.revisions if existing else ()), str(resource.get("revision") or "main")}
+        ),
         token=token if isinstance(token, str) else None,
     )
 
 
 def _stock_registry(registry: Registry, model: str) -> None:
     try:
-        name = model_name(model)
+        name = parse_model_name(model)
     except FetchError:
         return
     key = f"{name.path}:{name.tag}"
@@ -68,8 +70,8 @@ def _stock_registry(registry: Registry, model: str) -> None:
         registry.add(key, f"stand-in for {key}\n".encode())
 
 
-def wanted(definitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Every resource of every op; literals of `global.variables` replaced, as they often name the model."""
+def referenced_resources(definitions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """All resources of all ops. Literals of `global.variables` are replaced: model names often contain them."""
     for definition in definitions:
         variables = (definition.get("global") or {}).get("variables") or {}
         for op in definition.get("ops") or ():

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub: repositories with commits, gated and private ones, and a CDN behind redirects."""
+"""A stand-in for the Hugging Face Hub: repositories with commits, private ones, redirects to a CDN."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from nosana_sandbox.resources.serving import Served, Trouble, serve
+from nosana_sandbox.resources.serving import Faults, Served, serve
 
 _LARGE: Final = 1 << 16
-"""From this size on a file is in large-file storage; smaller ones are Git's."""
+"""Files of this size and larger are in large-file storage, smaller ones in Git."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Files by path. `token`: who has to ask for it; `gated`: its terms have to be accepted first.
+    """Files by path. `token`: required for access; `gated`: its terms have to be accepted first.
 
-    All of `revisions` are its one commit.
+    All `revisions` are names of the one commit.
     """
 
     files: Mapping[str, bytes]
@@ -29,7 +29,7 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        """The one commit that it has."""
+        """The hash of the one commit."""
         state = hashlib.sha1(usedforsecurity=False)
         for path, content in sorted(self.files.items()):
             state.update(path.encode() + b"\0" + content)
@@ -42,8 +42,8 @@ class Hub:
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cdn: str = ""
-    """Origin of the CDN; empty: the hub's own."""
-    trouble: Trouble = field(default_factory=Trouble)
+    """Origin of the CDN; empty: the hub itself."""
+    faults: Faults = field(default_factory=Faults)
     served: list[Served] = field(default_factory=list)
 
 
@@ -56,37 +56,37 @@ def hub_app(hub: Hub) -> web.Application:
         repository = hub.repositories.get(name)
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if repository is None or (repository.token and not repository.gated and token != repository.token):
-            # The real one does not tell a stranger whether a private repository is there.
+            # The real hub does not reveal whether a private repository exists.
             return _refusal(401 if not token else 404, "RepoNotFound", "Repository not found")
         if repository.gated and token != repository.token:
             return _refusal(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted")
         return repository
 
     async def info(request: web.Request) -> web.StreamResponse:
-        status = hub.trouble.next_status(request.path)
+        status = hub.faults.next_status(request.path)
         if status is not None:
             return web.Response(status=status)
-        found = find(request)
-        if isinstance(found, web.Response):
-            return found
+        repository = find(request)
+        if isinstance(repository, web.Response):
+            return repository
         revision = request.match_info.get("revision", "main")
-        if revision not in (*found.revisions, "main", found.commit):
+        if revision not in (*repository.revisions, "main", repository.commit):
             return _refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         blobs = "blobs" in request.query
-        siblings = [_sibling(path, content, blobs) for path, content in sorted(found.files.items())]
-        return web.json_response({"sha": found.commit, "siblings": siblings})
+        siblings = [_sibling(path, content, blobs) for path, content in sorted(repository.files.items())]
+        return web.json_response({"sha": repository.commit, "siblings": siblings})
 
     async def resolve(request: web.Request) -> web.StreamResponse:
-        found = find(request)
-        if isinstance(found, web.Response):
-            return found
+        repository = find(request)
+        if isinstance(repository, web.Response):
+            return repository
         path = request.match_info["path"]
-        if path not in found.files or request.match_info["revision"] != found.commit:
+        if path not in repository.files or request.match_info["revision"] != repository.commit:
             return _refusal(404, "EntryNotFound", "Entry not found")
-        content = found.files[path]
+        content = repository.files[path]
         if len(content) < _LARGE:
             return await serve(
-                request, content, etag=f'"{_git_sha1(content)}"', trouble=hub.trouble, log=hub.served
+                request, content, etag=f'"{_git_sha1(content)}"', faults=hub.faults, log=hub.served
             )
         owner, name = request.match_info["owner"], request.match_info["name"]
         headers = {
@@ -99,7 +99,7 @@ def hub_app(hub: Hub) -> web.Application:
     async def cdn(request: web.Request) -> web.StreamResponse:
         repository = hub.repositories[f"{request.match_info['owner']}/{request.match_info['name']}"]
         return await serve(
-            request, repository.files[request.match_info["path"]], trouble=hub.trouble, log=hub.served
+            request, repository.files[request.match_info["path"]], faults=hub.faults, log=hub.served
         )
 
     app.router.add_get("/api/models/{owner}/{name}", info)
@@ -110,17 +110,17 @@ def hub_app(hub: Hub) -> web.Application:
 
 
 def _sibling(path: str, content: bytes, blobs: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"rfilename": path}
+    sibling: dict[str, Any] = {"rfilename": path}
     if blobs:
-        told |= {"size": len(content), "blobId": _git_sha1(content)}
+        sibling |= {"size": len(content), "blobId": _git_sha1(content)}
         if len(content) >= _LARGE:
             digest = hashlib.sha256(content).hexdigest()
             pointer = (
                 f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
             )
-            told["blobId"] = _git_sha1(pointer.encode())
-            told["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": len(pointer)}
-    return told
+            sibling["blobId"] = _git_sha1(pointer.encode())
+            sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": len(pointer)}
+    return sibling
 
 
 def _refusal(status: int, code: str, message: str) -> web.Response:

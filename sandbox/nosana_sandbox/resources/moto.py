@@ -1,4 +1,4 @@
-"""S3 by moto, in an environment of its own in the cache: it wants an older python-dateutil than we have."""
+"""An S3 server: moto, in a separate virtual environment in the cache, because it needs an older python-dateutil."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START_SECONDS: Final = 60.0
 
 
 def moto_environment() -> Path:
-    """The environment's Python; made once (about half a minute), by what is pinned. Raises StartError."""
+    """The environment's Python. Creates it once from pinned requirements (half a minute). Raises StartError."""
     pinned = _REQUIREMENTS.read_bytes() + sys.version.encode()
     folder = cache_folder() / f"moto-{hashlib.sha256(pinned).hexdigest()[:16]}"
     python = folder / "bin" / "python"
@@ -41,10 +41,10 @@ def moto_environment() -> Path:
 
 @contextlib.contextmanager
 def moto_server(log: Path) -> Iterator[str]:
-    """Run moto's server on loopback and yield its URL; what it says goes to `log`. Raises StartError."""
+    """Run moto's server on loopback and yield its URL; its output goes to `log`. Raises StartError."""
     python = moto_environment()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
     command = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)

@@ -1,4 +1,4 @@
-"""Ollama's registry: manifests and blobs, with the token that it gives everybody when it is asked for one."""
+"""A stand-in for Ollama's registry: manifests and blobs, and anonymous tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from nosana_sandbox.resources.serving import Served, Trouble, serve
+from nosana_sandbox.resources.serving import Faults, Served, serve
 
 _MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _TOKEN: Final = "anybody's"
@@ -17,16 +17,16 @@ _TOKEN: Final = "anybody's"
 
 @dataclass(slots=True)
 class Registry:
-    """Models by `namespace/model:tag`. `wants_token`: pulls need the token of /token."""
+    """Models by `namespace/model:tag`. `requires_token`: pulls need a token from /token."""
 
-    wants_token: bool = False
-    trouble: Trouble = field(default_factory=Trouble)
+    requires_token: bool = False
+    faults: Faults = field(default_factory=Faults)
     served: list[Served] = field(default_factory=list)
     manifests: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, model: str, weights: bytes) -> bytes:
-        """Add a model; returns its manifest's bytes. The name is complete: `library/tinyllama:latest`."""
+        """Add a model and return the bytes of its manifest. The name is complete: `library/tinyllama:latest`."""
         config = json.dumps({"model_format": "gguf", "model_family": "llama"}).encode()
         layers = [
             ("application/vnd.ollama.image.model", weights),
@@ -55,7 +55,7 @@ def registry_app(registry: Registry) -> web.Application:
     app = web.Application()
 
     def unauthorized(request: web.Request) -> web.Response | None:
-        if not registry.wants_token or request.headers.get("Authorization") == f"Bearer {_TOKEN}":
+        if not registry.requires_token or request.headers.get("Authorization") == f"Bearer {_TOKEN}":
             return None
         realm = f"{request.url.origin()}/token"
         scope = f"repository:{request.match_info['namespace']}/{request.match_info['model']}:pull"
@@ -68,17 +68,17 @@ def registry_app(registry: Registry) -> web.Application:
         return web.json_response({"token": _TOKEN})
 
     async def manifest(request: web.Request) -> web.Response:
-        status = registry.trouble.next_status(request.path)
+        status = registry.faults.next_status(request.path)
         if status is not None:
             return web.Response(status=status)
         if refused := unauthorized(request):
             return refused
         info = request.match_info
-        found = registry.manifests.get(f"{info['namespace']}/{info['model']}:{info['tag']}")
-        if found is None:
+        document = registry.manifests.get(f"{info['namespace']}/{info['model']}:{info['tag']}")
+        if document is None:
             problem = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
             return web.json_response(problem, status=404)
-        return web.Response(body=found, content_type=_MANIFEST)
+        return web.Response(body=document, content_type=_MANIFEST)
 
     async def blob(request: web.Request) -> web.StreamResponse:
         if refused := unauthorized(request):
@@ -86,7 +86,7 @@ def registry_app(registry: Registry) -> web.Application:
         content = registry.blobs.get(request.match_info["digest"])
         if content is None:
             return web.Response(status=404)
-        return await serve(request, content, trouble=registry.trouble, log=registry.served)
+        return await serve(request, content, faults=registry.faults, log=registry.served)
 
     app.router.add_get("/token", token)
     app.router.add_get("/v2/{namespace}/{model}/manifests/{tag}", manifest)

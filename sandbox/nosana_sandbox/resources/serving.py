@@ -1,4 +1,4 @@
-"""Content over HTTP as object stores give it: ranges, ETags, and trouble on request."""
+"""Serves content over HTTP as object stores do, with ranges and ETags, and injects faults."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _CHUNK: Final = 64 << 10
 
 
 @dataclass(slots=True)
-class Trouble:
-    """What goes wrong, by a part of the path; each is used up by being met."""
+class Faults:
+    """Faults by a part of the path. Each applies to one response."""
 
     cut: dict[str, list[int]] = field(default_factory=dict)
-    """The connection breaks after so many bytes of the answer."""
+    """The connection breaks after this many bytes of the response."""
     status: dict[str, list[int]] = field(default_factory=dict)
-    """This is answered in place of the content."""
+    """The status replaces the content."""
     damaged: dict[str, int] = field(default_factory=dict)
-    """So many times the first byte is another one."""
+    """The first byte is changed, this many times."""
 
     def next_cut(self, path: str) -> int | None:
-        """After how many bytes this answer breaks off."""
+        """The number of bytes after which this response breaks off; None: it does not."""
         return _next(self.cut, path)
 
     def next_status(self, path: str) -> int | None:
-        """What is answered instead."""
+        """The status that replaces this response; None: no fault."""
         return _next(self.status, path)
 
     def next_damage(self, path: str) -> bool:
-        """Whether this answer is damaged."""
-        for part, left in self.damaged.items():
-            if part in path and left > 0:
-                self.damaged[part] = left - 1
+        """Whether this response is damaged."""
+        for part, times in self.damaged.items():
+            if part in path and times > 0:
+                self.damaged[part] = times - 1
                 return True
         return False
 
@@ -51,7 +51,7 @@ def _next(table: dict[str, list[int]], path: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request that was answered."""
+    """One request that got a response."""
 
     path: str
     start: int
@@ -64,31 +64,33 @@ async def serve(
     *,
     etag: str | None = None,
     headers: Mapping[str, str] | None = None,
-    trouble: Trouble | None = None,
+    faults: Faults | None = None,
     log: list[Served] | None = None,
 ) -> web.StreamResponse:
-    """Answer with the content, or with the part that a Range header asks for (If-Range heeded)."""
-    trouble = trouble or Trouble()
-    status = trouble.next_status(request.path)
+    """Respond with the content, or with the range of the Range header if If-Range allows it."""
+    faults = faults or Faults()
+    status = faults.next_status(request.path)
     if status is not None:
         return web.Response(status=status, headers={"Retry-After": "0"} if status == 429 else None)
     etag = etag or f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
-    told = {"ETag": etag, "Accept-Ranges": "bytes", **(headers or {})}
+    response_headers = {"ETag": etag, "Accept-Ranges": "bytes", **(headers or {})}
     start, end = 0, len(content)
-    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if asked and request.headers.get("If-Range", etag) == etag:
-        start = int(asked[1])
-        end = min(end, int(asked[2]) + 1) if asked[2] else end
+    requested = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if requested and request.headers.get("If-Range", etag) == etag:
+        start = int(requested[1])
+        end = min(end, int(requested[2]) + 1) if requested[2] else end
         if start >= len(content):
             return web.Response(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
-        told["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+        response_headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
     if log is not None:
         log.append(Served(request.path, start, "Authorization" in request.headers))
     part = content[start:end]
-    if trouble.next_damage(request.path):
+    if faults.next_damage(request.path):
         part = bytes([part[0] ^ 0xFF]) + part[1:]
-    cut = trouble.next_cut(request.path)
-    response = web.StreamResponse(status=206 if "Content-Range" in told else 200, headers=told)
+    cut = faults.next_cut(request.path)
+    response = web.StreamResponse(
+        status=206 if "Content-Range" in response_headers else 200, headers=response_headers
+    )
     response.content_length = len(part)
     await response.prepare(request)
     for at in range(0, len(part) if cut is None else min(cut, len(part)), _CHUNK):

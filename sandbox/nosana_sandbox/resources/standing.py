@@ -1,6 +1,6 @@
-"""The stand-in servers of one sandbox: a process in the cluster's network namespace, reached by Service name.
+"""The stand-in servers of one sandbox: a process in the cluster's network namespace, reached through Services.
 
-`POST /definitions` at `CONTROL_PORT` stocks them with what job definitions want.
+`POST /definitions` at `CONTROL_PORT` fills them with the resources of job definitions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.images.debian import fetch_image, fetch_image_key
 from nosana_sandbox.resources.bucket import Bucket, bucket_app
-from nosana_sandbox.resources.catalogue import stock, wanted
+from nosana_sandbox.resources.catalogue import referenced_resources, stock
 from nosana_sandbox.resources.hub import Hub, hub_app
 from nosana_sandbox.resources.registry import Registry, registry_app
 from nosana_sandbox.world.state import SANDBOX_NAMESPACE
@@ -41,11 +41,11 @@ _BUCKETS: Final = (
     "https://nosana.mypinata.cloud",
     "https://ai.r2.cloudflarestorage.com",
 )
-"""Public places that Nosana's own examples and templates name."""
+"""Public buckets in Nosana's own examples and templates."""
 
 
 def mirrors() -> dict[str, str]:
-    """For `fetch.mirrors` of the operator's settings."""
+    """The value of `fetch.mirrors` in the operator's settings."""
 
     def url(name: str) -> str:
         return f"http://{name}.{SANDBOX_NAMESPACE}:{_SERVICES[name]}"
@@ -58,11 +58,11 @@ def mirrors() -> dict[str, str]:
 
 
 def ensure_resources(cluster: LocalCluster, definitions: Sequence[Mapping[str, Any]], report: Report) -> None:
-    """What the resources of these definitions need: the image that fetches them, and where they are.
+    """Provide the fetch image and the stand-in servers for the resources of these definitions.
 
-    Fine, and quick, when they have none. Raises ClusterError.
+    Does nothing when they have no resources. Raises ClusterError.
     """
-    if not any(True for _ in wanted(definitions)):
+    if not any(True for _ in referenced_resources(definitions)):
         return
     loaded, key = cluster.layout.folder / "fetch-image", fetch_image_key()
     if not loaded.exists() or loaded.read_text() != key:
@@ -74,17 +74,17 @@ def ensure_resources(cluster: LocalCluster, definitions: Sequence[Mapping[str, A
 
 
 class StandInResources:
-    """The stand-in servers beside one cluster that is up."""
+    """The stand-in servers of one running cluster."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
 
     def start(self) -> None:
-        """Start them, unless they run, and make their Services. Raises StartError."""
+        """Start the servers unless they are running, and create their Services. Raises StartError."""
         if self._cluster.pid(_PROGRAM) is None:
             self._cluster.spawn(_PROGRAM, [sys.executable, "-m", "nosana_sandbox.resources.standing"])
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self._is_ready():
             if self._cluster.pid(_PROGRAM) is None or time.monotonic() > deadline:
                 raise StartError(f"the stand-in servers did not start; see {_PROGRAM}.log of the cluster")
             time.sleep(0.05)
@@ -92,18 +92,18 @@ class StandInResources:
             self._cluster.expose(SANDBOX_NAMESPACE, name, port, port)
 
     def stock(self, definitions: Sequence[Mapping[str, Any]]) -> None:
-        """Make everything that these definitions want to have fetched. Raises StartError."""
-        status = self._ask("POST", "/definitions", json.dumps(definitions))
+        """Fill the servers with the resources of these definitions. Raises StartError."""
+        status = self._request("POST", "/definitions", json.dumps(definitions))
         if status != http.client.NO_CONTENT:
-            raise StartError(f"the stand-in servers answered {status}")
+            raise StartError(f"the stand-in servers responded with HTTP {status}")
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
-            return self._ask("GET", "/", None) == http.client.OK
+            return self._request("GET", "/", None) == http.client.OK
         except OSError:
             return False
 
-    def _ask(self, method: str, path: str, body: str | None) -> int:
+    def _request(self, method: str, path: str, body: str | None) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", CONTROL_PORT, timeout=10)
         connection.sock = socket_in_namespace(self._cluster.namespace)
         try:
@@ -116,22 +116,22 @@ class StandInResources:
 
 
 async def _serve() -> None:
-    """Be the servers until SIGTERM or SIGINT."""
+    """Run the servers until SIGTERM or SIGINT."""
     bucket, hub, registry = Bucket(anything=True), Hub(), Registry()
     stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def take(request: web.Request) -> web.Response:
+    async def add_definitions(request: web.Request) -> web.Response:
         stock(await request.json(), bucket, hub, registry)
         return web.Response(status=204)
 
-    async def alive(_: web.Request) -> web.Response:
+    async def ready(_: web.Request) -> web.Response:
         return web.Response()
 
     control = web.Application(client_max_size=64 << 20)
-    control.router.add_post("/definitions", take)
-    control.router.add_get("/", alive)
+    control.router.add_post("/definitions", add_definitions)
+    control.router.add_get("/", ready)
     runners = []
     for app, address, port in (
         (bucket_app(bucket), "0.0.0.0", BUCKET_PORT),

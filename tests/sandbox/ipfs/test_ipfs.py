@@ -1,4 +1,4 @@
-"""The sandbox's IPFS, asked as clients of Kubo, of Pinata and of a gateway ask."""
+"""The sandbox's IPFS, with requests as clients of Kubo, Pinata and gateways send them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_pinned_json_has_the_known_cid_wrapped_or_bare(client: TestClient)
     assert await served.json() == vector["definition"]
 
 
-async def test_kubo_add_answers_a_line_per_file(client: TestClient, store: IpfsStore) -> None:
+async def test_kubo_add_responds_with_a_line_per_file(client: TestClient, store: IpfsStore) -> None:
     answer = await client.post("/api/v0/add?cid-version=0&pin=true", data=form(BIG))
     line = json.loads(await answer.text())
     assert (line["Name"], line["Hash"]) == ("job.json", cid_of(BIG))
@@ -94,7 +94,7 @@ async def test_the_same_block_is_found_under_both_cid_versions(client: TestClien
     assert await (await client.get(f"/ipfs/{leaf}")).read() == b"a raw leaf"
 
 
-async def test_gateway_refuses_what_it_cannot_serve(client: TestClient, store: IpfsStore) -> None:
+async def test_gateway_refuses_invalid_requests(client: TestClient, store: IpfsStore) -> None:
     cid = store.add(b"here").cid
     assert (await client.get("/ipfs/not-a-cid")).status == 400
     assert (await client.get(f"/ipfs/{cid}?format=car")).status == 400
@@ -114,7 +114,7 @@ async def test_corrupt_content_does_not_match_its_cid(client: TestClient, store:
     assert await (await client.get(f"/ipfs/{cid}")).read() == b"true"
 
 
-async def test_faults_befall_every_request_until_taken_back(client: TestClient, store: IpfsStore) -> None:
+async def test_faults_apply_to_every_request_until_cleared(client: TestClient, store: IpfsStore) -> None:
     cid = store.add(b"x").cid
     store.unreachable = 503
     assert (await client.get(f"/ipfs/{cid}")).status == 503
@@ -129,7 +129,7 @@ async def test_faults_befall_every_request_until_taken_back(client: TestClient, 
     assert (await client.get(f"/ipfs/{cid}")).status == 200
 
 
-async def test_pinata_wants_a_token(store: IpfsStore) -> None:
+async def test_pinata_requires_a_token(store: IpfsStore) -> None:
     async with TestClient(TestServer(ipfs_app(store, token="right"))) as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
             answer = await client.post("/pinning/pinJSONToIPFS", json={}, headers=headers)
@@ -154,7 +154,7 @@ async def test_pinata_refuses_bad_requests(client: TestClient, path: str, body: 
     assert (await answer.json())["error"]["details"]
 
 
-async def test_the_operators_own_clients_read_what_they_pinned(client: TestClient, store: IpfsStore) -> None:
+async def test_the_operators_clients_fetch_what_they_pinned(client: TestClient, store: IpfsStore) -> None:
     url = str(client.make_url("")).rstrip("/")
     async with aiohttp.ClientSession() as session:
         for pinner in (KuboPinner(url, session), PinataPinner(url, session, "token")):
@@ -164,7 +164,7 @@ async def test_the_operators_own_clients_read_what_they_pinned(client: TestClien
         assert await gateways.fetch(cid) == BIG
 
 
-async def test_faults_are_switched_over_http(client: TestClient, store: IpfsStore) -> None:
+async def test_faults_are_set_over_http(client: TestClient, store: IpfsStore) -> None:
     cid = store.add(b"the truth").cid
     assert (await client.post(f"/sandbox/faults/corrupt/{cid}", data=b"a lie")).status == 204
     assert await (await client.get(f"/ipfs/{cid}")).read() == b"a lie"
