@@ -50,6 +50,7 @@ from nosana_operator.market.host.held_runs import jobs
 from nosana_operator.market.host.offers import OfferFence
 from nosana_operator.market.host.status import differs, flips, market_status, unreadable_status
 from nosana_operator.market.host.view import MarketView
+from nosana_operator.market.intents import POLL, RETRY, IntentSender
 from nosana_operator.market.job_spec import job_spec
 from nosana_operator.market.keys.polls import ChainPolls
 from nosana_operator.market.keys.secrets import Wallets
@@ -58,13 +59,9 @@ from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 
-POLL = 0.5
-"""Seconds between looks while a transaction is under way."""
-SOON = 1.0
 AT_ONCE = 0.1
 RESYNC = 10.0
 """Seconds between looks when nothing happens: node capacity, funds, a dead subscription."""
-RESEND_AFTER = 2.0
 CALM = 5.0
 """Seconds between status writes that only bring figures up to date: a job would else cost one each."""
 REFUSAL_HOLDS = timedelta(seconds=60)
@@ -76,9 +73,7 @@ class _Memory:
     """Caches of one NosanaMarket; losing them costs only time."""
 
     uid: str
-    sent_at: dict[str, float] = field(default_factory=dict)
-    accepted: set[str] = field(default_factory=set)
-    """Signatures that a node has taken: sent again without preflight."""
+    sender: IntentSender = field(default_factory=IntentSender)
     told: set[str] = field(default_factory=set)
     """Signatures and runs that an Event was written about."""
     written_at: datetime | None = None
@@ -89,8 +84,7 @@ class _Memory:
 
     def forget_all_but(self, signatures: set[str], runs: set[str]) -> None:
         """Drop what is over."""
-        self.sent_at = {one: at for one, at in self.sent_at.items() if one in signatures}
-        self.accepted &= signatures
+        self.sender.forget_all_but(signatures)
         self.told &= signatures | runs
 
 
@@ -187,7 +181,7 @@ class MarketHost:
             return POLL
         if offered:
             # The chain did not say the same again, or did not answer.
-            return SOON
+            return RETRY
         return CALM if decision.kept or memory.put_off else RESYNC
 
     # -- serving runs -------------------------------------------------------------------------------------
@@ -303,23 +297,13 @@ class MarketHost:
         return out
 
     async def _send(self, body: Body, memory: _Memory, chain: Chain, one: Transaction | Signed) -> None:
-        now, signature = self._edges.clock.now().timestamp(), one.signature
-        last = memory.sent_at.get(signature)
-        if last is not None and now - last < RESEND_AFTER:
-            return
-        memory.sent_at[signature] = now
         try:
-            await chain.send(one.raw, first=signature not in memory.accepted)
+            await memory.sender.send(chain, one, self._edges.clock.now(), {"wallet": one.key})
         except Refused as exc:
-            log.warning("%s refused: %s", one.kind, exc, extra={"signature": signature})
-            if signature not in memory.told:
-                memory.told.add(signature)
+            if one.signature not in memory.told:
+                memory.told.add(one.signature)
                 note = f"{one.kind} of {one.key} is refused: {exc}"
                 self._event(body, MarketReason.TRANSACTION_FAILED, "Send", note)
-        except NosanaError as exc:
-            log.warning("%s not taken: %s", one.kind, exc, extra={"signature": signature})
-        else:
-            memory.accepted.add(signature)
 
     # -- telling ------------------------------------------------------------------------------------------
 

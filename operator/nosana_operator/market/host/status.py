@@ -10,28 +10,12 @@ from nosana_operator.api import (
     MarketCondition,
     MarketReason,
     QueueStatus,
-    Transaction,
     condition,
-    timestamp,
 )
 from nosana_operator.market.facts import MarketFacts, Signed
 from nosana_operator.market.host.effects import MarketDecision, Verdict
 from nosana_operator.market.host.view import MarketView
-
-
-def transaction(signed: Signed, now: datetime, epoch: int) -> Transaction:
-    """The durable form of what was signed."""
-    return Transaction(
-        kind=signed.kind,
-        key=signed.key,
-        signature=signed.signature,
-        raw=signed.raw,
-        blockhash=signed.blockhash,
-        last_valid_block_height=signed.last_valid_block_height,
-        signed_at=timestamp(now),
-        epoch=epoch,
-        run=signed.run,
-    )
+from nosana_operator.market.intents import intent_of
 
 
 def market_status(
@@ -57,7 +41,7 @@ def market_status(
         )
 
     ready = decision.ready
-    transactions = [*decision.kept, *(transaction(one, now, epoch) for one in signed)]
+    transactions = [*decision.kept, *(intent_of(one, now, epoch) for one in signed)]
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
         "epoch": epoch,
