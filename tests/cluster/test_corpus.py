@@ -101,7 +101,7 @@ def sorted_out(files: Sequence[Path]) -> tuple[list[Case], dict[str, str]]:
             continue
         context = JobContext(
             "corpus", JOBS, "0", NosanaJobSpec(), definition, "sandbox",
-            default_exposure=Exposure(domain=DOMAIN), fetching=Fetching(FETCH_IMAGE),
+            default_exposure=Exposure(domain=DOMAIN), fetching=Fetching(image=FETCH_IMAGE),
         )  # fmt: skip
         try:
             plan(definition)

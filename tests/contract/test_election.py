@@ -14,7 +14,7 @@ import pytest
 
 from nosana_operator.api import crds
 from nosana_operator.errors import Conflict
-from nosana_operator.kube import Election, KubeClient, LeadershipLost, LeaseTimes, load_credentials
+from nosana_operator.kube import Election, ElectionSettings, KubeClient, LeadershipLost, load_credentials
 from nosana_operator.runtime.errors import BackgroundFailed
 from nosana_operator.runtime.operator import KINDS, Edges, Loops, Operator
 from nosana_operator.runtime.settings import Settings, parse_settings
@@ -23,7 +23,7 @@ from nosana_sandbox.cluster.apiserver import BareApiServer
 
 pytestmark = pytest.mark.contract
 
-QUICK = LeaseTimes(3, 2, 0.5)
+QUICK = ElectionSettings.model_construct(lease_seconds=3, renew_seconds=2, retry_seconds=0.5)
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10) -> None:
@@ -33,7 +33,7 @@ async def eventually(condition: Callable[[], Any], seconds: float = 10) -> None:
             await asyncio.sleep(0.01)
 
 
-def standing(kube: KubeClient, namespace: str, identity: str, times: LeaseTimes = QUICK) -> Election:
+def standing(kube: KubeClient, namespace: str, identity: str, times: ElectionSettings = QUICK) -> Election:
     return Election(kube, namespace=namespace, name="lease", identity=identity, times=times)
 
 

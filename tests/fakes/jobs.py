@@ -131,7 +131,7 @@ class Lab:
             metrics=self.metrics,
             clock=self.clock,
             prober=self.prober,
-            settings=JobSettings("lab", Exposure(domain="test"), fetching=Fetching("fetcher:1")),
+            settings=JobSettings("lab", Exposure(domain="test"), fetching=Fetching(image="fetcher:1")),
             match=self._match,
             wake=self.wake,
             sleep=self._sleep,

@@ -20,10 +20,10 @@ from nosana_operator.errors import NotFound
 from nosana_operator.kube import (
     AlwaysLeading,
     Election,
+    ElectionSettings,
     KubeRefused,
     KubeUnavailable,
     LeadershipLost,
-    LeaseTimes,
 )
 
 NAMESPACE, NAME = "system", "the-lease"
@@ -98,7 +98,7 @@ class Candidate:
     kube: FakeKube
     identity: str = "a"
     floor: Callable[[], int] = lambda: 0
-    times: LeaseTimes = field(default_factory=LeaseTimes)
+    times: ElectionSettings = field(default_factory=ElectionSettings)
     wall: Wall = field(default_factory=Wall)
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     ahead: float = 0.0
@@ -430,7 +430,7 @@ async def test_an_intent_of_a_later_epoch_deposes(kube: FakeKube) -> None:
 
 @virtually
 async def test_a_holder_with_longer_times_is_left_them(kube: FakeKube) -> None:
-    a = await leader(Candidate(kube, times=LeaseTimes(60, 50, 2)))
+    a = await leader(Candidate(kube, times=ElectionSettings(lease_seconds=60, renew_seconds=50)))
     b = Candidate(kube, "b")
     died = _now()
     await a.kill()

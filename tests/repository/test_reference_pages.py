@@ -8,7 +8,6 @@ import pytest
 
 from nosana_operator.api import crds
 from nosana_operator.cli import main
-from nosana_operator.runtime import settings
 from nosana_tools.reference.commands import commands_page
 from nosana_tools.reference.kinds import kinds_page
 from nosana_tools.reference.pages import pages
@@ -44,13 +43,13 @@ def test_every_field_of_a_spec_is_listed_below_its_owner() -> None:
 
 
 def test_settings_tell_their_type_default_and_meaning() -> None:
-    page = settings_page(settings)
+    page = settings_page()
     assert "| `metrics.port` | integer | `8080` | 0 takes any free port; the log says which. |" in page
     assert "| `networks.NAME.ipfs.pin[].type` | `kubo` or `pinata` | required |" in page
 
 
 def test_every_setting_says_what_it_is() -> None:
-    rows = settings_page(settings).splitlines()[7:]
+    rows = settings_page().splitlines()[7:]
     assert rows
     assert [row for row in rows if row.rstrip(" |").endswith("|") or row.endswith("|  |")] == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -24,5 +23,5 @@ def test_the_example_is_taken(tmp_path: Path) -> None:
 
 
 def test_every_key_is_shown() -> None:
-    keys = {re.sub(r"_(\w)", lambda m: m[1].upper(), field.name) for field in dataclasses.fields(Settings)}
+    keys = {field.alias for field in Settings.model_fields.values()}
     assert keys <= set(re.findall(r"^(\w+):", _example(), flags=re.MULTILINE))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nosana_operator.kube import ElectionSettings
 from nosana_operator.runtime.errors import SettingsError
-from nosana_operator.runtime.settings import ElectionSettings, Settings, load_settings, parse_settings
+from nosana_operator.runtime.settings import Settings, load_settings, parse_settings
 
 FULL = """
 clusterName: berlin
@@ -76,11 +77,15 @@ def test_a_network_of_another_name_states_its_own() -> None:
 
 
 def test_the_lease() -> None:
-    assert parse_settings("").election == ElectionSettings(True, None, "nosana-operator", 15, 10, 2)
+    assert parse_settings("").election == ElectionSettings(
+        enabled=True, name="nosana-operator", lease_seconds=15, renew_seconds=10, retry_seconds=2
+    )
     election = parse_settings(
         "election: {enabled: false, namespace: ns, name: mine, leaseSeconds: 60, renewSeconds: 40, retrySeconds: 5}"
     ).election
-    assert election == ElectionSettings(False, "ns", "mine", 60, 40, 5)
+    assert election == ElectionSettings(
+        enabled=False, namespace="ns", name="mine", lease_seconds=60, renew_seconds=40, retry_seconds=5
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,11 +93,11 @@ def test_the_lease() -> None:
     [
         ("enabled: maybe", "election.enabled: true or false is needed"),
         ("enabled: 1", "election.enabled: true or false is needed, this is a whole number"),
-        ("namespace: A", "election.namespace: 'A' is not the name of a namespace"),
-        ("name: 'a b'", "election.name: the name has to be"),
+        ("namespace: A", "election.namespace: lower-case letters, digits and dashes are needed"),
+        ("name: 'a b'", "election.name: lower-case letters"),
         ("retrySeconds: 0", "election.retrySeconds: at least 1"),
-        ("renewSeconds: 3", "election.renewSeconds: it has to be at least twice"),
-        ("leaseSeconds: 10", "election.leaseSeconds: it has to be longer than renewSeconds"),
+        ("renewSeconds: 3", "election: renewSeconds has to be at least twice retrySeconds"),
+        ("leaseSeconds: 10", "election: leaseSeconds has to be longer than renewSeconds"),
     ],
 )
 def test_a_lease_that_could_not_be_kept_is_refused(text: str, words: str) -> None:
@@ -114,35 +119,35 @@ def test_nothing_set_is_the_defaults(text: str) -> None:
         ("metrics: {port: true}", ["metrics.port", "whole number", "true or false"]),
         ("metrics: {port: 70000}", ["metrics.port", "65535"]),
         ("workers: {jobs: 0}", ["workers.jobs", "at least 1"]),
-        ("log: {format: xml}", ["log.format", "'xml'", "auto, json, console"]),
+        ("log: {format: xml}", ["log.format", "one of auto, json, console is needed"]),
         ("watchNamespaces: default", ["watchNamespaces", "list", "text"]),
-        ("watchNamespaces: [Default]", ["watchNamespaces[0]", "Default"]),
+        ("watchNamespaces: [Default]", ["watchNamespaces[0]", "lower-case"]),
         ("clusterName:", ["clusterName", "text is needed", "empty"]),
         ("- a", ["the file", "mapping", "a list"]),
-        ("1: a", ["the key 1"]),
+        ("1: a", ["1: there is no such key"]),
         ("networks: {devnet: {rpc: []}}", ["networks.devnet.rpc", "at least one"]),
         ("networks: {x: {}}", ["networks.x.rpc", "needed"]),
         ("networks: {x: }", ["networks.x", "mapping", "empty"]),
         ("networks: {devnet: {rpc: ['http://a'], ws: []}}", ["networks.devnet.ws", "at least one"]),
         (
             "networks: {devnet: {rpc: ['http://a'], requestsPerSecond: -1}}",
-            ["networks.devnet.requestsPerSecond", "0 for no limit"],
+            ["networks.devnet.requestsPerSecond", "at least 0"],
         ),
         (
             "networks: {devnet: {rpc: ['http://a'], fees: {priority: lots}}}",
-            ["networks.devnet.fees.priority", "'lots'", "none, fixed, dynamic"],
+            ["networks.devnet.fees.priority", "one of none, fixed, dynamic is needed"],
         ),
         (
             "networks: {devnet: {rpc: ['http://a'], fees: {percentile: 101}}}",
-            ["networks.devnet.fees.percentile", "1 to 100"],
+            ["networks.devnet.fees.percentile", "at most 100"],
         ),
         (
             "networks: {devnet: {rpc: ['http://a'], fees: {minimum: 9, maximum: 8}}}",
-            ["networks.devnet.fees.minimum", "`maximum`"],
+            ["networks.devnet.fees", "`minimum` must not be above `maximum`"],
         ),
         (
             "networks: {devnet: {rpc: ['http://a'], fees: {price: -1}}}",
-            ["networks.devnet.fees.price", "0 on"],
+            ["networks.devnet.fees.price", "at least 0"],
         ),
         ("networks: {devnet: {rpc: ['http://a'], fees: {cap: 9999}}}", ["networks.devnet.fees.cap", "10000"]),
         ("networks: {devnet: {rpc: 'http://a'}}", ["networks.devnet.rpc", "list", "text"]),
@@ -153,13 +158,22 @@ def test_nothing_set_is_the_defaults(text: str) -> None:
         ("networks: {devnet: {rpc: ['http://a'], program: nope}}", ["networks.devnet.program", "base58"]),
         (
             "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: s3, url: 'http://a'}]}}}",
-            ["networks.devnet.ipfs.pin[0].type", "'s3'", "kubo, pinata"],
+            ["networks.devnet.ipfs.pin[0].type", "one of kubo, pinata is needed"],
         ),
         (
             "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: kubo}]}}}",
             ["networks.devnet.ipfs.pin[0].url", "needed"],
         ),
         ("networks: {devnet: {rpc: ['http://a:b']}}", ["networks.devnet.rpc[0]", "not a URL"]),
+        ("networks: {devnet: {rpc: ['http://a'], nos_mint: x}}", ["networks.devnet.nos_mint", "nosMint"]),
+        (
+            "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{typ: kubo}]}}}",
+            ["pin[0].typ: there is no such key; allowed: type, url, tokenFile"],
+        ),
+        ("isolation: {blocked: [10.0.0.1/8]}", ["isolation.blocked[0]", "10.0.0.0/8"]),
+        ("volumes: {size: a lot}", ["volumes.size", "10Gi"]),
+        ("fetch: {mirrors: {'https://a': b}}", ["fetch.mirrors.https://a", "http://"]),
+        ("a: &a [*a]", ["contains itself"]),
         ("a: [", ["not YAML", "line"]),
     ],
 )
@@ -177,12 +191,31 @@ def test_a_mistake_names_the_field_and_the_remedy(text: str, parts: list[str]) -
         "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{type: pinata, url: 'secret-key-1'}]}}}",
         "networks: {devnet: {rpc: ['secret-key-1']}}",
         "secret: |\n  secret-key-1\n bad: [",
+        "log: {format: secret-key-1}",
+        "watchNamespaces: [SECRET-secret-key-1]",
+        "isolation: {blocked: [secret-key-1]}",
+        "volumes: {size: secret-key-1}",
+        "networks: {devnet: {rpc: ['http://a'], program: secret-key-1}}",
+        "fetch: {mirrors: {'https://me:secret-key-1@a': b}}",
+        "exposure: {domain: [secret-key-1]}",
     ],
 )
 def test_a_mistake_does_not_repeat_what_may_be_a_secret(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_settings(text)
     assert "secret-key-1" not in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings("{clusterNam: x, metrics: {port: a, addr: b}, networks: {x: {rpc: []}}}")
+    assert str(caught.value) == (
+        "Settings: metrics.port: a whole number is needed, this is text. "
+        "metrics.addr: there is no such key; allowed: address, port. "
+        "networks.x.rpc: at least one is needed. networks.x.program: this key is needed. "
+        "networks.x.nosMint: this key is needed. clusterNam: there is no such key; allowed: clusterName, "
+        "clusterDomain, watchNamespaces, metrics, log, workers, election, exposure, fetch, volumes, isolation, networks."
+    )
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

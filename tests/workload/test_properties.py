@@ -82,7 +82,9 @@ def context(
         exposure=Exposure(domain=domain),
         run=run,
     )
-    return JobContext("job", "jobs", UID, spec, parse(definition), "here", fetching=Fetching("fetcher:1"))
+    return JobContext(
+        "job", "jobs", UID, spec, parse(definition), "here", fetching=Fetching(image="fetcher:1")
+    )
 
 
 def refused_or_built(ctx: JobContext) -> list[dict[str, Any]] | None:

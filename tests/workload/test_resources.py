@@ -21,7 +21,7 @@ def made(*resources: dict[str, Any], room: str | None = None, **args: Any) -> Jo
     ctx = context(
         op("x", resources=list(resources), **args), resources=Resources(ephemeral_storage=room, memory="1Gi")
     )
-    return replace(ctx, fetching=Fetching("fetcher:1", {"s3://a": "https://b"}))
+    return replace(ctx, fetching=Fetching(image="fetcher:1", mirrors={"s3://a": "https://b"}))
 
 
 def parts(ctx: JobContext) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,7 +71,7 @@ def test_the_fetcher_reads_what_is_written(tmp_path: Path) -> None:
         Ollama(at[5], "llama3"),
     )
     assert spec.room == 10**10
-    assert spec.mirrors == {"s3://a": "https://b"}
+    assert spec.mirrors == {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io", "s3://a": "https://b"}
 
 
 def test_credentials_are_in_the_secret_alone() -> None:
@@ -124,7 +124,7 @@ MAKE = {"type": "container/create-volume", "id": "make", "args": {"name": "v"}}
 
 def with_volume(dest: str, *resources: dict[str, Any]) -> JobContext:
     uses = op("x", resources=list(resources), volumes=[{"name": "v", "dest": dest}])
-    return replace(context(uses, MAKE), fetching=Fetching("fetcher:1"))
+    return replace(context(uses, MAKE), fetching=Fetching(image="fetcher:1"))
 
 
 def test_a_volume_may_lie_in_a_target() -> None:
@@ -182,7 +182,7 @@ def test_literals_are_judged_when_they_are_known() -> None:
 
 
 def test_without_an_image_resources_are_refused() -> None:
-    (problem,) = unsupported(replace(made(hf("/a")), fetching=None))
+    (problem,) = unsupported(replace(made(hf("/a")), fetching=Fetching()))
     assert "set fetch.image in the operator's settings" in str(problem)
 
 

@@ -31,7 +31,10 @@ def test_ops_mount_the_claim_of_the_op_that_makes_it() -> None:
 
 @pytest.mark.parametrize(("mode", "together"), [("ReadWriteOnce", True), ("ReadWriteMany", False)])
 def test_pods_share_a_node_where_storage_is_on_one_node_at_a_time(mode: Any, together: bool) -> None:
-    ctx = replace(context(MAKE, op("a", volumes=[DATA]), op("b")), storage=Storage("fast", mode, "5Gi"))
+    ctx = replace(
+        context(MAKE, op("a", volumes=[DATA]), op("b")),
+        storage=Storage(storage_class="fast", access_mode=mode, size="5Gi"),
+    )
     claim = op_objects(ctx, 0)[0]["spec"]
     assert claim == {
         "accessModes": [mode],

@@ -5,7 +5,16 @@
 
 from nosana_operator.chain.access import AccessKey
 from nosana_operator.chain.accounts import Job, JobState, Market, QueueType, Run, Stake, TokenAccount
-from nosana_operator.chain.addresses import DEVNET, MAINNET, SYSTEM, Programs, address_problem
+from nosana_operator.chain.addresses import (
+    DEVNET,
+    MAINNET,
+    NETWORK_PROGRAMS,
+    REWARDS_PROGRAM,
+    STAKING_PROGRAM,
+    SYSTEM,
+    Programs,
+    address_problem,
+)
 from nosana_operator.chain.client import ChainClient, Network, WalletState
 from nosana_operator.chain.clock import ChainClock
 from nosana_operator.chain.errors import (
@@ -36,7 +45,10 @@ from nosana_operator.chain.watch.watcher import ChainWatcher, WatchSettings
 __all__ = [
     "DEVNET",
     "MAINNET",
+    "NETWORK_PROGRAMS",
+    "REWARDS_PROGRAM",
     "SIGNATURE_FEE",
+    "STAKING_PROGRAM",
     "SYSTEM",
     "AccessKey",
     "AccessKeyMissing",

@@ -7,6 +7,7 @@ Addresses are base58 `str` everywhere outside this room; `Pubkey` only where ins
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,14 +53,19 @@ def address_of(key: bytes) -> str:
     return str(Pubkey(key))
 
 
+STAKING_PROGRAM: Final = "nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE"
+REWARDS_PROGRAM: Final = "nosRB8DUV67oLNrL45bo2pFLrmsWPiewe2Lk2DRNYCp"
+"""Both are the same on all of Nosana's clusters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """One cluster's program ids and NOS mint, and the addresses derived from them."""
 
     jobs: str
     nos_mint: str
-    staking: str = "nosScmHY2uR24Zh751PmGj9ww9QRNHewh9H59AfrTJE"
-    rewards: str = "nosRB8DUV67oLNrL45bo2pFLrmsWPiewe2Lk2DRNYCp"
+    staking: str = STAKING_PROGRAM
+    rewards: str = REWARDS_PROGRAM
     metaplex: str = "metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s"
 
     def market_vault(self, market: str) -> str:
@@ -95,6 +101,8 @@ DEVNET: Final = Programs(
     jobs="nosJTmGQxvwXy23vng5UjkTbfv91Bzf9jEuro78dAGR",
     nos_mint="devr1BGQndEW5k5zfvG5FsLyZv1Ap73vNgAHcQ9sUVP",
 )
+NETWORK_PROGRAMS: Final[Mapping[str, Programs]] = {"mainnet": MAINNET, "devnet": DEVNET}
+"""By the name of the network in the settings; any other network has to state its program and mint."""
 
 
 def _derive(program: str, *seeds: bytes) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
 
 from nosana_operator.chain.errors import ChainError
 from nosana_operator.chain.rpc.methods import Rpc
+from nosana_operator.settings_group import SettingsGroup
 
 SIGNATURE_FEE: Final = 5_000
 """Lamports for each signature, fixed by the chain."""
@@ -26,23 +28,31 @@ _MOST_PRICES: Final = 100
 """Prices that are remembered: most transactions write accounts that no other one does."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeePolicy:
-    """How transactions are paid for. Prices are micro-lamports a compute unit.
-
-    `none`: no priority fee. `fixed`: always `price`. `dynamic`: the `percentile` of what recently got into
-    blocks for the same accounts, not below `minimum` nor above `maximum`.
-    """
+class FeePolicy(SettingsGroup):
+    """How transactions are paid for, so that they get into blocks. Prices are micro-lamports per compute unit."""
 
     priority: Literal["none", "fixed", "dynamic"] = "none"
-    price: int = 0
-    percentile: int = 50
-    minimum: int = 10_000
-    maximum: int = 15_000_000
-    cap: int = 200_000
-    """Lamports that one transaction may cost in all, signatures included; the price gives way."""
-    compute_margin: int = 20
+    """none: no priority fee. fixed: always `price`. dynamic: a percentile of what recently got into blocks that
+    write the same accounts. Unset on mainnet: dynamic, because transactions without a fee are dropped there."""
+    price: int = Field(default=0, ge=0)
+    """fixed: the price."""
+    percentile: int = Field(default=50, ge=1, le=100)
+    """dynamic: which percentile of the prices of the last 150 slots, kept between `minimum` and `maximum`."""
+    minimum: int = Field(default=10_000, ge=0)
+    """dynamic: the lowest price, however empty the blocks are."""
+    maximum: int = Field(default=15_000_000, ge=0)
+    """dynamic: the highest price."""
+    cap: int = Field(default=200_000, ge=2 * SIGNATURE_FEE)
+    """Lamports that one transaction may cost in all, signatures included; the price is lowered to keep to it. At
+    least 10000, because `work` has two signatures."""
+    compute_margin: int = Field(default=20, ge=0)
     """Percent on top of the compute units that a simulation took."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError("`minimum` must not be above `maximum`")
+        return self
 
 
 def percentile_price(policy: FeePolicy, recent: Sequence[int]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -73,7 +72,7 @@ async def _examined(
     except NosanaError as error:
         settings, problem = Settings(), str(error)
     if namespaces:
-        settings = dataclasses.replace(settings, watch_namespaces=namespaces)
+        settings = settings.model_copy(update={"watch_namespaces": namespaces})
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as http:
         world = LiveWorld(http)
         try:

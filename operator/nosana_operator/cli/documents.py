@@ -104,7 +104,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
         spec=job.spec,
         definition=job.definition,
         cluster=UNNAMED_CLUSTER,
-        fetching=Fetching(UNNAMED_FETCH_IMAGE),
+        fetching=Fetching(image=UNNAMED_FETCH_IMAGE),
         trusted_runtime_class=UNNAMED_TRUSTED_CLASS,
         results=_shown(job.body),
     )

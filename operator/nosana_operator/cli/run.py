@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def run(
     try:
         settings = load_settings(settings_file)
         if namespaces:
-            settings = dataclasses.replace(settings, watch_namespaces=namespaces)
+            settings = settings.model_copy(update={"watch_namespaces": namespaces})
         configure_logging(settings.log)
         credentials = load_credentials(kubeconfig)
 

@@ -133,7 +133,7 @@ class DefinitionLoader:
             cluster=self._settings.cluster,
             default_exposure=self._settings.exposure,
             cluster_domain=self._settings.cluster_domain,
-            trusted_runtime_class=self._settings.trusted_runtime_class,
+            trusted_runtime_class=self._settings.isolation.trusted_runtime_class,
             fetching=self._settings.fetching,
             storage=self._settings.storage,
         )

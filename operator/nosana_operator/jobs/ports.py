@@ -153,11 +153,10 @@ class JobSettings:
     exposure: Exposure
     """For the fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
-    trusted_runtime_class: str | None = None
     """Below which the cluster's DNS has the names of Services."""
     isolation: Isolation = field(default_factory=Isolation)
     """What ops may not reach, and who reaches them."""
     storage: Storage = field(default_factory=Storage)
     """What claims of `create-volume` ops ask for."""
-    fetching: Fetching | None = None
-    """None: definitions with resources are refused."""
+    fetching: Fetching = field(default_factory=Fetching)
+    """Without an image, definitions with resources are refused."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from nosana_operator.kube.cache import ObjectCache
 from nosana_operator.kube.client import KubeClient, Snapshot
 from nosana_operator.kube.credentials import Credentials, load_credentials
-from nosana_operator.kube.election import AlwaysLeading, Election, LeaseTimes, Term
+from nosana_operator.kube.election import AlwaysLeading, Election, ElectionSettings, Term
 from nosana_operator.kube.errors import (
     CredentialsError,
     KubeConflict,
@@ -27,6 +27,7 @@ __all__ = [
     "Credentials",
     "CredentialsError",
     "Election",
+    "ElectionSettings",
     "EventRecorder",
     "KubeClient",
     "KubeConflict",
@@ -35,7 +36,6 @@ __all__ = [
     "KubeRefused",
     "KubeUnavailable",
     "LeadershipLost",
-    "LeaseTimes",
     "ObjectCache",
     "Resource",
     "Snapshot",

@@ -12,12 +12,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+from pydantic import Field, model_validator
 
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
 from nosana_operator.kube.errors import KubeNotFound, KubeRefused, LeadershipLost
+from nosana_operator.settings_group import DnsLabel, SettingsGroup
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +43,30 @@ class LeaseApi(Protocol):
         """Merge patch; with a `metadata.resourceVersion` a compare-and-swap (Conflict)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTimes:
-    """Seconds; each is longer than the next."""
+class ElectionSettings(SettingsGroup):
+    """Of all processes that name the same Lease one works; the others stand by (docs/decisions/0009)."""
 
-    duration: float = 15.0
-    """A Lease that was not renewed for so long is anybody's."""
-    deadline: float = 10.0
-    """A leader that could not renew it for so long ends."""
-    retry: float = 2.0
-    """Between two renewals."""
+    enabled: bool = True
+    """false: the process works without an election. This is safe only where there is never a second one."""
+    namespace: DnsLabel | None = None
+    """The Lease's namespace. Unset: the pod's own; outside a cluster, that of the kubeconfig's context."""
+    name: DnsLabel = "nosana-operator"
+    """The Lease's name."""
+    lease_seconds: int = 15
+    """Another process takes a Lease that was not renewed for this long. Longer than `renewSeconds`."""
+    renew_seconds: int = 10
+    """A process that could not renew its Lease for this long ends. At least twice `retrySeconds`, so that there is
+    time for another try."""
+    retry_seconds: int = Field(default=2, ge=1)
+    """Seconds between two renewals."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.renew_seconds < 2 * self.retry_seconds:
+            raise ValueError("renewSeconds has to be at least twice retrySeconds")
+        if self.lease_seconds <= self.renew_seconds:
+            raise ValueError("leaseSeconds has to be longer than renewSeconds, or two processes work at once")
+        return self
 
 
 class Term(Protocol):
@@ -117,7 +133,7 @@ class Election:
         namespace: str,
         name: str,
         identity: str,
-        times: LeaseTimes | None = None,
+        times: ElectionSettings | None = None,
         floor: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = awake_clock,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -128,8 +144,8 @@ class Election:
         self._name = name
         self._where = f"{namespace}/{name}"
         self._identity = identity
-        self._times = times or LeaseTimes()
-        self._patience = self._times.deadline / 2
+        self._times = times or ElectionSettings()
+        self._patience = self._times.renew_seconds / 2
         """Seconds for one attempt: a connection that hangs leaves time for another one."""
         self._floor = floor
         self._clock = clock
@@ -170,15 +186,15 @@ class Election:
         """Wait until this process leads. Raises KubeRefused when it has no right to stand."""
         while not await self._attempt():  # noqa: ASYNC110 - it is the API server that is asked
             # Twice as often as a leader renews: what was released is to be taken soon.
-            await asyncio.sleep(self._times.retry / 2 * self._jitter())
+            await asyncio.sleep(self._times.retry_seconds / 2 * self._jitter())
         log.info("This process leads, in epoch %d, by Lease %s", self._epoch, self._where)
 
     async def hold(self) -> None:
         """Renew until leadership is lost, which raises LeadershipLost."""
         while True:
-            await asyncio.sleep(self._times.retry)
+            await asyncio.sleep(self._times.retry_seconds)
             self.check()
-            left = self._renewed_at + self._times.deadline - self._clock()
+            left = self._renewed_at + self._times.renew_seconds - self._clock()
             try:
                 async with asyncio.timeout(min(self._patience, left)):
                     await self._renew()
@@ -262,7 +278,7 @@ class Election:
         if holder in ("", self._identity):
             return True
         # A holder with other settings, as during an upgrade, is left the time that it counts on.
-        duration = max(self._times.duration, float(spec.get("leaseDurationSeconds") or 0))
+        duration = max(self._times.lease_seconds, float(spec.get("leaseDurationSeconds") or 0))
         self._tell(f"Standing by: {holder} leads, in epoch {_epoch(lease)}")
         return self._since is not None and self._clock() - self._since >= duration
 
@@ -303,14 +319,14 @@ class Election:
         if self._epoch is None:
             return "it holds no Lease"
         silent = self._clock() - self._renewed_at
-        if silent > self._times.deadline:
+        if silent > self._times.renew_seconds:
             return f"its Lease was not renewed for {silent:.0f} s"
         return None
 
     def _spec(self, epoch: int) -> dict[str, Any]:
         return {
             "holderIdentity": self._identity,
-            "leaseDurationSeconds": max(1, round(self._times.duration)),
+            "leaseDurationSeconds": self._times.lease_seconds,
             "acquireTime": self._acquired_at,
             "renewTime": self._timestamp(),
             "leaseTransitions": epoch,

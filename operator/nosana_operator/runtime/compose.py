@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from nosana_operator.api import Exposure
 from nosana_operator.chain import Wallet
 from nosana_operator.health_probes import NetworkProber
 from nosana_operator.jobs import JobController, JobSettings
@@ -15,8 +14,7 @@ from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
 from nosana_operator.runtime.operator import Edges, Loops
 from nosana_operator.runtime.queue import WorkQueue
-from nosana_operator.runtime.settings import Settings
-from nosana_operator.workload import DEFAULT_MIRRORS, Fetching, Isolation, Storage, node_ranges
+from nosana_operator.workload import node_ranges
 
 
 class WallClock:
@@ -53,19 +51,10 @@ def build_loops(edges: Edges) -> Loops:
         settings=JobSettings(
             cluster=settings.cluster_name,
             cluster_domain=settings.cluster_domain,
-            trusted_runtime_class=settings.isolation.trusted_runtime_class,
-            fetching=_fetching(settings),
-            isolation=Isolation(
-                settings.isolation.blocked,
-                settings.isolation.gateway_cidrs,
-                settings.isolation.gateway_namespaces,
-            ),
-            storage=Storage(
-                settings.volumes.storage_class, settings.volumes.access_mode, settings.volumes.size
-            ),
-            exposure=Exposure(
-                domain=settings.exposure.domain, ingress_class_name=settings.exposure.ingress_class_name
-            ),
+            fetching=settings.fetch,
+            isolation=settings.isolation,
+            storage=settings.volumes,
+            exposure=settings.exposure,
         ),
         match=RegexRunner().match,
         wake=edges.enqueue_job,
@@ -102,9 +91,3 @@ async def run_polls(work: WorkQueue[Poll], polls: ChainPolls) -> None:
         await work.run(max(1, len(polls.all)), polls.reconcile)
     finally:
         work.stop()
-
-
-def _fetching(settings: Settings) -> Fetching | None:
-    if settings.fetch.image is None:
-        return None
-    return Fetching(settings.fetch.image, {**DEFAULT_MIRRORS, **settings.fetch.mirrors})

@@ -5,7 +5,6 @@ Only translation happens here: accounts to the market's plain values, errors to 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ import aiohttp
 
 from nosana_operator.chain import (
     ChainClient,
-    FeePolicy,
     Network,
     Programs,
 )
@@ -124,6 +122,6 @@ def chain_network(settings: NetworkSettings) -> Network:
             staking=settings.staking_program,
             rewards=settings.rewards_program,
         ),
-        fees=FeePolicy(**dataclasses.asdict(settings.fees)),
+        fees=settings.fees,
         requests_per_second=settings.requests_per_second or None,
     )

@@ -37,7 +37,6 @@ from nosana_operator.kube import (
     Election,
     EventRecorder,
     KubeClient,
-    LeaseTimes,
     ObjectCache,
     Resource,
     Term,
@@ -288,7 +287,7 @@ class Operator:
             namespace=wanted.namespace or self._credentials.namespace,
             name=wanted.name,
             identity=self._identity,
-            times=LeaseTimes(wanted.lease_seconds, wanted.renew_seconds, wanted.retry_seconds),
+            times=wanted,
             floor=lambda: latest_epoch(cache.list(JOB_KIND), cache.list(MARKET_KIND)),
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nosana_operator.workload.aliases import aliases, build_names
-from nosana_operator.workload.context import DEFAULT_MIRRORS, Fetching, JobContext, Storage
+from nosana_operator.workload.context import Fetching, JobContext, Storage
 from nosana_operator.workload.errors import ArgsError
-from nosana_operator.workload.isolation import DEFAULT_BLOCKED, Isolation, namespace_policies, node_ranges
+from nosana_operator.workload.isolation import Isolation, namespace_policies, node_ranges
 from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.network import (
     build_ingresses,
@@ -21,8 +21,6 @@ from nosana_operator.workload.unsupported import GpuDemand, gpu_demand, unsuppor
 
 __all__ = [
     "CONTAINER",
-    "DEFAULT_BLOCKED",
-    "DEFAULT_MIRRORS",
     "FETCHER",
     "GRACE_SECONDS",
     "ArgsError",

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator
 
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, Operation, RunArgs
 from nosana_operator.definition.literals import ResultValue
+from nosana_operator.settings_group import HttpUrl, SettingsGroup
 
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
 """Nosana's own models, as its nodes rewrite their address (docs/protocol/node.md#resources-on-the-node)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """How the resources of ops are fetched."""
-
-    image: str
-    """Of nosana-fetch."""
-    mirrors: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_MIRRORS))
-    """Beginnings of URLs, and what is asked in their place."""
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?", text):
+        raise ValueError("a quantity like 10Gi is needed")
+    return text
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """What claims of `create-volume` ops ask for, from the settings."""
+class Fetching(SettingsGroup):
+    """How the `resources` of definitions are fetched."""
 
-    class_name: str | None = None
-    """None: the cluster's default StorageClass."""
+    image: str | None = None
+    """The image of nosana-fetch. Unset: definitions with resources are refused."""
+    mirrors: Mapping[str, HttpUrl] = {}
+    """Prefixes of URLs (https://huggingface.co, https://registry.ollama.ai, s3://bucket, …), and what is requested
+    in their place. A mirror sees the credentials of the jobs that use it. Empty: only Nosana's own models are
+    rewritten, as its nodes do (docs/protocol/node.md#resources-on-the-node)."""
+
+
+class Storage(SettingsGroup):
+    """The claims that `container/create-volume` ops make."""
+
+    storage_class: str | None = None
+    """Unset: the cluster's default class."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
-    size: str = "10Gi"
+    """ReadWriteMany lets a job's ops run on several nodes; the class has to offer it."""
+    size: Annotated[str, AfterValidator(_size)] = "10Gi"
+    """The size of each claim: definitions cannot state one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +61,11 @@ class JobContext:
     """From the settings; each field that the job's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
     """From the settings; below it the cluster's DNS has the names of Services."""
-    fetching: Fetching | None = None
-    """From the settings; None: nothing can be fetched here."""
+    fetching: Fetching = field(default_factory=Fetching)
+    """From the settings; without an image nothing can be fetched here."""
     trusted_runtime_class: str | None = None
     """From the settings; None: `trusted_execution_env` is not served here."""
-    storage: Storage = Storage()
+    storage: Storage = field(default_factory=Storage)
     """From the settings."""
     results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)
     """Op id → what its `results` captured, of ops that have ended."""

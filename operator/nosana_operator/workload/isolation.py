@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nosana_operator.api import LABEL_JOB_UID
+from nosana_operator.settings_group import Cidr, SettingsGroup
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, job_child
 
@@ -41,14 +41,20 @@ _DNS_PORTS: Final = [{"protocol": protocol, "port": 53} for protocol in ("UDP", 
 _ALL_OF_THEM: Final = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
-    """From the settings: what ops may not reach, and who reaches their exposed ports."""
+class Isolation(SettingsGroup):
+    """What ops may reach, and who may reach them, as far as the cluster's network enforces NetworkPolicies."""
 
-    blocked: tuple[str, ...] = DEFAULT_BLOCKED
-    gateway_cidrs: tuple[str, ...] = ()
+    blocked: tuple[Cidr, ...] = DEFAULT_BLOCKED
+    """Ranges that ops do not reach, besides the addresses of nodes and their pods. Add the ranges of Services where
+    those are public addresses. The default is every range that is not public."""
+    gateway_cidrs: tuple[Cidr, ...] = ()
+    """The ranges from which exposed ports are reached: the Ingress controller, and the operator for health checks."""
     gateway_namespaces: tuple[str, ...] = ()
-    """With neither of the two, exposed ports are open to all: who the gateway is, is not known."""
+    """The same by namespace. With neither, exposed ports are open to everything that reaches pods, because nobody
+    said where the gateway is."""
+    trusted_runtime_class: str | None = None
+    """The RuntimeClass of ops with `trusted_execution_env` (confidential virtual machines, for example). Unset:
+    definitions that ask for it are refused."""
 
 
 def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from nosana_operator.definition.model import (
     S3Resource,
 )
 from nosana_operator.json_paths import json_path, quoted
-from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.context import DEFAULT_MIRRORS, JobContext
 from nosana_operator.workload.literals import Place
 from nosana_operator.workload.metadata import Body, child, op_name
 
@@ -70,13 +70,13 @@ def secret_name(ctx: JobContext, op_index: int) -> str:
 
 def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Body]:
     """The Secret; none for an op without resources. It goes when its op has ended."""
-    if ctx.fetching is None or not _resources(args):
+    if ctx.fetching.image is None or not _resources(args):
         return []
     storage = ctx.spec.resources.ephemeral_storage
     room = parse_quantity(storage) // UNIT if storage else 0
     targets = _targets(args)
     spec = {
-        "mirrors": dict(ctx.fetching.mirrors),
+        "mirrors": {**DEFAULT_MIRRORS, **ctx.fetching.mirrors},
         "room": room or None,
         "resources": [
             {"folder": str(target.folder), **_described(resource)}
@@ -99,7 +99,7 @@ def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bo
 
 def fetched(ctx: JobContext, op_index: int, args: RunArgs, limits: Mapping[str, Any]) -> Fetched:
     """The parts of an op's pod that fetch its resources; `limits` are the container's `resources`."""
-    if ctx.fetching is None or not _resources(args):
+    if ctx.fetching.image is None or not _resources(args):
         return Fetched()
     targets = _targets(args)
     roots = [target for target in targets if target.above is None]

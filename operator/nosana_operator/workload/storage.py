@@ -32,7 +32,7 @@ def build_claim(ctx: JobContext, op_index: int) -> Body:
         "spec": {
             "accessModes": [storage.access_mode],
             "resources": {"requests": {"storage": storage.size}},
-            **({"storageClassName": storage.class_name} if storage.class_name else {}),
+            **({"storageClassName": storage.storage_class} if storage.storage_class else {}),
         },
     }
 

@@ -100,7 +100,7 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
 
 
 def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[Problem]:
-    if ctx.fetching is None and any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
+    if ctx.fetching.image is None and any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
         yield Problem(
             json_path((*place, "resources")),
             "nothing can be fetched here: the operator has no image for it",

@@ -357,8 +357,8 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
     ),
     "gateways: none": (
         with_network(
-            settings=dataclasses.replace(
-                NETWORK.settings, ipfs=dataclasses.replace(NETWORK.settings.ipfs, gateways=())
+            settings=NETWORK.settings.model_copy(
+                update={"ipfs": NETWORK.settings.ipfs.model_copy(update={"gateways": ()})}
             ),
             gateways=(),
         ),

@@ -1,26 +1,22 @@
 """values.schema.json: closed, so that a value that nobody reads is refused instead of being passed over.
 
 Types follow from the defaults in values.yaml; what they do not tell stands here. The operator's settings, the
-specs of markets and the parts of pods come from where they are defined: the settings' dataclasses, the CRDs,
+specs of markets and the parts of pods come from where they are defined: the settings' models, the CRDs,
 Kubernetes' own schemas.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import importlib.resources
 import json
-import re
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from nosana_operator.api import MARKET_KIND, crds
-from nosana_operator.runtime.settings import NetworkSettings, Settings
+from nosana_operator.chain import NETWORK_PROGRAMS
+from nosana_operator.runtime.settings import Settings
 from nosana_tools.chart.values import Value
 
 JsonSchema = dict[str, Any]
@@ -31,8 +27,6 @@ _KUBERNETES: Final = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.j
 _DNS_LABEL: Final = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
-_KNOWN_NETWORKS: Final = ("mainnet", "devnet")
-"""Whose program ids the operator knows; all others have to give theirs."""
 _OWN_SETTINGS: Final = ("watchNamespaces",)
 """Settings that the chart writes itself, because more than the settings file depends on them."""
 
@@ -138,49 +132,38 @@ def _list(items: JsonSchema, *, unique: bool = False) -> JsonSchema:
 
 def settings_schema() -> JsonSchema:
     """What the operator takes as settings, less what the chart writes itself."""
-    schema = _type(Settings)
+    models = Settings.model_json_schema()
+    schema = _shape(models, models["$defs"])
     for name in _OWN_SETTINGS:
         del schema["properties"][name]
     networks = schema["properties"]["networks"]
-    known = _type(NetworkSettings)
-    networks["properties"] = {name: {**known, "required": ["rpc"]} for name in _KNOWN_NETWORKS}
-    networks["additionalProperties"] = {**known, "required": ["rpc", "program", "nosMint"]}
+    network = networks["additionalProperties"]
+    networks["properties"] = {name: {**network, "required": ["rpc"]} for name in NETWORK_PROGRAMS}
+    networks["additionalProperties"] = {**network, "required": ["rpc", "program", "nosMint"]}
     networks["propertyNames"] = {"pattern": _DNS_LABEL}
     # The kubelet and the Service have to know it: "any free one" is no port here.
     schema["properties"]["metrics"]["properties"]["port"] |= {"minimum": 1, "maximum": 65535}
     return schema
 
 
-def _type(wanted: Any) -> JsonSchema:
-    """The schema of a type that the settings use."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin in (types.UnionType, typing.Union):
-        (some,) = (argument for argument in arguments if argument is not types.NoneType)
-        inner = _type(some)
-        return inner | {"type": [inner["type"], "null"]} if "type" in inner else inner
-    if origin is tuple:
-        return _list(_type(arguments[0]))
-    if origin is not None:
-        return {"type": "object", "additionalProperties": _type(arguments[1])}
-    if dataclasses.is_dataclass(wanted):
-        hints = typing.get_type_hints(wanted)
-        fields = dataclasses.fields(wanted)
-        needed = [
-            field
-            for field in fields
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ]
-        return _closed(
-            {_camel(field.name): _type(hints[field.name]) for field in fields},
-            [_camel(field.name) for field in needed],
-        )
-    return {"type": {str: "string", int: "integer", float: "number", bool: "boolean", Path: "string"}[wanted]}
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+def _shape(node: JsonSchema, models: Mapping[str, JsonSchema]) -> JsonSchema:
+    """Types and keys of a model's schema, with references replaced; the operator itself checks the values."""
+    match node:
+        case {"$ref": reference}:
+            return _shape(models[reference.rsplit("/", 1)[1]], models)
+        case {"anyOf": [some, {"type": "null"}]}:
+            shape = _shape(some, models)
+            return shape | {"type": [shape["type"], "null"]}
+        case {"enum": allowed}:
+            return {"enum": allowed}
+        case {"type": "array", "items": items}:
+            return _list(_shape(items, models))
+        case {"type": "object", "properties": properties}:
+            shapes = {name: _shape(value, models) for name, value in properties.items()}
+            return _closed(shapes, node.get("required", []))
+        case {"type": "object", "additionalProperties": values}:
+            return {"type": "object", "additionalProperties": _shape(values, models)}
+    return {"type": node["type"]}
 
 
 # -- the spec of markets --------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from nosana_operator.api import crds
 from nosana_operator.cli import main
-from nosana_operator.runtime import settings
 from nosana_operator.runtime.metrics.page import metrics_page
 from nosana_tools.reference import FOLDER, ROOT
 from nosana_tools.reference.commands import commands_page
@@ -18,6 +17,6 @@ from nosana_tools.reference.settings import settings_page
 def pages() -> Iterator[tuple[Path, str]]:
     """(file, its text)."""
     yield FOLDER / "api.md", kinds_page(crds())
-    yield FOLDER / "settings.md", settings_page(settings)
+    yield FOLDER / "settings.md", settings_page()
     yield FOLDER / "cli.md", commands_page(main)
     yield ROOT / "docs" / "metrics.md", metrics_page()

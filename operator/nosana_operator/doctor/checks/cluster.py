@@ -13,7 +13,7 @@ from nosana_operator.doctor.finding import Finding, Subject
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.kubernetes_versions import NEWEST_VALIDATED, version_problem
-from nosana_operator.runtime.settings import VolumeSettings
+from nosana_operator.workload import Storage
 
 SKEW_SECONDS: Final = 5.0
 """Clocks that are further apart make times in statuses and logs misleading."""
@@ -192,7 +192,7 @@ def _rights(rights: Mapping[Right, Known[bool]]) -> Iterator[Finding]:
 # -- what jobs use
 
 
-def _storage(classes: Known[Bodies], settings: VolumeSettings) -> Iterator[Finding]:
+def _storage(classes: Known[Bodies], settings: Storage) -> Iterator[Finding]:
     say = Subject("kubernetes.storage")
     if isinstance(classes, Unknown):
         yield say.unknown(f"StorageClasses cannot be listed: {classes.why}")
