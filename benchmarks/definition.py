@@ -15,7 +15,7 @@ from benchmarks.skip import Skip
 
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.definition import Definition, DefinitionError, check, parse, plan
-from nosana_operator.workload import JobContext, op_objects
+from nosana_operator.workload import JobContext, build_op_objects
 
 NAME = "definition"
 GOAL = {"validate_per_second": 5000, "render_per_second": 1000}
@@ -65,7 +65,7 @@ def _render(definition: Definition) -> None:
     )
     for stage in plan(definition).stages:
         for op in stage.ops:
-            op_objects(context, op.index)
+            build_op_objects(context, op.index)
 
 
 def _renders(definition: Definition) -> bool:

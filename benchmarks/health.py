@@ -86,7 +86,7 @@ async def measure(port: int) -> dict[str, Any]:
     target = Target("c/0", HERE, (Port(port, (CHECK,)),))
 
     def jobs() -> bool:
-        looks = [monitor.look(str(at), ("jobs", str(at)), {0: target}) for at in range(ENDPOINTS)]
+        looks = [monitor.health(str(at), ("jobs", str(at)), {0: target}) for at in range(ENDPOINTS)]
         return all(look[0].ready for look in looks)
 
     while not jobs():  # noqa: ASYNC110 - health has nothing to wait on

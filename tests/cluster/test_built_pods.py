@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
-from nosana_operator.workload import JobContext, objects
+from nosana_operator.workload import JobContext, build_objects
 from nosana_sandbox.cluster.kubectl import Kubectl
 from support.workload import UID, context, op
 
@@ -25,7 +25,7 @@ def start(kubectl: Kubectl) -> Iterator[Start]:
     kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=jobs", "--timeout=30s")
 
     def make(ctx: JobContext) -> list[dict[str, Any]]:
-        bodies = objects(ctx)
+        bodies = build_objects(ctx)
         for body in bodies:
             del body["metadata"]["ownerReferences"]
             body["metadata"].pop("finalizers", None)

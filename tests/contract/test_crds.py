@@ -12,7 +12,13 @@ import yaml
 from nosana_operator.api import API_VERSION, JOB_KIND, MARKET_KIND, PLURALS, NosanaJobSpec
 from nosana_operator.definition import parse
 from nosana_operator.kube import KubeClient, KubeRefused
-from nosana_operator.workload import Isolation, JobContext, build_names, namespace_policies, run_args
+from nosana_operator.workload import (
+    Isolation,
+    JobContext,
+    build_alias_slice,
+    build_namespace_policies,
+    run_args,
+)
 
 pytestmark = pytest.mark.contract
 
@@ -294,7 +300,7 @@ async def test_the_walls_of_a_namespace_are_taken_and_not_changed_twice(
     installed: KubeClient, namespace: str
 ) -> None:
     nodes = ["203.0.113.7/32", "2001:db8::7/128"]
-    for body in namespace_policies(namespace, Isolation(gateway_namespaces=("ingress",)), nodes):
+    for body in build_namespace_policies(namespace, Isolation(gateway_namespaces=("ingress",)), nodes):
         first = await installed.apply(body, manager="tests")
         second = await installed.apply(body, manager="tests")
         assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
@@ -305,7 +311,7 @@ async def test_names_of_an_op_are_taken_and_follow_its_address(installed: KubeCl
     wanted = {"version": "0.1", "type": "container", "ops": ops}
     ctx = JobContext("names", namespace, "u-1", NosanaJobSpec(definition=wanted), parse(wanted), "here")
     for address in ("10.0.0.1", "10.0.0.2"):
-        made = await installed.apply(build_names(ctx, 0, run_args(ctx, 0), address), manager="tests")
+        made = await installed.apply(build_alias_slice(ctx, 0, run_args(ctx, 0), address), manager="tests")
         assert [(e["hostname"], e["addresses"]) for e in made["endpoints"]] == [
             ("db", [address]),
             ("cache", [address]),

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
 from nosana_operator.api import FINALIZER_OP
-from nosana_operator.jobs.decision.attempts import KEEP, wait
+from nosana_operator.jobs.decision.ops import KEPT_PODS, restart_delay
 
 TWICE = {"policy": "on-failure", "restart_tries": 2}
 
@@ -89,17 +89,17 @@ async def test_an_ops_time_counts_from_its_first_run() -> None:
 
 
 async def test_only_the_last_runs_are_kept_and_the_result_says_so() -> None:
-    policy = {"policy": "on-failure", "restart_tries": KEEP + 3}
+    policy = {"policy": "on-failure", "restart_tries": KEPT_PODS + 3}
     lab = lab_of(op("a", restart_policy=policy), exits={0: 1})
     await lab.drive(lab.over())
-    assert len(names(lab)) <= KEEP + 2
+    assert len(names(lab)) <= KEPT_PODS + 2
     [state] = lab.result()["opStates"]
     assert "runs are gone" in state["logs"][-1]["log"]
 
 
 @pytest.mark.parametrize(("attempt", "seconds"), [(1, 10), (2, 20), (3, 40), (6, 300), (1000, 300)])
 def test_waits_double_up_to_five_minutes(attempt: int, seconds: int) -> None:
-    assert wait(attempt).total_seconds() == seconds
+    assert restart_delay(attempt).total_seconds() == seconds
 
 
 def disrupt(lab: Lab, name: str) -> None:

@@ -84,7 +84,7 @@ def test_an_answer_has_to_be_the_expected_one_exactly() -> None:
     check = http(path="/a?token=secret", method="POST", expected_status=204)
     answer = judge_http(check, 80, 200)
     assert answer.passed is False
-    assert answer.problem == "POST /a on port 80 is answered with 200, 204 is expected"
+    assert answer.problem == "POST /a on port 80 returned 200; expected 204"
 
 
 @pytest.mark.parametrize(
@@ -263,11 +263,11 @@ async def test_ops_that_answer_slowly_keep_only_their_own_job_waiting() -> None:
     prober = Prober()
     monitor = HealthMonitor(prober, FakeClock(), lambda key: woken.set(), asyncio.sleep)
     ports = tuple(Port(number, (ONCE,)) for number in range(1, 101))
-    monitor.look("a", ("jobs", "a"), {0: Target("a/0", "slow", ports)})
+    monitor.health("a", ("jobs", "a"), {0: Target("a/0", "slow", ports)})
     await asyncio.sleep(0)
-    monitor.look("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})
+    monitor.health("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})
     await asyncio.wait_for(woken.wait(), 5)
-    assert monitor.look("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})[0].ready
+    assert monitor.health("b", ("jobs", "b"), {0: Target("b/0", "quick", ports[:1])})[0].ready
     assert sum(address == "slow" for address, _ in prober.asked) < 50
     await monitor.close()
 
@@ -278,11 +278,11 @@ async def test_another_container_is_asked_from_the_start() -> None:
     port = Port(80, (ONCE,))
     for container in ("a/0", "a/1"):
         target = {0: Target(container, "10.0.0.1", (port,))}
-        assert not monitor.look("a", ("jobs", "a"), target)[0].ready
+        assert not monitor.health("a", ("jobs", "a"), target)[0].ready
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert monitor.look("a", ("jobs", "a"), target)[0].ready
-    assert monitor.look("a", ("jobs", "a"), {}) == {}
+        assert monitor.health("a", ("jobs", "a"), target)[0].ready
+    assert monitor.health("a", ("jobs", "a"), {}) == {}
     assert len(prober.asked) == 2
     await monitor.close()
 
@@ -292,10 +292,10 @@ async def test_a_check_that_dies_of_a_defect_is_not_silent() -> None:
         FakeProber({80: [TypeError("ours")]}), FakeClock(), lambda key: None, asyncio.sleep
     )
     target = {0: Target("a/0", "10.0.0.1", (Port(80, (ONCE,)),))}
-    monitor.look("a", ("jobs", "a"), target)
+    monitor.health("a", ("jobs", "a"), target)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     with pytest.raises(TypeError, match="ours"):
-        monitor.look("a", ("jobs", "a"), target)
-    assert not monitor.look("a", ("jobs", "a"), target)[0].ready
+        monitor.health("a", ("jobs", "a"), target)
+    assert not monitor.health("a", ("jobs", "a"), target)[0].ready
     await monitor.close()

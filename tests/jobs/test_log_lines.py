@@ -23,14 +23,14 @@ async def test_a_line_for_each_thing_that_is_done(caplog: pytest.LogCaptureFixtu
     ]
     assert {line.job for line in caplog.records if hasattr(line, "job")} == {"jobs/hello"}
     assert [one for one in said if one[1] or one[2]] == [
-        ("op starts", "a", "hello-0"),
-        ("op starts", "b", "hello-1"),
-        ("pod was read and may go", "a", "hello-0"),
-        ("pod was read and may go", "b", "hello-1"),
+        ("starting op", "a", "hello-0"),
+        ("starting op", "b", "hello-1"),
+        ("pod released", "a", "hello-0"),
+        ("pod released", "b", "hello-1"),
     ]
     texts = [text for text, _, _ in said]
-    assert texts[0] == "taken on"
-    assert "result is fixed: failed" in texts
+    assert texts[0] == "finalizer added"
+    assert "storing result: failed" in texts
     assert "Failed: op 'b' failed: exit code 1" in texts
-    assert texts[-1] == "let go"
+    assert texts[-1] == "finalizer removed"
     assert texts.count("Running: a is running") == 1, "nothing is said again and again"

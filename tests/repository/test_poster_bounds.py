@@ -11,7 +11,7 @@ from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCK, MAX_BLO
 from nosana_operator.definition import MAX_OPS
 from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
-from nosana_operator.jobs.decision.start_limits import PULL
+from nosana_operator.jobs.decision.start_limits import PULL_LIMIT
 from nosana_operator.jobs.definitions import MAX_FETCHES
 from nosana_operator.market.runs.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
 from nosana_operator.market.runs.settle import POSTER_GRACE
@@ -70,6 +70,6 @@ def test_the_figures_are_the_codes() -> None:
     assert (MAX_BLOCKS, MAX_OPS, MAX_LOG_ENTRIES) == (512, 64, 24_999)
     assert MAX_LOG_BYTES == 16 * 1024 * 1024
     assert MAX_DEFINITION == 900 * 1024
-    assert (GIVE_UP_DEFINITION.total_seconds(), PULL.total_seconds()) == (120, 900)
+    assert (GIVE_UP_DEFINITION.total_seconds(), PULL_LIMIT.total_seconds()) == (120, 900)
     assert POSTER_GRACE.total_seconds() == 600
     assert (RESULT_TRIES, BETWEEN_TRIES.total_seconds(), DELIVERY.total_seconds()) == (4, 10, 40)

@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from nosana_operator.workload import Isolation, namespace_policies, node_ranges, op_objects
+from nosana_operator.workload import Isolation, build_namespace_policies, build_op_objects, node_ranges
 from nosana_operator.workload.isolation import LABEL_EXPOSED
 from support.workload import context, op
 
@@ -23,7 +23,7 @@ NODE = {
 
 
 def walls(**settings: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    bodies = namespace_policies("jobs", Isolation(**settings), node_ranges([NODE]))
+    bodies = build_namespace_policies("jobs", Isolation(**settings), node_ranges([NODE]))
     return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
 
 
@@ -90,7 +90,7 @@ def test_nobody_reaches_an_op_but_its_gateway_the_exposed_ones() -> None:
 def test_the_policies_hold_for_every_pod_and_only_exposed_ones_are_open() -> None:
     ctx = context(op("a", expose=80), op("b"))
     for index, is_exposed in ((0, True), (1, False)):
-        labels = op_objects(ctx, index)[-1]["metadata"]["labels"]
+        labels = build_op_objects(ctx, index)[-1]["metadata"]["labels"]
         for (_, name), body in walls().items():
             selector = body["spec"].get("podSelector") or body["spec"]["selector"]
             matches = selector["matchLabels"].items() <= labels.items()
@@ -98,13 +98,13 @@ def test_the_policies_hold_for_every_pod_and_only_exposed_ones_are_open() -> Non
 
 
 def test_ops_of_one_job_reach_each_other() -> None:
-    policy = op_objects(context(op("a", group="g"), op("b", group="g")), 0)[0]
+    policy = build_op_objects(context(op("a", group="g"), op("b", group="g")), 0)[0]
     assert policy["kind"] == "NetworkPolicy"
     own = policy["spec"]["podSelector"]["matchLabels"]
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": own}}]}]
     assert policy["spec"]["egress"] == [{"to": [{"podSelector": {"matchLabels": own}}]}]
     for alone in (context(op("a")), context(op("a"), op("b"))):
-        assert [body["kind"] for body in op_objects(alone, 0)] == ["Pod"]
+        assert [body["kind"] for body in build_op_objects(alone, 0)] == ["Pod"]
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])

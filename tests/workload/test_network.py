@@ -17,11 +17,11 @@ from nosana_operator.workload import (
     ArgsError,
     JobContext,
     build_ingresses,
+    build_objects,
+    build_op_objects,
     build_services,
     literal_context,
-    objects,
     op_endpoints,
-    op_objects,
     run_args,
 )
 from support.workload import RUN, UID, context, op
@@ -44,7 +44,7 @@ def test_each_port_has_its_service() -> None:
     assert [body["metadata"]["name"] for body in services(ctx)] == [
         f"ep-{service_id(0, port, RUN.job).lower()}" for port in (80, 8080)
     ]
-    pod = op_objects(ctx, 0)[-1]
+    pod = build_op_objects(ctx, 0)[-1]
     for body in services(ctx):
         selector = body["spec"]["selector"]
         assert selector.items() <= pod["metadata"]["labels"].items()
@@ -135,7 +135,7 @@ def test_what_literals_stand_for() -> None:
 
 def test_ports_may_come_from_variables() -> None:
     ctx = context(op(expose="%%global.variables.PORT%%"), defaults={"variables": {"PORT": "7000"}})
-    service, pod = op_objects(ctx, 0)
+    service, pod = build_op_objects(ctx, 0)
     assert service["spec"]["ports"][0]["port"] == 7000
     assert pod["spec"]["containers"][0]["ports"] == [{"containerPort": 7000, "protocol": "TCP"}]
     assert [endpoint.port for endpoint in endpoints(ctx)] == [7000]
@@ -143,25 +143,25 @@ def test_ports_may_come_from_variables() -> None:
 
 def test_a_literal_without_a_value_fails_the_op() -> None:
     with pytest.raises(LiteralError):
-        objects(context(op(cmd=["%%global.variables.NONE%%"])))
+        build_objects(context(op(cmd=["%%global.variables.NONE%%"])))
 
 
 def test_a_literal_may_give_what_is_no_image() -> None:
     with pytest.raises(ArgsError, match="not an image reference"):
-        objects(context(op(image="%%global.job%%"), run=RUN))
+        build_objects(context(op(image="%%global.job%%"), run=RUN))
 
 
 def test_objects_come_in_the_order_of_making() -> None:
     ctx = context(op("a", expose=80), op("b"), domain="x.test")
-    assert [body["kind"] for body in objects(ctx)] == ["Service", "Ingress", "Pod", "Pod"]
-    assert objects(ctx) == objects(ctx)
+    assert [body["kind"] for body in build_objects(ctx)] == ["Service", "Ingress", "Pod", "Pod"]
+    assert build_objects(ctx) == build_objects(ctx)
 
 
 def test_an_op_that_runs_nothing_has_no_arguments_to_run() -> None:
     ctx = context({"type": "container/create-volume", "id": "v", "args": {"name": "v"}})
     with pytest.raises(TypeError, match="runs no container"):
         run_args(ctx, 0)
-    assert [body["kind"] for body in objects(ctx)] == ["PersistentVolumeClaim"]
+    assert [body["kind"] for body in build_objects(ctx)] == ["PersistentVolumeClaim"]
 
 
 def test_a_private_port_has_an_id_that_the_address_does_not_give_away() -> None:

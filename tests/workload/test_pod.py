@@ -21,7 +21,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.api.quantity import parse_quantity
 from nosana_operator.workload import ArgsError, JobContext, build_pod, pod_name, run_args
-from nosana_operator.workload.container import literally
+from nosana_operator.workload.container import escape_expansion
 from support.workload import RUN, context, op, run_op
 
 
@@ -67,13 +67,13 @@ def expand(text: str, known: dict[str, str]) -> str:
 
 @given(st.text(alphabet="$()AB {", max_size=12))
 def test_text_reaches_the_container_as_it_was_written(text: str) -> None:
-    assert expand(literally(text), {"A": "1", "B": "2", "": "3", "AB": "4"}) == text
+    assert expand(escape_expansion(text), {"A": "1", "B": "2", "": "3", "AB": "4"}) == text
 
 
 @given(st.text(max_size=30))
 def test_text_without_dollars_is_left_alone(text: str) -> None:
     plain = text.replace("$", "")
-    assert literally(plain) == plain
+    assert escape_expansion(plain) == plain
 
 
 # --- names, labels, owner --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nosana_operator.api import Exposure, Gpu, NosanaJobSpec, Resources, Run
 from nosana_operator.definition import DefinitionError, parse, validate
-from nosana_operator.workload import Fetching, JobContext, gpu_demand, objects, unsupported
+from nosana_operator.workload import Fetching, JobContext, build_objects, gpu_demand, unsupported
 from support.workload import RUN, UID
 
 text = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
@@ -94,7 +94,7 @@ def refused_or_built(ctx: JobContext) -> list[dict[str, Any]] | None:
     # What ops would show while the job runs; what its literals make of that is not known before.
     shown = {op.id: {name: ["seen"] for name in op.results or ()} for op in ctx.definition.ops}
     try:
-        return objects(replace(ctx, results=shown))
+        return build_objects(replace(ctx, results=shown))
     except DefinitionError:
         if any(shown.values()):
             return None

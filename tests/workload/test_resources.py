@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nosana_operator.api import Resources
 from nosana_operator.fetching.spec import S3, Credentials, HuggingFace, Ollama, S3Source, read_spec
-from nosana_operator.workload import Fetching, JobContext, op_objects, unsupported
+from nosana_operator.workload import Fetching, JobContext, build_op_objects, unsupported
 from support.workload import context, op
 
 
@@ -26,7 +26,7 @@ def made(*resources: dict[str, Any], room: str | None = None, **args: Any) -> Jo
 
 def parts(ctx: JobContext) -> tuple[dict[str, Any], dict[str, Any]]:
     """The Secret's content and the pod's spec."""
-    secret, pod = op_objects(ctx, 0)
+    secret, pod = build_op_objects(ctx, 0)
     assert (secret["kind"], pod["kind"]) == ("Secret", "Pod")
     return json.loads(secret["stringData"]["spec.json"]), pod["spec"]
 
@@ -75,7 +75,7 @@ def test_the_fetcher_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_credentials_are_in_the_secret_alone() -> None:
-    secret, pod = op_objects(made(s3("/a", IAM=IAM), hf("/b", accessToken="hf_token")), 0)
+    secret, pod = build_op_objects(made(s3("/a", IAM=IAM), hf("/b", accessToken="hf_token")), 0)
     for word in ("very-secret", "hf_token", "AKIA"):
         assert word in json.dumps(secret)
         assert word not in json.dumps(pod)
@@ -136,13 +136,13 @@ def test_a_volume_may_lie_in_a_target() -> None:
 def test_a_volume_and_a_target_cannot_be_one_folder() -> None:
     (problem,) = unsupported(with_volume("/m/", hf("/m")))
     assert problem.path == "ops[0].args.resources[0].target"
-    assert "a volume of the op is mounted" in str(problem)
+    assert "the op mounts a volume" in str(problem)
 
 
 def test_an_op_without_resources_pays_nothing() -> None:
-    (pod,) = op_objects(made(), 0)
+    (pod,) = build_op_objects(made(), 0)
     assert "initContainers" not in pod["spec"]
-    (pod,) = op_objects(made("__remove-if-empty__"), 0)  # type: ignore[arg-type]
+    (pod,) = build_op_objects(made("__remove-if-empty__"), 0)  # type: ignore[arg-type]
     assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["shm"]
 
 
@@ -154,18 +154,18 @@ def test_an_op_without_resources_pays_nothing() -> None:
         (hf("/"), "target", "nothing can be mounted"),
         (hf("/proc/x"), "target", "nothing can be mounted"),
         (hf("//dev"), "target", "nothing can be mounted"),
-        (hf("/a", files=["ok", "../evil"]), "files[1]", "no file below the target"),
-        (hf("/a", files=["/etc/passwd"]), "files[0]", "no file below the target"),
+        (hf("/a", files=["ok", "../evil"]), "files[1]", "not a file below the target"),
+        (hf("/a", files=["/etc/passwd"]), "files[0]", "not a file below the target"),
         (hf("/a", repo="a/b/c"), "repo", "write it as owner/name"),
         (hf("/a", repo="../x"), "repo", "write it as owner/name"),
-        (s3("/a", files=["x/../y"]), "files[0]", "no file below the target"),
-        (s3("/a", url="ftp://x/y"), "url", "no address of a bucket"),
+        (s3("/a", files=["x/../y"]), "files[0]", "not a file below the target"),
+        (s3("/a", url="ftp://x/y"), "url", "not the address of a bucket"),
         (s3("/a", url="https://me:pw@x/y"), "url", "credentials in IAM"),
         ({"type": "S3", "target": "/a"}, None, "names no place"),
         (
             {"type": "S3", "target": "/a", "buckets": [{"url": "s3://b", "files": [".."]}]},
             "buckets[0].files[0]",
-            "no file below the target",
+            "not a file below the target",
         ),
     ],
 )
@@ -188,7 +188,7 @@ def test_without_an_image_resources_are_refused() -> None:
 
 def test_same_job_same_objects() -> None:
     ctx = made(hf("/m"), s3("/m/x"))
-    assert op_objects(ctx, 0) == op_objects(ctx, 0)
+    assert build_op_objects(ctx, 0) == build_op_objects(ctx, 0)
 
 
 folders = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map(lambda p: "/" + "/".join(p))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nosana_operator.workload import JobContext, Storage, op_objects, unsupported
+from nosana_operator.workload import JobContext, Storage, build_op_objects, unsupported
 from nosana_operator.workload.pull_secret import registry_of
 from support.workload import context, op
 
@@ -16,12 +16,12 @@ DATA = {"name": "data", "dest": "/data"}
 
 
 def pod(ctx: JobContext, index: int) -> dict[str, Any]:
-    return op_objects(ctx, index)[-1]
+    return build_op_objects(ctx, index)[-1]
 
 
 def test_ops_mount_the_claim_of_the_op_that_makes_it() -> None:
     ctx = context(MAKE, op("a", volumes=[DATA]))
-    [claim] = op_objects(ctx, 0)
+    [claim] = build_op_objects(ctx, 0)
     assert (claim["kind"], claim["metadata"]["name"]) == ("PersistentVolumeClaim", "job-0")
     spec = pod(ctx, 1)["spec"]
     [volume] = [v for v in spec["volumes"] if "persistentVolumeClaim" in v]
@@ -35,7 +35,7 @@ def test_pods_share_a_node_where_storage_is_on_one_node_at_a_time(mode: Any, tog
         context(MAKE, op("a", volumes=[DATA]), op("b")),
         storage=Storage(storage_class="fast", access_mode=mode, size="5Gi"),
     )
-    claim = op_objects(ctx, 0)[0]["spec"]
+    claim = build_op_objects(ctx, 0)[0]["spec"]
     assert claim == {
         "accessModes": [mode],
         "storageClassName": "fast",
@@ -79,7 +79,7 @@ def test_mounts_that_cannot_be_made_are_refused(mounts: list[dict[str, str]], pa
 )
 def test_a_login_is_filed_under_the_images_registry(image: str, registry: str) -> None:
     ctx = context(op(image=image, authentication={"docker": {"username": "me", "password": "hush"}}))
-    secret, made = op_objects(ctx, 0)
+    secret, made = build_op_objects(ctx, 0)
     config = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
     assert list(config["auths"]) == [registry] == [registry_of(image)]
     assert base64.b64decode(config["auths"][registry]["auth"]) == b"me:hush"
@@ -89,5 +89,5 @@ def test_a_login_is_filed_under_the_images_registry(image: str, registry: str) -
 
 
 def test_without_a_login_there_is_no_secret() -> None:
-    [made] = op_objects(context(op(authentication={"docker": {}})), 0)
+    [made] = build_op_objects(context(op(authentication={"docker": {}})), 0)
     assert "imagePullSecrets" not in made["spec"]

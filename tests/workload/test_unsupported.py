@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import Gpu
-from nosana_operator.workload import JobContext, gpu_demand, objects, unsupported
+from nosana_operator.workload import JobContext, build_objects, gpu_demand, unsupported
 from support.workload import RUN, context, op, run_op
 
 CHECK = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "continuous": True}
@@ -75,7 +75,7 @@ def test_trusted_execution_is_served_where_the_settings_name_a_runtime_for_it() 
         ctx, trusted_runtime_class="snp", spec=ctx.spec.model_copy(update={"runtime_class_name": "nvidia"})
     )
     assert unsupported(ctx) == []
-    pods = [body["spec"] for body in objects(ctx) if body["kind"] == "Pod"]
+    pods = [body["spec"] for body in build_objects(ctx) if body["kind"] == "Pod"]
     assert [spec["runtimeClassName"] for spec in pods] == ["snp", "nvidia"]
 
 

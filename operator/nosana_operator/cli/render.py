@@ -18,7 +18,7 @@ from nosana_operator.cli.documents import (
 from nosana_operator.definition import Operation
 from nosana_operator.errors import NosanaError
 from nosana_operator.json_paths import quoted
-from nosana_operator.workload import JobContext, op_objects
+from nosana_operator.workload import JobContext, build_op_objects
 from nosana_operator.workload.literals import literals
 
 
@@ -68,7 +68,7 @@ def render_job(job: JobDocument) -> str:
         if open_ := sorted(_open(ctx, op)):
             text += f"# ops[{index}] {quoted(op.id)} waits for {', '.join(map(quoted, open_))}\n"
             continue
-        for body in op_objects(ctx, index):
+        for body in build_op_objects(ctx, index):
             named = body["kind"], body["metadata"]["name"]
             text += "" if named in made else _dumped(body)
             made.add(named)

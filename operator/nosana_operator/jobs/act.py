@@ -1,4 +1,7 @@
-"""Doing what was decided. Each effect may have been done before, by an earlier process or unanswered."""
+"""Carries out effects. Each may have been done before: by an earlier process, or by a request without an answer.
+
+A reply is in the cache when a request returns (`ports.Kube`), so the next decision sees what this one did.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from nosana_operator.jobs.decision.effects import (
     CaptureResults,
     DeleteChild,
     DeletePod,
-    PublishNames,
+    PublishAliases,
     ReleasePod,
     RemoveFinalizer,
     StartOp,
@@ -50,25 +53,25 @@ log = logging.getLogger(__name__)
 _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 CAPTURE_SECONDS: Final = 2.0
-"""How long a reconcile waits for the results of an op."""
+"""How long a reconcile waits until the results of an op are captured."""
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """What acting for one job brought, for the next decision; losing it costs only time."""
+    """The outcomes of one job's effects, for the next decision; losing them costs only time."""
 
     refused: dict[int, Refusal] = field(default_factory=dict)
     shared: set[tuple[str, str]] = field(default_factory=set)
     volumes: set[int] = field(default_factory=set)
     results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
     capturing: dict[int, asyncio.Task[dict[str, ResultValue]]] = field(default_factory=dict)
-    named: dict[int, str | None] = field(default_factory=dict)
+    published_aliases: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
     logs: LogMemory = field(default_factory=LogMemory)
 
 
 class Actor:
-    """Carries effects out through the API server."""
+    """Carries out effects through the API server."""
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Actor:
         self._policies = PolicyApplier(kube, cache, clock, isolation)
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
-        """Do what has to be done before the status tells of it."""
+        """Carry out an effect that precedes the status write."""
         match effect:
             case AddFinalizer():
                 await self._add_finalizer(view)
@@ -101,7 +104,7 @@ class Actor:
                 outcomes.result = await self._store(view, effect, outcomes)
 
     async def after(self, view: JobView, effect: After, outcomes: Outcomes) -> None:
-        """Do what the status already tells."""
+        """Carry out an effect that follows the status write."""
         match effect:
             case StopPod(pod):
                 await self._stop(view, pod)
@@ -111,28 +114,28 @@ class Actor:
                 await self._drop_finalizer("Pod", view.meta["namespace"], pod.name, pod.uid, FINALIZER_OP)
             case DeleteChild(kind, name):
                 await self._kube.delete(kind, view.meta["namespace"], name)
-            case PublishNames():
+            case PublishAliases():
                 await self._publish(effect, outcomes)
             case RemoveFinalizer():
-                await self.let_go(view.body)
+                await self.remove_finalizer(view.body)
 
     async def write_status(self, body: Body, status: Mapping[str, Any]) -> None:
-        """Write the job controller's part of the status, as a compare-and-swap on what it was decided from.
+        """Write the job controller's part of the status, as a compare-and-swap on the object it was decided from.
 
-        A write of a leader that was cut off may arrive long after; the status of a job that has ended meanwhile
-        must not go back. The uid keeps it from another job of that name. Raises Conflict.
+        A write of a former leader may arrive late, and must not revert the status of a job that ended meanwhile.
+        The uid protects another job of the same name. Raises Conflict.
         """
         meta = body["metadata"]
-        wanted = {
+        desired = {
             "apiVersion": API_VERSION,
             "kind": JOB_KIND,
             "metadata": {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")},
             "status": status,
         }
-        await self._kube.apply(wanted, manager=MANAGER_JOBS, subresource="status")
+        await self._kube.apply(desired, manager=MANAGER_JOBS, subresource="status")
 
-    async def let_go(self, body: Body) -> None:
-        """Take our finalizer from a NosanaJob."""
+    async def remove_finalizer(self, body: Body) -> None:
+        """Remove our finalizer from a NosanaJob."""
         meta = body["metadata"]
         await self._drop_finalizer(JOB_KIND, meta["namespace"], meta["name"], meta["uid"], FINALIZER_JOB)
 
@@ -167,20 +170,20 @@ class Actor:
                 outcomes.volumes.add(effect.op_index)
 
     async def _create_once(self, view: JobView, body: Body, outcomes: Outcomes) -> None:
-        """Create the object; one that all ops of the job share only with the first of them."""
-        named = body["kind"], body["metadata"]["name"]
-        if named in outcomes.shared:
+        """Create the object; an object that the ops of the job share is created only with the first of them."""
+        identity = body["kind"], body["metadata"]["name"]
+        if identity in outcomes.shared:
             return
         await self._create(view, body)
         if LABEL_OP not in body["metadata"]["labels"]:
-            outcomes.shared.add(named)
+            outcomes.shared.add(identity)
 
     async def _check_class(self, claim: Body) -> None:
-        """A claim that names no class, where no class is the default, would wait for ever and say nothing."""
+        """Refuse a claim without a class when no class is the default: it would stay Pending without an error."""
         if "storageClassName" in claim["spec"]:
             return
-        for found in await self._kube.list("StorageClass"):
-            if (found["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true":
+        for storage_class in await self._kube.list("StorageClass"):
+            if (storage_class["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true":
                 return
         raise NoStorageClass(
             "the cluster has no default StorageClass for the job's volume; mark one as the default, or set "
@@ -198,7 +201,7 @@ class Actor:
                 self._metrics.run_to_pod((self._clock.now() - matched).total_seconds())
 
     async def _existing(self, view: JobView, body: Body) -> Body:
-        """The object that has the name already, when it is this job's."""
+        """The existing object of that name. Raises NameTaken when it is not this job's."""
         meta = body["metadata"]
         found = await self._kube.get(body["kind"], meta["namespace"], meta["name"])
         if not owned_by(found, view.meta["uid"]):
@@ -208,20 +211,20 @@ class Actor:
             )
         return found
 
-    async def _publish(self, effect: PublishNames, outcomes: Outcomes) -> None:
+    async def _publish(self, effect: PublishAliases, outcomes: Outcomes) -> None:
         meta = effect.body["metadata"]
         if effect.address is None:
             await self._kube.delete(effect.body["kind"], meta["namespace"], meta["name"])
         else:
             await self._kube.apply(effect.body, manager=MANAGER_JOBS)
-        outcomes.named[effect.op_index] = effect.address
+        outcomes.published_aliases[effect.op_index] = effect.address
 
     # -- the result --------------------------------------------------------------------------------------
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
         namespace = view.meta["namespace"]
         logs = {op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs) for op in plan.ops}
-        # Megabytes of log are parsed and compressed: not on the loop that everything else runs on.
+        # Parsing and compressing megabytes of log must not block the event loop.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
         for part in reversed(rest):
             await self._kube.apply(part, manager=MANAGER_JOBS)
@@ -231,7 +234,7 @@ class Actor:
             return result_names(await self._existing(view, first))
 
     async def _capture(self, view: JobView, effect: CaptureResults, outcomes: Outcomes) -> None:
-        """Strangers' patterns may take long, and wait for others': the work queue goes on meanwhile."""
+        """Capture in a task, because strangers' patterns may take long; the work queue goes on meanwhile."""
         index = effect.op.index
         task = outcomes.capturing.get(index)
         if task is None:
@@ -252,15 +255,15 @@ class Actor:
             effect.patterns, lines, self._match, streams_apart=log.streams_apart, max_bytes=effect.max_bytes
         )
 
-    # -- stopping and letting go -------------------------------------------------------------------------
+    # -- stopping pods and releasing objects -------------------------------------------------------------
 
     async def _stop(self, view: JobView, pod: PodView) -> None:
-        """A deadline in the past makes the kubelet end the pod with its grace, and keep it and its log."""
+        """Stop the pod by a deadline in the past: the kubelet then grants the grace period and keeps the log."""
         patch = {"metadata": {"uid": pod.uid}, "spec": {"activeDeadlineSeconds": 1}}
         try:
             await self._kube.patch("Pod", view.meta["namespace"], pod.name, patch)
         except (NotFound, Conflict):
-            log.info("pod %s is gone already", pod.name, extra={"job": view.meta["name"]})
+            log.info("pod %s is already gone", pod.name, extra={"job": view.meta["name"]})
 
     async def _drop_finalizer(self, kind: str, namespace: str, name: str, uid: str, finalizer: str) -> None:
         body = self._cache.get(kind, namespace, name)
@@ -281,11 +284,11 @@ class Actor:
             except NotFound:
                 return
             except (Refused, Conflict):
-                # Somebody changed the list in between; a second Refused has another reason.
+                # Somebody changed the list in between; the last Refused has another cause.
                 if attempt == 2:
                     raise
 
 
 def owned_by(body: Mapping[str, Any], uid: str) -> bool:
-    """Whether the object with that uid is the owner."""
+    """Whether the object with that uid owns `body`."""
     return any(ref.get("uid") == uid for ref in body["metadata"].get("ownerReferences") or ())

@@ -27,17 +27,16 @@ from nosana_operator.api import (
 from nosana_operator.definition.results import Match
 from nosana_operator.errors import Conflict, NotFound
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
-from nosana_operator.jobs.decision.attempts import split
 from nosana_operator.jobs.decision.captures import captured
 from nosana_operator.jobs.decision.decide import decide
-from nosana_operator.jobs.decision.effects import Announce, Decision, DeletePod, ReleasePod
-from nosana_operator.jobs.decision.events import announce
-from nosana_operator.jobs.decision.ops import LIVE
+from nosana_operator.jobs.decision.effects import Decision, DeletePod, RecordEvent, ReleasePod
+from nosana_operator.jobs.decision.events import events_of_change
+from nosana_operator.jobs.decision.ops import LIVE, split_attempts
 from nosana_operator.jobs.decision.status import own_part
 from nosana_operator.jobs.decision.view import JobView, PodView
 from nosana_operator.jobs.definitions import DefinitionLoader
-from nosana_operator.jobs.fetch_progress import LOOK_EVERY, Progress, is_fetching, with_progress
-from nosana_operator.jobs.log_lines import about, line, turn
+from nosana_operator.jobs.fetch_progress import READ_EVERY, Progress, is_fetching, with_progress
+from nosana_operator.jobs.log_lines import log_fields, log_line, status_line
 from nosana_operator.jobs.logs import LogReader
 from nosana_operator.jobs.monitor import HealthMonitor, targets
 from nosana_operator.jobs.observe import Observer
@@ -57,14 +56,14 @@ from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 
-_FETCH_LOOK: Final = LOOK_EVERY.total_seconds()
+_FETCH_READ: Final = READ_EVERY.total_seconds()
 _ROUNDS: Final = 8
-"""Decisions made anew in one reconcile; each round does something that is not done twice."""
+"""How many decisions one reconcile makes at most; each round has effects that are not repeated."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """Caches of one job; losing them costs only time."""
+    """The caches of one job; losing them costs only time."""
 
     uid: str
     observer: Observer = field(default_factory=Observer)
@@ -75,8 +74,8 @@ class _Memory:
 class JobController:
     """Runs NosanaJobs.
 
-    `match` tries regular expressions on logs. `wake` puts a key into the work queue, which never runs one key
-    twice at once.
+    `match` runs regular expressions on logs. `wake` puts a key into the work queue, which never runs one key
+    twice at the same time.
     """
 
     def __init__(
@@ -106,10 +105,10 @@ class JobController:
         self._memory: dict[Key, _Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
-        """Take NosanaJob `(namespace, name)` one step on.
+        """Take NosanaJob `(namespace, name)` one step further.
 
-        Returns the seconds after which it wants another look (None: when something changes). Raises the
-        outcomes of `nosana_operator.errors`; calling again is always right.
+        Returns the seconds after which to call again (None: when something changes). Raises the outcomes of
+        `nosana_operator.errors`; calling again is always safe.
         """
         for _ in range(_ROUNDS):
             body = self._cache.get(JOB_KIND, *key)
@@ -127,18 +126,18 @@ class JobController:
             if not decision.before:
                 waits = [await self._finish(key, view, decision, memory)]
                 if any(is_fetching(pod) for pod in view.pods.values()):
-                    waits.append(_FETCH_LOOK)
+                    waits.append(_FETCH_READ)
                 pods, now = view.pods.values(), view.now
                 waits.append(await self._logs.track(view.meta["namespace"], pods, memory.outcomes.logs, now))
                 return min((wait for wait in waits if wait is not None), default=None)
             for effect in decision.before:
-                text, fields = line(effect, view)
+                text, fields = log_line(effect, view)
                 log.info("%s", text, extra=fields)
                 await self._actor.before(view, effect, memory.outcomes)
         return 1.0
 
     async def close(self) -> None:
-        """End what runs beside the reconciles."""
+        """End the tasks that run beside the reconciles."""
         for key in list(self._memory):
             self._forget(key)
         await self._loader.close()
@@ -149,15 +148,15 @@ class JobController:
             try:
                 await self._actor.write_status(view.body, decision.status)
             except (NotFound, Conflict):
-                # The object is gone, or another of that name has come: the watch tells.
+                # The object is gone, or another one has its name: the watch will deliver that.
                 return 1.0
-            if news := turn(view.body.get("status") or {}, decision.status):
-                log.info("%s", news, extra=about(view.body))
+            if news := status_line(view.body.get("status") or {}, decision.status):
+                log.info("%s", news, extra=log_fields(view.body))
             for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
                 self._metrics.start_step(step, seconds)
-            self._tell(view.body, decision.events)
+            self._record_events(view.body, decision.events)
         for effect in decision.after:
-            text, fields = line(effect, view)
+            text, fields = log_line(effect, view)
             log.info("%s", text, extra=fields)
             await self._actor.after(view, effect, memory.outcomes)
         if view.over:
@@ -166,7 +165,7 @@ class JobController:
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after
 
-    def _tell(self, body: Body, events: tuple[Announce, ...]) -> None:
+    def _record_events(self, body: Body, events: tuple[RecordEvent, ...]) -> None:
         for event in events:
             self._events.event(
                 body, type=event.type, reason=event.reason, action=event.action, note=event.note
@@ -178,10 +177,10 @@ class JobController:
         self, body: Body, spec: NosanaJobSpec, status: NosanaJobStatus, memory: _Memory
     ) -> JobView:
         now = self._clock.now()
-        pods, earlier = split(self._pods(body, memory, now), status.ops)
+        pods, earlier = split_attempts(self._pods(body, memory, now), status.ops)
         lost = await self._lost(body, status, pods)
         if len(lost) < sum(1 for op in status.ops if op.state in LIVE and op.index not in pods):
-            pods, earlier = split(self._pods(body, memory, now), status.ops)
+            pods, earlier = split_attempts(self._pods(body, memory, now), status.ops)
         view = JobView(
             body=body,
             spec=spec,
@@ -193,7 +192,7 @@ class JobController:
             refused=dict(memory.outcomes.refused),
             volumes=frozenset(memory.outcomes.volumes),
             results=captured(status.ops, memory.outcomes.results),
-            named=dict(memory.outcomes.named),
+            published_aliases=dict(memory.outcomes.published_aliases),
             result=memory.outcomes.result,
         )
         if view.over:
@@ -201,11 +200,11 @@ class JobController:
         fetched = await with_progress(self._kube, body["metadata"]["namespace"], pods, memory.fetches, now)
         view = replace(view, pods=fetched, definition=self._loader.state(body, spec))
         key = (view.meta["namespace"], view.meta["name"])
-        return replace(view, health=self._monitor.look(view.meta["uid"], key, targets(view)))
+        return replace(view, health=self._monitor.health(view.meta["uid"], key, targets(view)))
 
     def _pods(self, body: Body, memory: _Memory, now: datetime) -> list[PodView]:
         meta = body["metadata"]
-        # Anybody may put our label on a pod of his own.
+        # Anybody may put our label on their own pod.
         ours = [
             pod
             for pod in self._cache.by_index("Pod", LABEL_JOB_UID, meta["uid"])
@@ -214,7 +213,7 @@ class JobController:
         return memory.observer.pods(ours, now)
 
     async def _lost(self, body: Body, status: NosanaJobStatus, pods: dict[int, PodView]) -> frozenset[int]:
-        """Ops whose pod the cache does not have: the API server is asked before a pod counts as gone."""
+        """The ops whose pod the cache lacks and, by the API server's answer, does not exist."""
         meta = body["metadata"]
         lost = set()
         for op in status.ops:
@@ -247,16 +246,16 @@ class JobController:
     # -- a NosanaJob that cannot be read -----------------------------------------------------------------
 
     async def _unreadable(self, key: Key, body: Body, problem: str) -> float | None:
-        """Say so and leave its pods alone; when it is deleted, end them and let it go."""
-        log.warning("%s", problem, extra=about(body))
+        """Report the problem and leave the job's pods alone; when the job is deleted, stop and release them."""
+        log.warning("%s", problem, extra=log_fields(body))
         meta, now = body["metadata"], self._clock.now()
         before = own_part(body.get("status"))
-        said = ((JobCondition.READY, False), (JobCondition.STALLED, True))
+        values = ((JobCondition.READY, False), (JobCondition.STALLED, True))
         status: dict[str, Any] = {
             **before,
             "observedGeneration": int(meta.get("generation", 0)),
             "conditions": [
-                *(c for c in before.get("conditions", ()) if c["type"] not in {kind for kind, _ in said}),
+                *(c for c in before.get("conditions", ()) if c["type"] not in {kind for kind, _ in values}),
                 *(
                     condition(
                         before.get("conditions"),
@@ -267,13 +266,13 @@ class JobController:
                         generation=int(meta.get("generation", 0)),
                         now=now,
                     )
-                    for kind, value in said
+                    for kind, value in values
                 ),
             ],
         }
         if status != before:
             await self._actor.write_status(body, status)
-            self._tell(body, announce(before, status))
+            self._record_events(body, events_of_change(before, status))
         if "deletionTimestamp" not in meta:
             return None
         memory = self._remember(key, meta["uid"])
@@ -285,5 +284,5 @@ class JobController:
             elif pod.ended is not None and pod.held:
                 await self._actor.after(view, ReleasePod(pod), memory.outcomes)
         if all(pod.ended is not None for pod in pods) and FINALIZER_JOB in (meta.get("finalizers") or ()):
-            await self._actor.let_go(body)
+            await self._actor.remove_finalizer(body)
         return None

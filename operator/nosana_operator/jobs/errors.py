@@ -6,7 +6,7 @@ from nosana_operator.errors import Conflict, NotFound, Refused, Unavailable
 
 
 class NameTaken(Conflict):
-    """An object with the name that a job's child has to have exists, and is not this job's."""
+    """An object that is not this job's has the name that a child of the job needs."""
 
 
 class LogGone(NotFound):
@@ -14,12 +14,12 @@ class LogGone(NotFound):
 
 
 class LogNotReadYet(Unavailable):
-    """A log cannot be read at the moment; it is tried again for a while before the result goes without it."""
+    """A log cannot be read now; the read is repeated for a while before the result does without the log."""
 
 
 class ResultsNotCapturedYet(Unavailable):
-    """The regular expressions of an op take their time; they are bounded, and looked at again."""
+    """The regular expressions of an op still run; their time is bounded, and the next reconcile checks again."""
 
 
 class NoStorageClass(Refused):
-    """No StorageClass can make a job's volume."""
+    """No StorageClass can provision a job's volume."""

@@ -1,4 +1,4 @@
-"""What is known of the container that fetches an op's resources: by its pod's status, and by its log."""
+"""The progress of the container that fetches an op's resources, from its pod's status and its log."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ _PULL_TROUBLE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
 
-LOOK_EVERY: Final = timedelta(seconds=10)
-"""How often a fetch is asked how far it is. Each answer is a request and a write of the status."""
-_LOOK_AFTER: Final = timedelta(seconds=5)
-"""Most fetches are over by then, and pay nothing."""
-_PATIENCE: Final = 2.0
-"""Seconds: it is only for a person to read."""
+READ_EVERY: Final = timedelta(seconds=10)
+"""How often the progress of a fetch is read. Each time costs a request and a status write."""
+_READ_AFTER: Final = timedelta(seconds=5)
+"""Most fetches are done by then and cost nothing."""
+_READ_TIMEOUT: Final = 2.0
+"""Seconds. The progress is only informative."""
 _LONGEST_LINE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a fetch was when it was asked."""
+    """How far a fetch was when its log was read."""
 
-    asked: datetime
+    read_at: datetime
     sentence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """How the fetch of one pod stands."""
+    """The state of one pod's fetch."""
 
     trouble: tuple[str, str] | None = None
-    """(reason, sentence) why the op does not run yet."""
+    """(reason, message): why the op does not run yet."""
     done: str | None = None
-    """When everything was there, by the kubelet's stamp."""
+    """When the fetch succeeded, by the kubelet's timestamp."""
     failure: tuple[str, str] | None = None
-    """(sentence, stamp) when it ended without."""
+    """(message, timestamp) of a fetch that failed."""
 
 
 def fetch_of(status: Mapping[str, Any]) -> Fetch | None:
-    """The fetch that a pod's status tells of; None when its op has no resources, or nothing is told yet."""
+    """The fetch of a pod; None when its op has no resources, or the status has nothing about it yet."""
     container = next((c for c in status.get("initContainerStatuses") or () if c["name"] == FETCHER), None)
     if container is None:
         return None
@@ -74,44 +74,44 @@ def fetch_of(status: Mapping[str, Any]) -> Fetch | None:
 
 
 def _sentence(terminated: Mapping[str, Any]) -> str:
-    """The fetcher's last word; when it had none, what became of it."""
-    said = (terminated.get("message") or "").strip()
-    if said:
-        return str(said)
+    """The fetcher's own message; without one, how its container ended."""
+    message = (terminated.get("message") or "").strip()
+    if message:
+        return str(message)
     if terminated.get("reason") == "OOMKilled":
-        return "the fetch of its resources needed more memory than the job has; raise memory in its resources"
-    return f"the fetch of its resources ended with exit code {terminated.get('exitCode')}, and said nothing"
+        return "fetching its resources needed more memory than the job has; raise memory in its resources"
+    return f"fetching its resources ended with exit code {terminated.get('exitCode')} and no message"
 
 
 def is_fetching(pod: PodView) -> bool:
-    """Whether the pod's resources are being fetched now."""
+    """Whether the pod is fetching resources now."""
     return pod.trouble is not None and pod.trouble[0] == OpReason.FETCHING and pod.ended is None
 
 
 async def with_progress(
-    kube: Kube, namespace: str, pods: Mapping[int, PodView], known: dict[str, Progress], now: datetime
+    kube: Kube, namespace: str, pods: Mapping[int, PodView], last_read: dict[str, Progress], now: datetime
 ) -> dict[int, PodView]:
-    """The pods, those that fetch with how far they are. `known` remembers it by the pod's uid."""
-    told: dict[int, PodView] = {}
+    """The pods, with the progress of those that fetch. `last_read` keeps it by the pod's uid."""
+    result: dict[int, PodView] = {}
     fetching = {pod.uid for pod in pods.values() if is_fetching(pod)}
-    for gone in known.keys() - fetching:
-        del known[gone]
+    for gone in last_read.keys() - fetching:
+        del last_read[gone]
     for index, pod in pods.items():
-        told[index] = pod
-        if pod.uid not in fetching or pod.trouble_since is None or now - pod.trouble_since < _LOOK_AFTER:
+        result[index] = pod
+        if pod.uid not in fetching or pod.trouble_since is None or now - pod.trouble_since < _READ_AFTER:
             continue
-        before = known.get(pod.uid)
-        if before is None or now - before.asked >= LOOK_EVERY:
-            sentence = await _ask(kube, namespace, pod.name) or (before.sentence if before else None)
-            before = known[pod.uid] = Progress(now, sentence)
-        if before.sentence is not None:
-            told[index] = replace(pod, trouble=(OpReason.FETCHING.value, before.sentence))
-    return told
+        progress = last_read.get(pod.uid)
+        if progress is None or now - progress.read_at >= READ_EVERY:
+            sentence = await _read(kube, namespace, pod.name) or (progress.sentence if progress else None)
+            progress = last_read[pod.uid] = Progress(now, sentence)
+        if progress.sentence is not None:
+            result[index] = replace(pod, trouble=(OpReason.FETCHING.value, progress.sentence))
+    return result
 
 
-async def _ask(kube: Kube, namespace: str, pod: str) -> str | None:
+async def _read(kube: Kube, namespace: str, pod: str) -> str | None:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_READ_TIMEOUT):
             data = await kube.read_logs(
                 namespace, pod, FETCHER, timestamps=False, limit_bytes=_LONGEST_LINE, tail_lines=1
             )
@@ -121,11 +121,11 @@ async def _ask(kube: Kube, namespace: str, pod: str) -> str | None:
 
 
 def progress_sentence(line: bytes) -> str | None:
-    """What a line of the fetcher's log says, for a person; None when it says nothing of progress."""
+    """The progress in a line of the fetcher's log, as a message; None when the line has none."""
     try:
-        told = json.loads(line)
-        done, total, rate = int(told["bytes"]), told["total"], int(told["rate"])
-        files, of = int(told["files"]), int(told["of"])
+        entry = json.loads(line)
+        done, total, rate = int(entry["bytes"]), entry["total"], int(entry["rate"])
+        files, of = int(entry["files"]), int(entry["of"])
         whole = "" if total is None else f" of {_size(int(total))}"
     except (ValueError, TypeError, KeyError):
         return None

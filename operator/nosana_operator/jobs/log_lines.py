@@ -1,4 +1,4 @@
-"""The log lines of the job controller: one for each thing that it does, in words, with what it is about."""
+"""The log lines of the job controller: one for each effect, with the fields that identify its objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nosana_operator.jobs.decision.effects import (
     CaptureResults,
     DeleteChild,
     DeletePod,
-    PublishNames,
+    PublishAliases,
     ReleasePod,
     RemoveFinalizer,
     StartOp,
@@ -23,51 +23,52 @@ from nosana_operator.jobs.decision.effects import (
 from nosana_operator.jobs.decision.view import JobView, Loaded
 
 Fields = dict[str, str]
-"""What a line is about (`runtime.logging.FIELDS`)."""
+"""The structured fields of a line (`runtime.logging.FIELDS`)."""
 
 
-def about(body: Mapping[str, Any]) -> Fields:
-    """The NosanaJob, and the run and market that it serves."""
+def log_fields(body: Mapping[str, Any]) -> Fields:
+    """The fields for the NosanaJob, and for the run and market that it serves."""
     meta = body["metadata"]
     run = (body.get("spec") or {}).get("run") or {}
     fields = {"job": f"{meta['namespace']}/{meta['name']}"}
     return fields | {name: run[name] for name in ("run", "market") if name in run}
 
 
-def line(effect: Before | After, view: JobView) -> tuple[str, Fields]:
-    """What is done, and to which op and pod."""
-    here = about(view.body)
+def log_line(effect: Before | After, view: JobView) -> tuple[str, Fields]:
+    """The message and fields for an effect."""
+    fields = log_fields(view.body)
     match effect:
         case AddFinalizer():
-            return "taken on", here
+            return "finalizer added", fields
         case StartOp(op_index=index, bodies=bodies):
-            return "op starts", here | _op(view, index) | {"pod": bodies[-1]["metadata"]["name"]}
+            return "starting op", fields | _op(view, index) | {"pod": bodies[-1]["metadata"]["name"]}
         case CaptureResults(op=op):
-            return "results of the op are read", here | {"op": op.id}
+            return "reading op results", fields | {"op": op.id}
         case StoreResult(status=status):
-            return f"result is fixed: {status.value}", here
+            return f"storing result: {status.value}", fields
         case StopPod(pod=pod):
-            return "pod is stopped", here | {"op": pod.op_id, "pod": pod.name}
+            return "stopping pod", fields | {"op": pod.op_id, "pod": pod.name}
         case DeletePod(pod=pod):
-            return "pod that never started is taken back", here | {"op": pod.op_id, "pod": pod.name}
+            return "deleting pod that never started", fields | {"op": pod.op_id, "pod": pod.name}
         case ReleasePod(pod=pod):
-            return "pod was read and may go", here | {"op": pod.op_id, "pod": pod.name}
+            return "pod released", fields | {"op": pod.op_id, "pod": pod.name}
         case DeleteChild(kind=kind, name=name):
-            return f"{kind} {name} is taken back", here
-        case PublishNames(op_index=index, address=address):
-            what = "names of the op are withdrawn" if address is None else "names of the op are published"
-            return what, here | _op(view, index)
+            return f"deleting {kind} {name}", fields
+        case PublishAliases(op_index=index, address=address):
+            return ("aliases withdrawn" if address is None else "aliases published"), fields | _op(
+                view, index
+            )
         case RemoveFinalizer():
-            return "let go", here
+            return "finalizer removed", fields
 
 
-def turn(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """What is new for a person in a status: its phase, and why. None: nothing is."""
-    said = [_said(status) for status in (before, after)]
-    return said[1] if said[0] != said[1] else None
+def status_line(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """The phase and its cause when they changed; None when they did not."""
+    previous, current = _phase_and_cause(before), _phase_and_cause(after)
+    return current if current != previous else None
 
 
-def _said(status: Mapping[str, Any]) -> str:
+def _phase_and_cause(status: Mapping[str, Any]) -> str:
     ready = find_condition(status.get("conditions"), JobCondition.READY) or {}
     return ": ".join(filter(None, (status.get("phase"), ready.get("message"))))
 

@@ -1,6 +1,6 @@
-"""Carries out health checks beside the work queue; a job is woken when the health of one of its ports changed.
+"""Runs health checks beside the work queue, and wakes a job when the health of one of its ports changed.
 
-What is known is of this process: after a restart of the operator all is asked anew.
+The health is kept in this process only: after a restart of the operator all checks start over.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, assert_never
 
-from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port
+from nosana_operator.definition import HealthCheck, HttpHealthCheck, Port, WebSocketHealthCheck
 from nosana_operator.errors import Refused, Unavailable
 from nosana_operator.jobs.decision.health import (
     Answer,
@@ -27,23 +27,23 @@ from nosana_operator.jobs.decision.view import JobView, OpHealth, PortHealth
 from nosana_operator.jobs.ports import Clock, Key, Prober
 
 _AT_ONCE: Final = 16
-"""Rounds of one job under way at the same time."""
+"""How many rounds of one job run at the same time."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running container to be asked. `container` is another one after each start."""
+    """A running container to check. `container` identifies one run: it changes with each restart."""
 
     container: str
     address: str
     ports: tuple[Port, ...]
-    """Those that have checks."""
+    """The ports that have checks."""
 
 
 def targets(view: JobView) -> dict[int, Target]:
-    """The containers of a job to ask, by op index."""
+    """The containers of a job to check, by op index."""
     return {
         index: Target(f"{pod.uid}/{pod.restarts}", pod.address, ports)
         for index, ports in checked_ops(view).items()
@@ -57,10 +57,10 @@ def targets(view: JobView) -> dict[int, Target]:
 
 @dataclass(slots=True)
 class _Job:
-    """Checks of one job. Ops may answer as slowly as they like; that is not to keep other jobs' waiting."""
+    """The checks of one job. Its limit is its own, so that slow ops do not delay the checks of other jobs."""
 
     ops: dict[int, _Watched] = field(default_factory=dict)
-    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class _Watched:
 
 
 class HealthMonitor:
-    """Health of the ops of all jobs; `wake` puts a job's key back into the work queue."""
+    """The health of the ops of all jobs; `wake` puts a job's key back into the work queue."""
 
     def __init__(self, prober: Prober, clock: Clock, wake: Callable[[Key], None], sleep: Sleep) -> None:
         self._prober = prober
@@ -80,10 +80,10 @@ class HealthMonitor:
         self._sleep = sleep
         self._jobs: dict[str, _Job] = {}
 
-    def look(self, uid: str, key: Key, targets: Mapping[int, Target]) -> dict[int, OpHealth]:
-        """What is known of a job's ops; from now on exactly `targets`, by op index, are asked.
+    def health(self, uid: str, key: Key, targets: Mapping[int, Target]) -> dict[int, OpHealth]:
+        """The current health of a job's ops; from now on exactly `targets`, by op index, are checked.
 
-        Raises what a check died of, a defect of ours: the work queue shows it and calls again.
+        Raises the exception of a check that failed by a defect of ours; the work queue reports it and retries.
         """
         job = self._jobs.get(uid)
         if job is None:
@@ -106,7 +106,7 @@ class HealthMonitor:
         return {index: OpHealth(dict(each.health)) for index, each in watched.items()}
 
     def forget(self, uid: str) -> None:
-        """The job is over or gone."""
+        """End the checks of a job that has ended or is gone."""
         job = self._jobs.pop(uid, None)
         for watched in job.ops.values() if job is not None else ():
             _stop(watched)
@@ -127,31 +127,31 @@ class HealthMonitor:
         return watched
 
     async def _watch(self, key: Key, job: _Job, watched: _Watched, port: Port) -> None:
-        """Round after round, as long as there is something to ask."""
+        """Run round after round while a round is due."""
         number = port.number
-        coming = next_round(watched.health[number], port.health_checks)
-        while coming is not None:
-            async with job.turn:
+        due = next_round(watched.health[number], port.health_checks)
+        while due is not None:
+            async with job.limit:
                 begun = self._clock.now()
-                answer = await self._round(watched.target.address, number, coming)
+                answer = await self._round(watched.target.address, number, due)
             before, health = watched.health[number], after_round(watched.health[number], answer)
             watched.health[number] = health
-            # The words of a problem may change with every round, and a write each is not worth it.
+            # The message of a problem may differ in every round; it does not deserve a write each time.
             if (health.passed, health.state, health.restarts) != (
                 before.passed,
                 before.state,
                 before.restarts,
             ):
                 self._wake(key)
-            coming = next_round(health, port.health_checks)
-            if coming is not None:
+            due = next_round(health, port.health_checks)
+            if due is not None:
                 took = (self._clock.now() - begun).total_seconds()
-                await self._sleep(max(0.0, coming.every - took))
+                await self._sleep(max(0.0, due.every - took))
 
-    async def _round(self, address: str, port: int, asked: Round) -> Answer:
-        for check in asked.checks:
+    async def _round(self, address: str, port: int, checks: Round) -> Answer:
+        for check in checks.checks:
             try:
-                answer = await self._ask(address, port, check, asked.seconds)
+                answer = await self._check(address, port, check, checks.seconds)
             except Refused as error:
                 return Answer(False, str(error), check)
             except Unavailable as error:
@@ -160,21 +160,25 @@ class HealthMonitor:
                 return answer
         return Answer(True)
 
-    async def _ask(self, address: str, port: int, check: HealthCheck, seconds: float) -> Answer:
-        if isinstance(check, HttpHealthCheck):
-            headers, body = request_body(check)
-            status = await self._prober.http(
-                address,
-                port,
-                method=check.method,
-                path=check.path,
-                headers=headers,
-                body=body,
-                seconds=seconds,
-            )
-            return judge_http(check, port, status)
-        message = await self._prober.websocket(address, port, listen=listens(check), seconds=seconds)
-        return judge_websocket(check, port, message)
+    async def _check(self, address: str, port: int, check: HealthCheck, seconds: float) -> Answer:
+        match check:
+            case HttpHealthCheck():
+                headers, body = request_body(check)
+                status = await self._prober.http(
+                    address,
+                    port,
+                    method=check.method,
+                    path=check.path,
+                    headers=headers,
+                    body=body,
+                    seconds=seconds,
+                )
+                return judge_http(check, port, status)
+            case WebSocketHealthCheck():
+                message = await self._prober.websocket(address, port, listen=listens(check), seconds=seconds)
+                return judge_websocket(check, port, message)
+            case _:
+                assert_never(check)
 
 
 def _stop(watched: _Watched) -> None:

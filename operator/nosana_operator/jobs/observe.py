@@ -1,8 +1,8 @@
-"""Pods as the API server gives them → `PodView`.
+"""Pods of the API server → `PodView`.
 
-A kubelet stamps whole seconds (cut off) by its node's clock, and tells about a second later. What this
-process sees happen gets the moment at which it was seen, for latencies and time limits; what had happened
-before it looked gets the kubelet's stamp. An op's own times go by the stamps: its log lies between them.
+A kubelet truncates its timestamps to whole seconds of its node's clock, and reports them about a second later.
+For latencies and time limits, an event that this process saw happen gets the moment at which it was seen, and an
+earlier event gets the kubelet's timestamp. An op's own times are the timestamps, so that its log lies between them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nosana_operator.jobs.decision.view import Ended, PodView
 from nosana_operator.jobs.fetch_progress import Fetch, fetch_of
 
 _FRESH: Final = timedelta(seconds=3)
-"""A stamp so young was set while we watched: seconds are cut off, and clocks differ a little."""
+"""A younger timestamp was set while this process watched: seconds are truncated, and clocks differ slightly."""
 _GRAIN: Final = timedelta(seconds=1)
 _PULL_TROUBLE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
@@ -42,12 +42,12 @@ Fact = tuple[str, str]
 
 @dataclass(slots=True)
 class Observer:
-    """Remembers when it first saw each fact about the pods of one job."""
+    """Remembers when this process first saw each fact about the pods of one job."""
 
     _seen: dict[Fact, datetime] = field(default_factory=dict)
 
     def pods(self, bodies: Iterable[Mapping[str, Any]], now: datetime) -> list[PodView]:
-        """The pods of ops, of all attempts."""
+        """The pods of all ops and attempts."""
         return [view for body in bodies if (view := self._pod(body, now)) is not None]
 
     def _pod(self, body: Mapping[str, Any], now: datetime) -> PodView | None:
@@ -61,7 +61,7 @@ class Observer:
         last = (container.get("lastState") or {}).get("terminated")
         running, terminated = state.get("running"), state.get("terminated")
         if spec.get("restartPolicy", "Never") != "Never" and status.get("phase") not in _FINISHED:
-            # The kubelet starts it again.
+            # The kubelet restarts it.
             last, terminated = terminated or last, None
         scheduled = _condition(status, "PodScheduled")
         is_scheduled = bool(spec.get("nodeName"))
@@ -118,27 +118,27 @@ class Observer:
         now: datetime,
     ) -> Ended | None:
         meta, status = body["metadata"], body.get("status") or {}
-        why = status.get("reason")
+        pod_reason = status.get("reason")
         if terminated is not None:
             at = self._when(uid, "ended", terminated.get("finishedAt"), now)
-            # Evicted, DeadlineExceeded: the pod's own word says more than the container's "Error".
-            reason = why or terminated.get("reason")
+            # Evicted, DeadlineExceeded: the pod's reason says more than the container's "Error".
+            reason = pod_reason or terminated.get("reason")
             message = status.get("message") or terminated.get("message")
             code = terminated.get("exitCode")
             by = min(at, parse_timestamp(stamp) + _GRAIN) if (stamp := terminated.get("finishedAt")) else at
             return Ended(at, by, code, None if reason in _PLAIN_ENDS else reason, message)
         finished = status.get("phase") in _FINISHED
-        # The API server ends a pod without a node by itself; a kubelet confirms the end with grace 0.
+        # The API server itself ends a pod without a node; a kubelet confirms the end with a grace period of 0.
         gone = "deletionTimestamp" in meta and (
             not (body.get("spec") or {}).get("nodeName") or meta.get("deletionGracePeriodSeconds") == 0
         )
-        if finished and fetch.failure is not None and why is None:
+        if finished and fetch.failure is not None and pod_reason is None:
             sentence, stamp = fetch.failure
             at = self._when(uid, "ended", stamp, now)
             return Ended(at, at, None, OpReason.RESOURCE_FETCH_FAILED, sentence)
         if finished or gone:
             at = self._when(uid, "ended", None, now)
-            return Ended(at, at, (last or {}).get("exitCode"), why, status.get("message"))
+            return Ended(at, at, (last or {}).get("exitCode"), pod_reason, status.get("message"))
         return None
 
     def _since(
@@ -148,7 +148,7 @@ class Observer:
         scheduled: Mapping[str, Any] | None,
         now: datetime,
     ) -> datetime | None:
-        """Since when it has this trouble; what no stamp tells counts from when this process saw it."""
+        """Since when the pod has this trouble: by the timestamp if there is one, else since this process saw it."""
         for fact in [f for f in self._seen if f[0] == uid and f[1].startswith("trouble ")]:
             if trouble is None or fact[1] != f"trouble {trouble[0]}":
                 del self._seen[fact]
@@ -166,7 +166,7 @@ class Observer:
 
 
 def _started(state: Mapping[str, Any] | None) -> str | None:
-    """When the container started; a container that could not be started has the epoch there."""
+    """When the container started; Kubernetes reports 1970-01-01 for a container that never started."""
     stamp = (state or {}).get("startedAt")
     return None if stamp is None or stamp.startswith("1970-") else str(stamp)
 
@@ -175,15 +175,15 @@ def _disruption(status: Mapping[str, Any]) -> str | None:
     target = _condition(status, "DisruptionTarget") or {}
     if target.get("status") != "True":
         return None
-    return str(target.get("message") or target.get("reason") or "the cluster says no more")
+    return str(target.get("message") or target.get("reason") or "no reason was given")
 
 
 def _silent(
     container: Mapping[str, Any], running: Mapping[str, Any] | None, status: Mapping[str, Any]
 ) -> str | None:
-    """Since when its node does not report: the node controller then takes `Ready` from the pod.
+    """Since when the pod's node has not reported: the node controller then sets the pod's `Ready` to False.
 
-    An op's container has no probe, so the kubelet itself says ready as long as it runs.
+    An op's container has no readiness probe, so the kubelet itself reports it ready while it runs.
     """
     ready = _condition(status, "Ready") or {}
     if running and container.get("ready") and ready.get("status") == "False":
@@ -192,15 +192,15 @@ def _silent(
 
 
 def _secrets(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Everything secret that a pod names was made for it alone."""
+    """The Secrets that the pod names; all of them were created for this pod alone."""
     mounted = (volume["secret"]["secretName"] for volume in spec.get("volumes") or () if volume.get("secret"))
     return (*(secret["name"] for secret in spec.get("imagePullSecrets") or ()), *mounted)
 
 
 def _id(container: Mapping[str, Any] | None) -> str | None:
     """A container's id without the name of its runtime."""
-    found = (container or {}).get("containerID")
-    return str(found).partition("://")[2] if found else None
+    container_id = (container or {}).get("containerID")
+    return str(container_id).partition("://")[2] if container_id else None
 
 
 def _number(text: str | None) -> int:
@@ -216,7 +216,7 @@ def _trouble(
     scheduled: Mapping[str, Any] | None,
     last: Mapping[str, Any] | None,
 ) -> tuple[str, str] | None:
-    """Why the op does not run, in words that stay the same while the cause does."""
+    """(reason, message): why the op does not run; the message stays the same while the cause does."""
     if scheduled is not None and scheduled.get("status") == "False":
         return "Unschedulable", str(scheduled.get("message") or "no node can take the pod")
     reason = (waiting or {}).get("reason")
@@ -232,6 +232,6 @@ def _trouble(
             f"exit code {(last or {}).get('exitCode')}; the kubelet starts it again after a wait",
         )
     if reason in _CREATE_TROUBLE:
-        said = (waiting or {}).get("message") or reason
-        return "ContainerNotCreated", f"the container cannot be made: {said}"
+        detail = (waiting or {}).get("message") or reason
+        return "ContainerNotCreated", f"the container cannot be created: {detail}"
     return None

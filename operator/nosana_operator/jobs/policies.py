@@ -1,4 +1,4 @@
-"""Sees to it that the policies of a namespace stand before an op's pod is made there."""
+"""Applies a namespace's NetworkPolicies and PodDisruptionBudget before the first pod of an op is created there."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Final
 
 from nosana_operator.api import MANAGER_JOBS
 from nosana_operator.jobs.ports import Bodies, Cache, Clock, Kube
-from nosana_operator.workload import Isolation, namespace_policies, node_ranges
+from nosana_operator.workload import Isolation, build_namespace_policies, node_ranges
 
-_AGAIN_AFTER: Final = timedelta(minutes=10)
-"""Somebody may have taken them down; nothing watches them."""
+_REAPPLY_AFTER: Final = timedelta(minutes=10)
+"""The operator does not watch the policies, and somebody may have deleted them."""
 
 
 class PolicyApplier:
-    """Applies the policies of a namespace when they are not known to stand as they should."""
+    """Applies the policies of a namespace unless it did so recently."""
 
     def __init__(self, kube: Kube, cache: Cache, clock: Clock, isolation: Isolation) -> None:
         self._kube = kube
         self._cache = cache
         self._clock = clock
-        self._policies = isolation
-        self._standing: dict[str, tuple[datetime, Bodies]] = {}
+        self._isolation = isolation
+        self._applied: dict[str, tuple[datetime, Bodies]] = {}
 
     async def ensure(self, namespace: str) -> None:
-        """Return once the policies stand. Raises Refused where they may not be made."""
-        wanted = namespace_policies(namespace, self._policies, node_ranges(self._cache.list("Node")))
+        """Return once the policies are in place. Raises Refused when the operator may not create them."""
+        desired = build_namespace_policies(namespace, self._isolation, node_ranges(self._cache.list("Node")))
         now = self._clock.now()
-        known = self._standing.get(namespace)
-        if known is not None and known[1] == wanted and now - known[0] < _AGAIN_AFTER:
+        last = self._applied.get(namespace)
+        if last is not None and last[1] == desired and now - last[0] < _REAPPLY_AFTER:
             return
-        for body in wanted:
+        for body in desired:
             await self._kube.apply(body, manager=MANAGER_JOBS)
-        self._standing[namespace] = (now, wanted)
+        self._applied[namespace] = (now, desired)

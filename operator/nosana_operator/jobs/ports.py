@@ -1,4 +1,4 @@
-"""What the job controller needs of the world, a small Protocol an edge; `runtime` plugs the real ones in."""
+"""The services that the job controller uses, one small Protocol each; `runtime` provides the implementations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[str, str]
 
 
 class Kube(Protocol):
-    """The Kubernetes API. Errors are the outcomes of `nosana_operator.errors`.
+    """The Kubernetes API. Raises the outcomes of `nosana_operator.errors`.
 
     An object that a request brings back is in the `Cache` when the request returns, so that a decision never
     acts twice because a watch lags.
@@ -32,7 +32,7 @@ class Kube(Protocol):
         """All objects of a kind."""
 
     async def create(self, body: Mapping[str, Any]) -> Body:
-        """Raises Conflict when it exists."""
+        """Raises Conflict when the object exists."""
 
     async def apply(self, body: Mapping[str, Any], *, manager: str, subresource: str | None = None) -> Body:
         """Server-side apply: `manager` owns exactly the fields of `body`."""
@@ -40,12 +40,12 @@ class Kube(Protocol):
     async def patch(
         self, kind: str, namespace: str | None, name: str, patch: Mapping[str, Any] | JsonPatch
     ) -> Body:
-        """A mapping is a merge patch (its `metadata.resourceVersion` makes it a compare-and-swap), a list a
-        JSON patch; a JSON patch whose test fails raises Refused.
+        """Apply a merge patch (a mapping; `metadata.resourceVersion` makes it a compare-and-swap) or a JSON patch
+        (a list; a failed test raises Refused).
         """
 
     async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        """Not found is fine, and so is another uid."""
+        """Delete the object; one that is gone or has another uid is no error."""
 
     async def read_logs(
         self,
@@ -59,15 +59,15 @@ class Kube(Protocol):
         tail_lines: int | None = None,
         stream: LogStream | None = None,
     ) -> bytes:
-        """From the log's beginning, or its last lines; `previous`: of the container before its last restart.
+        """The log from its beginning, or its last lines; `previous`: of the run before the last restart.
 
-        `stream`: of one alone, where the cluster offers that; Refused, or both, where it does not.
-        NotFound, Refused: there is none; Unavailable: no answer.
+        `stream` asks for one stream alone. A cluster that cannot separate them raises Refused or returns both.
+        Raises NotFound or Refused when there is no log, Unavailable when there is no answer.
         """
 
 
 class Cache(Protocol):
-    """The watched objects. Bodies are shared: they are read, never changed."""
+    """The watched objects. Bodies are shared: read them, never change them."""
 
     def get(self, kind: str, namespace: str | None, name: str) -> Body | None:
         """The object, or None."""
@@ -80,19 +80,19 @@ class Cache(Protocol):
 
 
 class Definitions(Protocol):
-    """Where definitions on IPFS come from."""
+    """Fetches definitions from IPFS."""
 
     async def fetch(self, cid: str) -> bytes:
         """The verified bytes of a CID.
 
-        Raises Unavailable and NotFound when another attempt may succeed, Mismatch when every gateway gave
-        other bytes, Refused when the content can never be used (no CID, no file, too large).
+        Raises Unavailable and NotFound when another attempt may succeed, Mismatch when every gateway returned
+        other bytes, Refused when the content can never be used (not a CID, not a file, too large).
         """
 
 
 class Prober(Protocol):
-    """Asks ops over the network. Raises Refused when the op does not answer as it should, Unavailable when it
-    was not reached, which says nothing about it.
+    """Sends health checks to ops. Raises Refused when the op answers wrongly, Unavailable when it was not reached,
+    which says nothing about its health.
     """
 
     async def http(
@@ -106,10 +106,10 @@ class Prober(Protocol):
         body: bytes | None,
         seconds: float,
     ) -> int:
-        """The status of the answer; a redirect is one."""
+        """The status of the answer; redirects are not followed."""
 
     async def websocket(self, address: str, port: int, *, listen: bool, seconds: float) -> str:
-        """Shake hands; with `listen`, the first message that comes."""
+        """Complete the handshake; with `listen`, return the first message."""
 
 
 class Events(Protocol):
@@ -124,17 +124,17 @@ class Events(Protocol):
         action: str,
         note: str,
     ) -> None:
-        """Fire and forget."""
+        """Record an Event; failures are ignored."""
 
 
 class Metrics(Protocol):
-    """Figures that the job controller gives away."""
+    """The metrics that the job controller reports."""
 
     def run_to_pod(self, seconds: float) -> None:
-        """From seeing a run account to having created its first pod."""
+        """The time from the match on chain to the creation of the first pod."""
 
     def start_step(self, step: str, seconds: float) -> None:
-        """A job has come to `step` of its start, so long after the step before."""
+        """A job reached `step` of its start, that long after the previous step."""
 
 
 class Clock(Protocol):
@@ -146,17 +146,17 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """What the operator's settings say to the job controller."""
+    """The operator's settings for the job controller."""
 
     cluster: str
     """The cluster's name: `global.host` of private jobs."""
     exposure: Exposure
-    """For the fields that a NosanaJob's own exposure leaves out."""
+    """The defaults for fields that a NosanaJob's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
-    """Below which the cluster's DNS has the names of Services."""
+    """The domain below which the cluster's DNS serves the names of Services."""
     isolation: Isolation = field(default_factory=Isolation)
-    """What ops may not reach, and who reaches them."""
+    """The addresses that ops may not reach, and who may reach the ops."""
     storage: Storage = field(default_factory=Storage)
-    """What claims of `create-volume` ops ask for."""
+    """The storage that the claims of `create-volume` ops request."""
     fetching: Fetching = field(default_factory=Fetching)
-    """Without an image, definitions with resources are refused."""
+    """How resources are fetched; without an image, definitions with resources are refused."""

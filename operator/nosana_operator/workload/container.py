@@ -20,8 +20,8 @@ from nosana_operator.workload.storage import volume_problems
 
 NVIDIA_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 
-# The grammar of image references (distribution's `reference` package): what a kubelet refuses otherwise, it
-# refuses only after the pod is placed.
+# The grammar of image references (distribution's `reference` package). A kubelet refuses other references too,
+# but only after the pod is scheduled.
 _WORD = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _IMAGE: Final = re.compile(
@@ -33,44 +33,44 @@ _LONGEST_IMAGE: Final = 512
 _ENV_NAME: Final = re.compile(r"[!-<>-~]+")
 
 
-def literally(text: str) -> str:
-    """Text that comes out of Kubernetes' expansion as it went in.
+def escape_expansion(text: str) -> str:
+    """The text, escaped so that Kubernetes' expansion returns it unchanged.
 
-    A kubelet replaces `$(NAME)` and halves `$$` in commands, arguments and values; Docker does neither, so a
-    shell's `$(date)` and `$$` have to be protected.
+    A kubelet replaces `$(NAME)` and halves `$$` in commands, arguments and values. Docker does neither, so a
+    shell's `$(date)` and `$$` have to be escaped.
     """
     return re.sub(r"\$(?=[$(])", "$$", text)
 
 
-def command(ctx: JobContext, args: RunArgs) -> dict[str, list[str]]:
-    """`command` and `args` of the container, each only when given.
+def make_command(ctx: JobContext, args: RunArgs) -> dict[str, list[str]]:
+    """`command` and `args` of the container, each only when the op has it.
 
-    An entrypoint replaces the image's ENTRYPOINT and drops its CMD, in Docker as in Kubernetes; a string is
-    one word. A cmd replaces CMD; a string is a line for `/bin/sh -c`. Empty ones count as absent.
+    An entrypoint replaces the image's ENTRYPOINT and drops its CMD, in Docker as in Kubernetes; a string is one
+    word. A cmd replaces CMD; a string is a line for `/bin/sh -c`. Empty values count as absent.
     """
     defaults = ctx.definition.global_
     entrypoint = args.entrypoint or (defaults.entrypoint if defaults else None)
     fields: dict[str, list[str]] = {}
     if entrypoint:
         words = [entrypoint] if isinstance(entrypoint, str) else entrypoint
-        fields["command"] = [literally(word) for word in words]
+        fields["command"] = [escape_expansion(word) for word in words]
     if args.cmd:
         words = ["/bin/sh", "-c", args.cmd] if isinstance(args.cmd, str) else args.cmd
-        fields["args"] = [literally(word) for word in words]
+        fields["args"] = [escape_expansion(word) for word in words]
     return fields
 
 
-def environment(ctx: JobContext, args: RunArgs) -> list[dict[str, str]]:
-    """The container's variables: global < op < NOSANA_ID.
+def make_env(ctx: JobContext, args: RunArgs) -> list[dict[str, str]]:
+    """The container's environment variables; NOSANA_ID wins over the op's, which win over the global ones.
 
-    Which GPUs a container sees is never the definition's to say: a kubelet lets a container's own variable
-    win over the device plugin's, so an op with NVIDIA GPUs may not bring one, and any other op is given none.
+    A definition never decides which GPUs a container sees. Kubelets prefer a container's own variable to the
+    device plugin's, so the variable is removed from ops with NVIDIA GPUs, and says `void` for all other ops.
     """
     merged = {**_global_env(ctx), **(args.env or {}), "NOSANA_ID": ctx.job_address}
     merged.pop(NVIDIA_DEVICES, None)
     if not (ctx.uses_gpu(args) and is_nvidia(ctx.spec.gpu.resource_name)):
         merged[NVIDIA_DEVICES] = "void"
-    return [{"name": name, "value": literally(value)} for name, value in merged.items()]
+    return [{"name": name, "value": escape_expansion(value)} for name, value in merged.items()]
 
 
 def _global_env(ctx: JobContext) -> dict[str, str]:
@@ -79,13 +79,13 @@ def _global_env(ctx: JobContext) -> dict[str, str]:
 
 
 def work_dir(ctx: JobContext, args: RunArgs) -> str | None:
-    """The op's own, else the global one; None leaves it to the image."""
+    """The working directory of the op, else the global one; None: the image decides."""
     defaults = ctx.definition.global_
     return args.work_dir or (defaults.work_dir if defaults else None) or None
 
 
 def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Problem]:
-    """What no container can be made of. Text that still holds a literal is passed over."""
+    """The arguments of which no container can be created. Text that still contains a literal is skipped."""
     defaults = ctx.definition.global_
     place: Place = ("ops", op_index, "args")
     if "%%" not in args.image and (len(args.image) > _LONGEST_IMAGE or not _IMAGE.fullmatch(args.image)):
@@ -97,14 +97,14 @@ def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Pro
     folder = work_dir(ctx, args)
     folder_place: Place = (*place, "work_dir") if args.work_dir else ("global", "work_dir")
     if folder and not folder.startswith(("/", "%%")):
-        yield Problem(json_path(folder_place), f"{quoted(folder)} is no absolute path", "start it with /")
+        yield Problem(json_path(folder_place), f"{quoted(folder)} is not an absolute path", "start it with /")
     yield from _nul_problems(folder_place, folder)
     for env_place, env in (((*place, "env"), args.env or {}), (("global", "env"), _global_env(ctx))):
         for name, value in env.items():
             if not _ENV_NAME.fullmatch(name):
                 yield Problem(
                     json_path(env_place),
-                    f"{quoted(name)} cannot be the name of a variable",
+                    f"{quoted(name)} cannot be the name of an environment variable",
                     "use letters, digits and _",
                 )
             yield from _nul_problems((*env_place, name), value)
@@ -119,5 +119,5 @@ def args_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Pro
 def _nul_problems(place: Place, value: str | list[str] | None) -> Iterator[Problem]:
     if any("\0" in text for text in ([value] if isinstance(value, str) else value or ())):
         yield Problem(
-            json_path(place), "it holds a NUL character, which no program can be given", "remove it"
+            json_path(place), "it contains a NUL character, which no program can receive", "remove it"
         )

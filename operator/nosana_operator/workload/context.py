@@ -1,4 +1,4 @@
-"""What every builder knows of the job it builds for."""
+"""The input of every builder: a NosanaJob, its definition and the operator's settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nosana_operator.definition.literals import ResultValue
 from nosana_operator.settings_group import HttpUrl, SettingsGroup
 
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
-"""Nosana's own models, as its nodes rewrite their address (docs/protocol/node.md#resources-on-the-node)."""
+"""Nosana's own models, with the address that its nodes use instead (docs/protocol/node.md#resources-on-the-node)."""
 
 
 def _size(text: str) -> str:
@@ -58,22 +58,22 @@ class JobContext:
     cluster: str
     """The cluster's name from the settings: the host of a private job."""
     default_exposure: Exposure = field(default_factory=Exposure)
-    """From the settings; each field that the job's own exposure leaves out."""
+    """From the settings: the defaults for fields that the job's own exposure leaves out."""
     cluster_domain: str = "cluster.local"
-    """From the settings; below it the cluster's DNS has the names of Services."""
+    """From the settings: the domain below which the cluster's DNS serves the names of Services."""
     fetching: Fetching = field(default_factory=Fetching)
-    """From the settings; without an image nothing can be fetched here."""
+    """From the settings; without an image this operator cannot fetch resources."""
     trusted_runtime_class: str | None = None
-    """From the settings; None: `trusted_execution_env` is not served here."""
+    """From the settings; None: this operator does not serve `trusted_execution_env`."""
     storage: Storage = field(default_factory=Storage)
     """From the settings."""
     results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)
-    """Op id → what its `results` captured, of ops that have ended."""
+    """Op id → its captured `results`, for ops that have ended."""
     addresses: Mapping[str, str] = field(default_factory=dict)
-    """Op id → the address of its pod, as far as it has one."""
+    """Op id → the address of its pod, for ops whose pod has one."""
 
     def runtime_class(self, args: RunArgs) -> str | None:
-        """The RuntimeClass of an op: as on Nosana's nodes, the host says what a trusted one runs in."""
+        """The RuntimeClass of an op; as on Nosana's nodes, the host chooses it for a trusted op."""
         return self.trusted_runtime_class if args.trusted_execution_env else self.spec.runtime_class_name
 
     @property
@@ -96,26 +96,26 @@ class JobContext:
 
     @property
     def domain(self) -> str | None:
-        """Below which exposed ports get their hosts; None when they are reachable in the cluster only."""
+        """The domain below which exposed ports get host names; None: they are reachable inside the cluster only."""
         return self.spec.exposure.domain or self.default_exposure.domain
 
     @property
     def ingress_class_name(self) -> str | None:
-        """The class of the Ingresses; None leaves it to the cluster's default."""
+        """The class of the Ingresses; None: the cluster's default."""
         return self.spec.exposure.ingress_class_name or self.default_exposure.ingress_class_name
 
     def op(self, index: int) -> Operation:
-        """The op at that place of `ops`."""
+        """The op with that index."""
         return self.definition.ops[index]
 
     def uses_gpu(self, args: RunArgs) -> bool:
-        """Whether an op gets the GPUs; it cannot refuse those of `global.gpu` (docs/protocol/node.md#gpus-of-an-op)."""
+        """Whether an op gets GPUs; it cannot refuse those of `global.gpu` (docs/protocol/node.md#gpus-of-an-op)."""
         defaults = self.definition.global_
         return bool(args.gpu) or bool(defaults and defaults.gpu)
 
     @property
     def has_aliases(self) -> bool:
-        """Whether ops of the job have names of their own choice, which its other ops may call them by."""
+        """Whether any op of the job has an alias."""
         return any(isinstance(op.args, RunArgs) and op.args.aliases for op in self.definition.ops)
 
     def runs_beside(self, index: int) -> int:

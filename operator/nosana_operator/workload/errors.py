@@ -9,7 +9,7 @@ from nosana_operator.json_paths import quoted
 
 
 class ArgsError(DefinitionError):
-    """An op's arguments, literals replaced, are nothing that a container can be made of: this op fails."""
+    """No container can be created from an op's arguments with their literals replaced: the op fails."""
 
     def __init__(self, op_id: str, problems: Sequence[Problem]) -> None:
         super().__init__(problems, consequence=f"op {quoted(op_id)} cannot start")

@@ -1,7 +1,7 @@
-"""What keeps ops apart from all else in the cluster, and from being moved: policies that exist before a pod.
+"""Policies that isolate ops from the rest of the cluster and protect them from eviction. Pure.
 
-They are made once per namespace, for all pods of all jobs there: a job of one op costs nothing more. A job
-with ops that run at once gets one policy of its own, by which they reach each other.
+The NetworkPolicies and the PodDisruptionBudget exist once per namespace, for the pods of all jobs, before the
+first pod. A job whose ops run at the same time gets one further NetworkPolicy, by which they reach each other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Final
 from nosana_operator.api import LABEL_JOB_UID
 from nosana_operator.settings_group import Cidr, SettingsGroup
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.metadata import Body, job_child
+from nosana_operator.workload.metadata import Body, make_job_metadata
 
 LABEL_EXPOSED: Final = "nosana.io/exposed"
-"""On pods whose op exposes ports."""
+"""The label of pods whose op exposes ports."""
 DEFAULT_BLOCKED: Final = (
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -33,7 +33,7 @@ DEFAULT_BLOCKED: Final = (
     "fe80::/10",
     "ff00::/8",
 )
-"""Private, link-local (cloud metadata among them), carrier-grade, loopback, multicast and reserved ranges."""
+"""Private, link-local (including cloud metadata), carrier-grade, loopback, multicast and reserved ranges."""
 _NAME: Final = "nosana-jobs"
 _PODS: Final = {"app.kubernetes.io/name": "nosana-job", "app.kubernetes.io/managed-by": "nosana-operator"}
 _NODE_LOCAL_DNS: Final = ("169.254.20.10/32", "fd00::10/128")
@@ -58,7 +58,7 @@ class Isolation(SettingsGroup):
 
 
 def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Addresses of nodes and of the pods on them, as far as the nodes tell."""
+    """The addresses of the nodes and their pod ranges, as far as the Node objects contain them."""
     found = set()
     for node in nodes:
         found |= set((node.get("spec") or {}).get("podCIDRs") or ())
@@ -69,9 +69,9 @@ def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(found)
 
 
-def namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str]) -> list[Body]:
-    """The policies of all jobs' pods in a namespace; `nodes` as `node_ranges` gives it."""
-    ways_out = [
+def build_namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str]) -> list[Body]:
+    """The policies for all jobs' pods in a namespace; `nodes` are the ranges of `node_ranges`."""
+    egress = [
         {
             "to": [
                 {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
@@ -79,7 +79,7 @@ def namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str
             ],
             "ports": list(_DNS_PORTS),
         },
-        {"to": list(_internet((*isolation.blocked, *nodes)))},
+        {"to": list(_internet_peers((*isolation.blocked, *nodes)))},
     ]
     sources: list[Body] = [{"ipBlock": {"cidr": cidr}} for cidr in isolation.gateway_cidrs]
     sources += [
@@ -87,12 +87,12 @@ def namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str
         for name in isolation.gateway_namespaces
     ]
     return [
-        _policy(
+        _make_policy(
             _metadata(namespace, _NAME),
             _PODS,
-            {"policyTypes": ["Ingress", "Egress"], "egress": ways_out},
+            {"policyTypes": ["Ingress", "Egress"], "egress": egress},
         ),
-        _policy(
+        _make_policy(
             _metadata(namespace, f"{_NAME}-exposed"),
             {**_PODS, LABEL_EXPOSED: "true"},
             {"policyTypes": ["Ingress"], "ingress": [{"from": sources} if sources else {}]},
@@ -101,23 +101,23 @@ def namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": _metadata(namespace, _NAME),
-            # An op cannot be moved. Pods without a controller are counted only against a whole number.
+            # An op cannot be moved. Pods without a controller count only against an absolute number.
             "spec": {"minAvailable": _ALL_OF_THEM, "selector": {"matchLabels": dict(_PODS)}},
         },
     ]
 
 
-def job_policies(ctx: JobContext) -> list[Body]:
-    """How the ops of a job reach each other; nothing for a job whose ops run one after the other."""
+def build_job_policies(ctx: JobContext) -> list[Body]:
+    """The policy by which the ops of a job reach each other; none when its ops run one after the other."""
     if all(ctx.runs_beside(index) < 2 for index in range(len(ctx.definition.ops))):
         return []
     own = {LABEL_JOB_UID: ctx.uid}
     peers = [{"podSelector": {"matchLabels": own}}]
     rules = {"policyTypes": ["Ingress", "Egress"], "ingress": [{"from": peers}], "egress": [{"to": peers}]}
-    return [_policy(job_child(ctx, f"{ctx.name}-ops"), own, rules)]
+    return [_make_policy(make_job_metadata(ctx, f"{ctx.name}-ops"), own, rules)]
 
 
-def _internet(blocked: Iterable[str]) -> Iterator[Body]:
+def _internet_peers(blocked: Iterable[str]) -> Iterator[Body]:
     ranges = [ipaddress.ip_network(cidr) for cidr in blocked]
     old = ipaddress.collapse_addresses(r for r in ranges if isinstance(r, ipaddress.IPv4Network))
     new = ipaddress.collapse_addresses(r for r in ranges if isinstance(r, ipaddress.IPv6Network))
@@ -125,7 +125,7 @@ def _internet(blocked: Iterable[str]) -> Iterator[Body]:
         yield {"ipBlock": {"cidr": everything, **({"except": excepted} if excepted else {})}}
 
 
-def _policy(metadata: Body, pods: Mapping[str, str], rules: Body) -> Body:
+def _make_policy(metadata: Body, pods: Mapping[str, str], rules: Body) -> Body:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

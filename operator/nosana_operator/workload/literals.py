@@ -1,4 +1,4 @@
-"""The literals in an op's arguments, with their places."""
+"""The literals in an op's arguments, with their paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Place = tuple[str | int, ...]
 
 
 def literals(op: Operation) -> Iterator[tuple[Place, Reference]]:
-    """Every literal in the arguments of an op; the place starts at `args`."""
+    """Every literal in the arguments of an op; its path starts with `args`."""
     for place, text in _texts(op.args.model_dump(by_alias=True, exclude_unset=True), ("args",)):
         for reference in references(text):
             yield place, reference

@@ -1,4 +1,4 @@
-"""Names, labels and owners of a job's children."""
+"""Names, labels and owner references of a job's children."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Body = dict[str, Any]
 
 
 def op_name(ctx: JobContext, op_index: int) -> str:
-    """`<job>-<opIndex>`: the op's first pod, its Ingress, and its host name for the job's other ops."""
+    """`<job>-<opIndex>`: the name of the op's first pod and Ingress, and its host name for the job's other ops."""
     return f"{ctx.name}-{op_index}"
 
 
 def pod_name(ctx: JobContext, op_index: int, attempt: int = 0) -> str:
-    """The same op and attempt always give the same name, so a pod cannot be made twice."""
+    """The pod's name. Equal ops and attempts have equal names, so a pod cannot be created twice."""
     return op_name(ctx, op_index) + (f"-r{attempt}" if attempt else "")
 
 
 def job_labels(ctx: JobContext) -> dict[str, str]:
-    """Labels of every child: whose it is, and for a market's job the full addresses."""
+    """The labels of every child: its job, and for a market's job the addresses on chain."""
     labels = {
         "app.kubernetes.io/name": "nosana-job",
         "app.kubernetes.io/instance": ctx.name,
@@ -47,19 +47,19 @@ def job_labels(ctx: JobContext) -> dict[str, str]:
 
 
 def op_selector(ctx: JobContext, op_index: int) -> dict[str, str]:
-    """Selects the pods of one op. By uid: a job made again under the same name is another job."""
+    """The selector of one op's pods. It has the job's uid: another job may get the same name later."""
     return {LABEL_JOB_UID: ctx.uid, LABEL_OP: str(op_index)}
 
 
-def child(ctx: JobContext, name: str, op_index: int) -> Body:
-    """Metadata of a child of one op."""
-    metadata = job_child(ctx, name)
+def make_op_metadata(ctx: JobContext, name: str, op_index: int) -> Body:
+    """The metadata of an object that belongs to one op."""
+    metadata = make_job_metadata(ctx, name)
     metadata["labels"][LABEL_OP] = str(op_index)
     return metadata
 
 
-def job_child(ctx: JobContext, name: str) -> Body:
-    """Metadata of a child of the whole job."""
+def make_job_metadata(ctx: JobContext, name: str) -> Body:
+    """The metadata of an object that belongs to the whole job."""
     return {
         "name": name,
         "namespace": ctx.namespace,

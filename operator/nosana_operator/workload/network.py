@@ -1,4 +1,4 @@
-"""Exposed ports → Services, Ingresses and endpoints; host names by which a job's ops find each other."""
+"""Exposed ports → Services, Ingresses and endpoints; host names by which a job's ops reach each other."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from nosana_operator.definition import (
 )
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import literals
-from nosana_operator.workload.metadata import Body, child, op_name, op_selector
+from nosana_operator.workload.metadata import Body, make_op_metadata, op_name, op_selector
 
 
 def host_name(service: str, domain: str) -> str:
-    """The public host of a service id: in lower case, as an Ingress wants it (DNS does not care)."""
+    """The public host of a service id, in lower case because an Ingress requires it (DNS ignores case)."""
     return f"{service.lower()}.{domain}"
 
 
 def service_name(service: str) -> str:
-    """The Service of a service id. An id may start with a digit, the name of a Service may not."""
+    """The name of a service id's Service. An id may start with a digit, the name of a Service may not."""
     return f"ep-{service.lower()}"
 
 
 def endpoint_id(ctx: JobContext, op_index: int, port: Port) -> str:
-    """The service id of an exposed port: as clients compute it, or one that nobody can guess.
+    """The service id of an exposed port: the one that clients compute, or an unguessable one for a private port.
 
-    The uid is random and never leaves the cluster, so a private port has the same id after a restart.
+    A private id is derived from the job's uid, which is random and never leaves the cluster. So a private port
+    keeps its id after a restart.
     """
     args = ctx.op(op_index).args
     if isinstance(args, RunArgs) and args.private:
@@ -42,7 +43,7 @@ def endpoint_id(ctx: JobContext, op_index: int, port: Port) -> str:
 
 
 def deployment_host(ctx: JobContext, op_index: int) -> str | None:
-    """The public host that an op shares with its replicas; None outside a deployment, or without a domain."""
+    """The public host that an op shares with its replicas; None without a deployment or a domain."""
     deployment = ctx.definition.deployment_id
     if not deployment or not ctx.domain:
         return None
@@ -51,14 +52,14 @@ def deployment_host(ctx: JobContext, op_index: int) -> str | None:
 
 
 def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Endpoint]:
-    """What an op's exposed ports are reached by; their state is not known from here.
+    """The endpoints of an op's exposed ports, without their state.
 
-    The URL is `http://`: nothing here makes certificates, and an Ingress controller that has some redirects.
+    The URL is `http://`: this operator issues no certificates, and an Ingress controller that has some redirects.
     """
-    found = []
+    endpoints = []
     for port in ports:
         identity = endpoint_id(ctx, op_index, port)
-        found.append(
+        endpoints.append(
             Endpoint(
                 op=ctx.op(op_index).id,
                 port=port.number,
@@ -67,18 +68,18 @@ def op_endpoints(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[
                 service=f"{service_name(identity)}.{ctx.namespace}.svc:{port.number}",
             )
         )
-    return found
+    return endpoints
 
 
 def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:
-    """A Service for each exposed port, named after its id; and the op's host name where an op asks for it.
+    """A Service for each exposed port, named after its id, and one for the op's host name if an op uses it.
 
-    Wanted before the op's pod, so that its address exists when its first client comes.
+    They are created before the op's pod, so that the address exists before the first client.
     """
     selector = op_selector(ctx, op_index)
     bodies: list[Body] = []
-    if ctx.op(op_index).id in _hosts_asked_for(ctx.definition):
-        # Headless, so that every port of the op answers, as it does on Nosana's container network.
+    if ctx.op(op_index).id in _ops_with_host_literals(ctx.definition):
+        # The Service is headless, so that every port of the op answers, as on Nosana's container network.
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
         bodies.append(_service(ctx, op_name(ctx, op_index), op_index, spec))
     for port in ports:
@@ -91,9 +92,9 @@ def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> lis
 
 
 def build_ingresses(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> list[Body]:
-    """One Ingress with a rule for each exposed port of the op; none without a domain, or without ports.
+    """One Ingress with a rule for each exposed port of the op; none without a domain or ports.
 
-    The host of a deployment leads to the op's first port, as one id stands for all of them.
+    The host of a deployment leads to the op's first port, because one id stands for all its ports.
     """
     if not ctx.domain or not ports:
         return []
@@ -112,19 +113,19 @@ def build_ingresses(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> li
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "Ingress",
-            "metadata": child(ctx, op_name(ctx, op_index), op_index),
+            "metadata": make_op_metadata(ctx, op_name(ctx, op_index), op_index),
             "spec": {**({"ingressClassName": class_name} if class_name else {}), "rules": rules},
         }
     ]
 
 
 def _service(ctx: JobContext, name: str, op_index: int, spec: Body) -> Body:
-    metadata = child(ctx, name, op_index)
+    metadata = make_op_metadata(ctx, name, op_index)
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
-def _hosts_asked_for(definition: Definition) -> frozenset[str]:
-    """Ids of the ops whose host name some op's arguments hold."""
+def _ops_with_host_literals(definition: Definition) -> frozenset[str]:
+    """The ids of the ops whose host name is a literal in some op's arguments."""
     return frozenset(
         literal.name
         for op in definition.ops

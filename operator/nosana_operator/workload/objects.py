@@ -1,12 +1,12 @@
-"""A whole job: the values its literals stand for, and all objects that it becomes."""
+"""A whole job: the values of its literals, and all its Kubernetes objects."""
 
 from __future__ import annotations
 
 from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate
 from nosana_operator.definition.literals import Context, OpFacts
-from nosana_operator.workload.aliases import build_names_service
+from nosana_operator.workload.aliases import build_alias_service
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.isolation import job_policies
+from nosana_operator.workload.isolation import build_job_policies
 from nosana_operator.workload.metadata import Body, op_name
 from nosana_operator.workload.network import (
     build_ingresses,
@@ -22,7 +22,7 @@ from nosana_operator.workload.storage import build_claim
 
 
 def literal_context(ctx: JobContext) -> Context:
-    """What the literals of this job stand for, as far as it is known by now."""
+    """The values of this job's literals, as far as they are known now."""
     variables = ctx.definition.global_.variables if ctx.definition.global_ else None
     return Context(
         job=ctx.job_address,
@@ -46,8 +46,8 @@ def literal_context(ctx: JobContext) -> Context:
 def run_args(ctx: JobContext, op_index: int) -> RunArgs:
     """The arguments of a `container/run` op with its literals replaced.
 
-    The same job gives the same arguments at any time, but for what its ops show: results, addresses.
-    Raises LiteralError when a literal has no value; TypeError for an op that runs no container.
+    The arguments of a job never change, except for the results and addresses of its ops.
+    Raises LiteralError when a literal has no value, TypeError for an op that runs no container.
     """
     args = interpolate(ctx.op(op_index), literal_context(ctx))
     if not isinstance(args, RunArgs):
@@ -55,8 +55,8 @@ def run_args(ctx: JobContext, op_index: int) -> RunArgs:
     return args
 
 
-def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
-    """The objects of one op in the order in which they are made: Services, Ingress, Secrets, pod; or a claim.
+def build_op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
+    """The objects of one op in the order of their creation: Services, Ingress, Secrets, pod; or a claim.
 
     Raises LiteralError or ArgsError (both DefinitionError) when the op can never start.
     """
@@ -65,8 +65,8 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
     args = run_args(ctx, op_index)
     ports = exposed_ports(args)
     return [
-        *job_policies(ctx),
-        *([build_names_service(ctx)] if args.aliases else []),
+        *build_job_policies(ctx),
+        *([build_alias_service(ctx)] if args.aliases else []),
         *build_services(ctx, op_index, ports),
         *build_ingresses(ctx, op_index, ports),
         *build_pull_secret(ctx, op_index, args),
@@ -75,13 +75,13 @@ def op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body
     ]
 
 
-def objects(ctx: JobContext) -> list[Body]:
-    """All objects of a job, op by op in the definition's order, each once. Raises as `op_objects`."""
-    made: dict[tuple[str, str], Body] = {}
+def build_objects(ctx: JobContext) -> list[Body]:
+    """All objects of a job, op by op in the definition's order, each once. Raises like `build_op_objects`."""
+    bodies: dict[tuple[str, str], Body] = {}
     for index in range(len(ctx.definition.ops)):
-        for body in op_objects(ctx, index):
-            made.setdefault((body["kind"], body["metadata"]["name"]), body)
-    return list(made.values())
+        for body in build_op_objects(ctx, index):
+            bodies.setdefault((body["kind"], body["metadata"]["name"]), body)
+    return list(bodies.values())
 
 
 def _deployment_endpoint(ctx: JobContext, op_index: int) -> str | None:
@@ -90,7 +90,7 @@ def _deployment_endpoint(ctx: JobContext, op_index: int) -> str | None:
 
 
 def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:
-    """Port as text → public host, of the ports that are written as numbers; none without a domain."""
+    """Port as text → public host, for ports that are written as numbers; empty without a domain."""
     args = ctx.op(op_index).args
     if not ctx.domain or not isinstance(args, RunArgs):
         return {}

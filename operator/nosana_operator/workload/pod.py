@@ -15,59 +15,64 @@ from nosana_operator.api import (
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration
 from nosana_operator.api.quantity import cores, parse_quantity, size
 from nosana_operator.definition import RunArgs, exposed_ports
-from nosana_operator.workload.aliases import name_search
-from nosana_operator.workload.container import args_problems, command, environment, work_dir
+from nosana_operator.workload.aliases import make_dns_config
+from nosana_operator.workload.container import args_problems, make_command, make_env, work_dir
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.isolation import LABEL_EXPOSED
-from nosana_operator.workload.metadata import Body, child, pod_name
-from nosana_operator.workload.pull_secret import pull, pull_policy
-from nosana_operator.workload.resources import fetched
-from nosana_operator.workload.restart import restart
-from nosana_operator.workload.storage import mounts, storage_affinity, storage_labels, volumes
+from nosana_operator.workload.metadata import Body, make_op_metadata, pod_name
+from nosana_operator.workload.pull_secret import image_pull_policy, make_pull_secrets
+from nosana_operator.workload.resources import make_fetch_parts
+from nosana_operator.workload.restart import make_restart
+from nosana_operator.workload.storage import (
+    make_storage_affinity,
+    make_storage_labels,
+    make_volume_mounts,
+    make_volumes,
+)
 
 CONTAINER: Final = "op"
-"""The name of an op's container: where its exit code and log are read."""
+"""The name of an op's container, whose exit code and log are read."""
 GRACE_SECONDS: Final = 10
-"""Between SIGTERM and SIGKILL; the grace of Docker and Podman, which ops are written for."""
+"""Between SIGTERM and SIGKILL: the grace period of Docker and Podman, for which ops are written."""
 _SHARED_MEMORY: Final = parse_quantity("4Gi")
 
-# An op cannot be moved: whoever makes room or saves nodes leaves it where it is.
-_STAYS: Final = {
+# An op cannot be moved, so autoscalers have to leave its node alone.
+_DO_NOT_EVICT: Final = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
 }
-# The operator decides what becomes of an op on a node that went silent, not the node controller's timer.
-_UNTIL_TOLD: Final = tuple(
+# The operator, not the node controller's timer, decides what happens to an op whose node does not report.
+_STAY_ON_SILENT_NODE: Final = tuple(
     Toleration(key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute")
     for state in ("not-ready", "unreachable")
 )
 
 
 def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0) -> Body:
-    """The pod of one op; `args` are the op's own with all literals replaced.
+    """The pod of one op; `args` are the op's arguments with all literals replaced.
 
-    Raises ArgsError when no container can be made of them.
+    Raises ArgsError when no container can be created from them.
     """
     problems = list(args_problems(ctx, op_index, args))
     if problems:
         raise ArgsError(ctx.op(op_index).id, problems)
-    metadata = child(ctx, pod_name(ctx, op_index, attempt), op_index)
-    policy = restart(args)
+    metadata = make_op_metadata(ctx, pod_name(ctx, op_index, attempt), op_index)
+    policy = make_restart(args)
     metadata["annotations"] = {
         ANNOTATION_OP_ID: ctx.op(op_index).id,
         **({ANNOTATION_ATTEMPT: str(attempt)} if attempt else {}),
         **({ANNOTATION_TRIES: str(policy.tries)} if policy.tries else {}),
-        **_STAYS,
+        **_DO_NOT_EVICT,
     }
     metadata["finalizers"] = [FINALIZER_OP]
-    metadata["labels"] |= storage_labels(ctx, args)
+    metadata["labels"] |= make_storage_labels(ctx, args)
     if exposed_ports(args):
         metadata["labels"][LABEL_EXPOSED] = "true"
-    placement = _placement(ctx, gpu=ctx.uses_gpu(args))
-    if near := storage_affinity(ctx, args):
+    placement = _make_placement(ctx, gpu=ctx.uses_gpu(args))
+    if near := make_storage_affinity(ctx, args):
         placement["affinity"] = placement.get("affinity", {}) | near
-    files = fetched(ctx, op_index, args, _resources(ctx, op_index, gpu=False))
+    files = make_fetch_parts(ctx, op_index, args, _make_resources(ctx, op_index, gpu=False))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -79,31 +84,33 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             "enableServiceLinks": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             **({"runtimeClassName": runtime} if (runtime := ctx.runtime_class(args)) else {}),
-            **pull(ctx, op_index, args),
+            **make_pull_secrets(ctx, op_index, args),
             **placement,
-            **name_search(ctx),
+            **make_dns_config(ctx),
             **({"initContainers": [*files.init_containers]} if files.init_containers else {}),
-            "containers": [_container(ctx, op_index, args, [*files.mounts, *mounts(ctx, args)])],
+            "containers": [
+                _make_container(ctx, op_index, args, [*files.mounts, *make_volume_mounts(ctx, args)])
+            ],
             "volumes": [
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(ctx)}},
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory_size(ctx)}},
                 *files.volumes,
-                *volumes(ctx, args),
+                *make_volumes(ctx, args),
             ],
         },
     }
 
 
-def _container(ctx: JobContext, op_index: int, args: RunArgs, folders: Iterable[Body]) -> Body:
+def _make_container(ctx: JobContext, op_index: int, args: RunArgs, folders: Iterable[Body]) -> Body:
     folder = work_dir(ctx, args)
     ports = [{"containerPort": port.number, "protocol": "TCP"} for port in exposed_ports(args)]
-    resources = _resources(ctx, op_index, gpu=ctx.uses_gpu(args))
+    resources = _make_resources(ctx, op_index, gpu=ctx.uses_gpu(args))
     return {
         "name": CONTAINER,
         "image": args.image,
-        "imagePullPolicy": pull_policy(args),
-        **command(ctx, args),
+        "imagePullPolicy": image_pull_policy(args),
+        **make_command(ctx, args),
         **({"workingDir": folder} if folder else {}),
-        "env": environment(ctx, args),
+        "env": make_env(ctx, args),
         **({"ports": ports} if ports else {}),
         **({"resources": resources} if resources else {}),
         "securityContext": {"allowPrivilegeEscalation": False},
@@ -111,11 +118,11 @@ def _container(ctx: JobContext, op_index: int, args: RunArgs, folders: Iterable[
     }
 
 
-def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[str, str]]:
-    """Limits and requests of one op.
+def _make_resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[str, str]]:
+    """The limits and requests of one op.
 
-    The job's resources are shared by the ops of a stage: each may use all of them when the others are idle
-    (limit), and is sure of an equal part (request), so that the stage never asks for more than the slot.
+    The ops of a stage share the job's resources. Each may use all of them while the others are idle (limit) and
+    is guaranteed an equal part (request), so a stage never requests more than the slot has.
     """
     limits: dict[str, str] = {}
     requests: dict[str, str] = {}
@@ -134,22 +141,22 @@ def _resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[s
     return {"limits": limits, "requests": requests} if limits else {}
 
 
-def _shared_memory(ctx: JobContext) -> str:
-    """Size of /dev/shm: as on Nosana's nodes, but never more than the memory it counts against."""
+def _shared_memory_size(ctx: JobContext) -> str:
+    """The size of /dev/shm: that of Nosana's nodes, but never more than the memory limit it counts against."""
     memory = parse_quantity(ctx.spec.resources.memory) if ctx.spec.resources.memory else 0
     return size(min(_SHARED_MEMORY, memory) if memory > 0 else _SHARED_MEMORY)
 
 
-def _placement(ctx: JobContext, *, gpu: bool) -> dict[str, Any]:
-    """Node selector, affinity and tolerations.
+def _make_placement(ctx: JobContext, *, gpu: bool) -> dict[str, Any]:
+    """The node selector, affinity and tolerations.
 
-    The admin's selector and tolerations hold for all ops of a job, so that it stays on the nodes given to it;
-    product and memory are about GPUs and hold for ops that have some. The taint of GPU nodes is tolerated by
-    those, and by ops that the selector binds to such nodes.
+    The admin's selector and tolerations apply to all ops of a job, so that it stays on the nodes assigned to it;
+    the GPU's product and memory apply to ops with GPUs. Ops with GPUs tolerate the taint of GPU nodes, and so do
+    ops that the selector binds to such nodes.
     """
     wanted = ctx.spec.gpu
     selector = dict(wanted.node_selector)
-    tolerations = [*_UNTIL_TOLD, *wanted.tolerations]
+    tolerations = [*_STAY_ON_SILENT_NODE, *wanted.tolerations]
     fields: dict[str, Any] = {}
     if gpu or wanted.node_selector:
         tolerations.append(gpu_toleration(wanted))

@@ -1,4 +1,4 @@
-"""An op's login for the registry of its image: a Secret that the kubelet pulls with.
+"""An op's login for the registry of its image: a Secret that the kubelet uses for the pull.
 
 (docs/protocol/job-definition.md#run-arguments)
 """
@@ -11,33 +11,33 @@ from typing import Any
 
 from nosana_operator.definition import RunArgs
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.metadata import Body, child, op_name
+from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
 
 _HUB = "https://index.docker.io/v1/"
 
 
 def registry_of(image: str) -> str:
-    """The registry that an image reference names, as a login is filed under it; Docker Hub when it has none."""
+    """The registry of an image, in the form that a login is stored under; Docker Hub when it names none."""
     first, slash, _ = image.partition("/")
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
     return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
 
 
 def has_login(args: RunArgs) -> bool:
-    """Whether the op's image is pulled with a login."""
+    """Whether the op has a login for its image."""
     login = args.authentication.docker if args.authentication else None
     return login is not None and bool(login.username or login.password)
 
 
 def pull_secret_name(ctx: JobContext, op_index: int) -> str:
-    """The Secret with the login; it goes when its op has ended."""
+    """The name of the Secret with the login; the Secret is deleted when its op has ended."""
     return f"{op_name(ctx, op_index)}-pull"
 
 
 def build_pull_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Body]:
-    """The Secret; none for an op without login.
+    """The Secret with the login; none for an op without one.
 
-    As on Nosana's node, the login is for the registry of this op's image, whatever its `server` says.
+    As on Nosana's node, the login applies to the registry of the op's image; its `server` is ignored.
     """
     login = args.authentication.docker if args.authentication else None
     if login is None or not has_login(args):
@@ -54,23 +54,23 @@ def build_pull_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bod
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": child(ctx, pull_secret_name(ctx, op_index), op_index),
+            "metadata": make_op_metadata(ctx, pull_secret_name(ctx, op_index), op_index),
             "type": "kubernetes.io/dockerconfigjson",
             "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
         }
     ]
 
 
-def pull(ctx: JobContext, op_index: int, args: RunArgs) -> dict[str, Any]:
-    """Of a pod's spec: with what its image is pulled."""
+def make_pull_secrets(ctx: JobContext, op_index: int, args: RunArgs) -> dict[str, Any]:
+    """The `imagePullSecrets` of a pod; empty for an op without a login."""
     return {"imagePullSecrets": [{"name": pull_secret_name(ctx, op_index)}]} if has_login(args) else {}
 
 
-def pull_policy(args: RunArgs) -> str:
-    """Whether the registry is asked again for an image that the node has.
+def image_pull_policy(args: RunArgs) -> str:
+    """Whether the kubelet asks the registry although the node has the image.
 
-    Behind a login it is: the node may have it from somebody else's pull. So it is for a tag that moves by its
-    nature.
+    It does for an image behind a login, because the node may have it from somebody else's pull, and for a tag that
+    moves by convention.
     """
     name, _, digest = args.image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]

@@ -1,8 +1,8 @@
 """An op's `resources` → volumes that an init container fills before the op starts.
 
-Resources with one target share a volume, and so does a target inside another one: a mount point inside a
-read-only volume could not be made. What is to be fetched, credentials included, is in a Secret that only the
-init container sees; `nosana_operator.fetching.spec` reads it.
+Resources with the same target share a volume, and so do targets inside each other, because a mount point inside a
+read-only volume cannot be created. A Secret that only the init container mounts lists what to fetch, including
+credentials; `nosana_operator.fetching.spec` reads it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from nosana_operator.definition.model import (
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import DEFAULT_MIRRORS, JobContext
 from nosana_operator.workload.literals import Place
-from nosana_operator.workload.metadata import Body, child, op_name
+from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
+from nosana_operator.workload.mount_points import is_absolute_folder, is_reserved, mount_path
 
 FETCHER: Final = "fetch"
 """The name of the init container."""
@@ -35,41 +36,41 @@ _SPEC_VOLUME: Final = "fetch"
 _SPEC_FOLDER: Final = PurePosixPath("/etc/nosana-fetch")
 _SPEC_FILE: Final = "spec.json"
 _ROOT: Final = PurePosixPath("/resources")
-_TAKEN: Final = tuple(PurePosixPath(path) for path in ("/", "/dev", "/proc", "/sys"))
+
 _S3 = S3Resource | S3BucketResource | S3BucketsResource
 
 
 @dataclass(slots=True)
 class _Target:
-    """One folder of the op."""
+    """One folder in the op's container."""
 
     path: PurePosixPath
     resources: list[Resource]
     writable: bool = False
     volume: str = ""
     folder: PurePosixPath = _ROOT
-    """Where the init container has it."""
+    """The folder in the init container."""
     above: _Target | None = None
-    """The target that it lies in."""
+    """The target that contains this one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a pod needs for the resources of its op; all empty when it has none."""
+class FetchParts:
+    """The parts of a pod for its op's resources; all empty when the op has none."""
 
     init_containers: tuple[Body, ...] = ()
     volumes: tuple[Body, ...] = ()
     mounts: tuple[Body, ...] = ()
-    """The op's own."""
+    """The volume mounts of the op's container."""
 
 
 def secret_name(ctx: JobContext, op_index: int) -> str:
-    """The Secret that tells what to fetch for an op."""
+    """The name of the Secret that lists what to fetch for an op."""
     return f"{op_name(ctx, op_index)}-fetch"
 
 
 def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Body]:
-    """The Secret; none for an op without resources. It goes when its op has ended."""
+    """The Secret that lists what to fetch; none for an op without resources. It is deleted after the op's end."""
     if ctx.fetching.image is None or not _resources(args):
         return []
     storage = ctx.spec.resources.ephemeral_storage
@@ -89,7 +90,7 @@ def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bo
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": child(ctx, secret_name(ctx, op_index), op_index),
+            "metadata": make_op_metadata(ctx, secret_name(ctx, op_index), op_index),
             "type": "Opaque",
             "immutable": True,
             "stringData": {_SPEC_FILE: json.dumps(spec)},
@@ -97,10 +98,10 @@ def build_fetch_secret(ctx: JobContext, op_index: int, args: RunArgs) -> list[Bo
     ]
 
 
-def fetched(ctx: JobContext, op_index: int, args: RunArgs, limits: Mapping[str, Any]) -> Fetched:
+def make_fetch_parts(ctx: JobContext, op_index: int, args: RunArgs, limits: Mapping[str, Any]) -> FetchParts:
     """The parts of an op's pod that fetch its resources; `limits` are the container's `resources`."""
     if ctx.fetching.image is None or not _resources(args):
-        return Fetched()
+        return FetchParts()
     targets = _targets(args)
     roots = [target for target in targets if target.above is None]
     container = {
@@ -134,22 +135,22 @@ def fetched(ctx: JobContext, op_index: int, args: RunArgs, limits: Mapping[str, 
         for target in targets
         if target.above is None or target.writable != target.above.writable
     ]
-    return Fetched((container,), tuple(volumes), tuple(mounts))
+    return FetchParts((container,), tuple(volumes), tuple(mounts))
 
 
 def resources_problems(op_index: int, args: RunArgs) -> Iterator[Problem]:
-    """What cannot be fetched or mounted. Text that still holds a literal is passed over."""
-    mounted = {_clean(volume.dest) for volume in args.volumes or ()}
+    """The resources that cannot be fetched or mounted. Text that still contains a literal is skipped."""
+    mounted = {mount_path(volume.dest) for volume in args.volumes or ()}
     for index, resource in enumerate(args.resources or ()):
         if not isinstance(resource, _S3 | HuggingFaceResource | OllamaResource):
             continue
         place: Place = ("ops", op_index, "args", "resources", index)
         yield from _target_problems((*place, "target"), resource.target)
-        if _clean(resource.target) in mounted:
+        if mount_path(resource.target) in mounted:
             yield Problem(
                 json_path((*place, "target")),
-                f"a volume of the op is mounted on {quoted(resource.target)}",
-                "give the resource a folder of its own, it may lie in the volume",
+                f"the op mounts a volume on {quoted(resource.target)}",
+                "give the resource a folder of its own; it may be inside the volume",
             )
         match resource:
             case S3Resource():
@@ -171,7 +172,7 @@ def resources_problems(op_index: int, args: RunArgs) -> Iterator[Problem]:
                 ):
                     yield Problem(
                         json_path((*place, "repo")),
-                        f"{quoted(resource.repo)} is no name of a repository",
+                        f"{quoted(resource.repo)} is not the name of a repository",
                         "write it as owner/name",
                     )
                 yield from _file_problems((*place, "files"), resource.files)
@@ -180,14 +181,13 @@ def resources_problems(op_index: int, args: RunArgs) -> Iterator[Problem]:
 def _target_problems(place: Place, target: str) -> Iterator[Problem]:
     if "%%" in target:
         return
-    path = PurePosixPath(target)
-    if not target.startswith("/") or ".." in path.parts or "\0" in target or ":" in target:
+    if not is_absolute_folder(target):
         yield Problem(
             json_path(place),
-            f"{quoted(target)} is no folder that can be mounted",
+            f"{quoted(target)} is not a folder that can be mounted",
             "write an absolute path without .. and without colons, like /models",
         )
-    elif _clean(target) in _TAKEN or any(_clean(target).is_relative_to(taken) for taken in _TAKEN[1:]):
+    elif is_reserved(target, inside=True):
         yield Problem(
             json_path(place),
             f"nothing can be mounted on {quoted(target)}",
@@ -207,7 +207,7 @@ def _url_problems(place: Place, url: str | None) -> Iterator[Problem]:
         # Not shown: it may hold a password.
         yield Problem(
             json_path(place),
-            "it is no address of a bucket",
+            "it is not the address of a bucket",
             "write https://… or s3://bucket/folder, and credentials in IAM",
         )
 
@@ -219,7 +219,7 @@ def _file_problems(place: Place, files: list[str] | None) -> Iterator[Problem]:
         if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name or "\\" in name:
             yield Problem(
                 json_path((*place, index)),
-                f"{quoted(name)} is no file below the target",
+                f"{quoted(name)} is not a file below the target",
                 "write a relative path without . and .., like folder/file",
             )
 
@@ -235,7 +235,7 @@ def _targets(args: RunArgs) -> list[_Target]:
     """The folders of an op, a folder before those in it."""
     by_path: dict[PurePosixPath, _Target] = {}
     for resource in _resources(args):
-        path = _clean(resource.target)
+        path = mount_path(resource.target)
         target = by_path.setdefault(path, _Target(path, []))
         target.resources.append(resource)
         target.writable |= isinstance(resource, _S3) and resource.allow_write
@@ -255,31 +255,26 @@ def _targets(args: RunArgs) -> list[_Target]:
 
 
 def _mount_points(args: RunArgs, targets: list[_Target]) -> list[str]:
-    """Folders inside targets on which volumes are mounted: nothing can be made there later."""
-    found = []
+    """The folders inside targets where volumes are mounted: they have to exist before the target is read-only."""
+    folders = []
     for volume in args.volumes or ():
-        dest = _clean(volume.dest)
+        dest = mount_path(volume.dest)
         for target in targets:
             if target.path in dest.parents:
-                found.append(str(target.folder / dest.relative_to(target.path)))
+                folders.append(str(target.folder / dest.relative_to(target.path)))
                 break
-    return found
+    return folders
 
 
 def _root(target: _Target) -> _Target:
     return target if target.above is None else _root(target.above)
 
 
-def _clean(target: str) -> PurePosixPath:
-    """The path without doubled and trailing slashes; `//x` is a root of its own to Python alone."""
-    return PurePosixPath("/" + target.lstrip("/"))
-
-
 def _described(resource: Resource) -> dict[str, Any]:
-    """The resource in the words of the fetcher."""
+    """The resource in the form that the fetcher reads."""
     match resource:
         case HuggingFaceResource():
-            told: dict[str, Any] = {
+            fields: dict[str, Any] = {
                 "type": "HF",
                 "repo": resource.repo,
                 "revision": resource.revision or None,
@@ -287,9 +282,9 @@ def _described(resource: Resource) -> dict[str, Any]:
                 "token": resource.access_token or None,
             }
         case OllamaResource():
-            told = {"type": "Ollama", "model": resource.model}
+            fields = {"type": "Ollama", "model": resource.model}
         case _:
-            told = {
+            fields = {
                 "type": "S3",
                 "sources": _sources(resource),
                 "credentials": {
@@ -301,11 +296,11 @@ def _described(resource: Resource) -> dict[str, Any]:
                 else None,
                 "writable": resource.allow_write or None,
             }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _sources(resource: _S3) -> list[dict[str, Any]]:
-    """The places of an S3 resource; as on Nosana's nodes, `url` wins over `buckets`.
+    """The sources of an S3 resource; as on Nosana's nodes, `url` wins over `buckets`.
 
     (docs/protocol/job-definition.md#resources)
     """

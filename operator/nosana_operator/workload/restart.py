@@ -1,7 +1,7 @@
-"""What `restart_policy` asks for, and who does it. Pure.
+"""How an op's `restart_policy` is carried out. Pure.
 
-Kubernetes knows no number of retries, so a counted policy is the job controller's: each run is a pod of its
-own. The others are the kubelet's: one pod, its container started again.
+Kubernetes cannot count retries, so the job controller carries out a policy with a number: each attempt is a pod
+of its own. The kubelet carries out the others: it restarts the container of the one pod.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from nosana_operator.definition import RunArgs
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """`in_pod` is the pod's restartPolicy; `tries`: how often at most a failed op gets another pod."""
+    """`in_pod` is the pod's restartPolicy; `tries` is how often a failed op gets another pod at most."""
 
     in_pod: Literal["Never", "OnFailure", "Always"] = "Never"
     tries: int = 0
 
 
-def restart(args: RunArgs) -> Restart:
-    """The policy of an op. As for Docker and Podman, no tries, or 0, means without bound."""
+def make_restart(args: RunArgs) -> Restart:
+    """The restart policy of an op. As for Docker and Podman, a missing number or 0 means no limit."""
     policy = args.restart_policy
     if policy is None or policy == "no":
         return Restart()

@@ -1,7 +1,7 @@
-"""`create-volume` ops → claims, and where other ops mount them (docs/protocol/job-definition.md#volumes).
+"""`create-volume` ops → claims, and their mounts in other ops (docs/protocol/job-definition.md#volumes).
 
-A claim belongs to the job: its ops share it, and it goes with it. Where storage can be mounted on one node at
-a time only, the ops that mount some are kept on one node.
+A claim belongs to the job: its ops share it, and it is deleted with the job. Where storage can be mounted on one
+node at a time only, all ops that mount volumes run on one node.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from nosana_operator.api import LABEL_JOB_UID
 from nosana_operator.definition import Problem, RunArgs, VolumeArgs
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.metadata import Body, child, op_name
+from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
+from nosana_operator.workload.mount_points import is_absolute_folder, is_reserved, mount_path
 
 LABEL_STORAGE: Final = "nosana.io/mounts-volumes"
-"""On the pods of a job that have to be on one node."""
-_TAKEN: Final = tuple(PurePosixPath(path) for path in ("/", "/dev", "/proc", "/sys"))
+"""The label of a job's pods that have to run on one node."""
 
 
 def build_claim(ctx: JobContext, op_index: int) -> Body:
-    """The claim that a `create-volume` op makes."""
+    """The claim of a `create-volume` op."""
     storage = ctx.storage
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": child(ctx, op_name(ctx, op_index), op_index),
+        "metadata": make_op_metadata(ctx, op_name(ctx, op_index), op_index),
         "spec": {
             "accessModes": [storage.access_mode],
             "resources": {"requests": {"storage": storage.size}},
@@ -37,31 +37,31 @@ def build_claim(ctx: JobContext, op_index: int) -> Body:
     }
 
 
-def mounts(ctx: JobContext, args: RunArgs) -> list[Body]:
-    """Of the op's container: where it has volumes."""
+def make_volume_mounts(ctx: JobContext, args: RunArgs) -> list[Body]:
+    """The `volumeMounts` of the op's container for its volumes."""
     return [
         {"name": f"volume-{_makers(ctx)[mount.name]}", "mountPath": mount.dest}
         for mount in args.volumes or ()
     ]
 
 
-def volumes(ctx: JobContext, args: RunArgs) -> list[Body]:
-    """Of a pod's spec: the claims that its op mounts."""
-    wanted = sorted({_makers(ctx)[mount.name] for mount in args.volumes or ()})
+def make_volumes(ctx: JobContext, args: RunArgs) -> list[Body]:
+    """The `volumes` of a pod for the claims that its op mounts."""
+    claims = sorted({_makers(ctx)[mount.name] for mount in args.volumes or ()})
     return [
         {"name": f"volume-{index}", "persistentVolumeClaim": {"claimName": op_name(ctx, index)}}
-        for index in wanted
+        for index in claims
     ]
 
 
-def storage_labels(ctx: JobContext, args: RunArgs) -> dict[str, str]:
-    """Of a pod that has to be where its job's other pods with volumes are."""
+def make_storage_labels(ctx: JobContext, args: RunArgs) -> dict[str, str]:
+    """The labels of a pod that has to share a node with its job's other pods with volumes."""
     return {LABEL_STORAGE: "true"} if args.volumes and ctx.storage.access_mode == "ReadWriteOnce" else {}
 
 
-def storage_affinity(ctx: JobContext, args: RunArgs) -> dict[str, Any]:
-    """Of a pod's `affinity`: on the node of the job's other pods with volumes; the first one may choose."""
-    labels = storage_labels(ctx, args)
+def make_storage_affinity(ctx: JobContext, args: RunArgs) -> dict[str, Any]:
+    """The part of a pod's `affinity` that keeps it on the node of the job's other pods with volumes."""
+    labels = make_storage_labels(ctx, args)
     if not labels:
         return {}
     term = {
@@ -72,26 +72,28 @@ def storage_affinity(ctx: JobContext, args: RunArgs) -> dict[str, Any]:
 
 
 def volume_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Problem]:
-    """Mounts of volumes that no op makes, and folders where nothing can be mounted."""
-    folders: Counter[str] = Counter()
+    """The mounts of volumes that no op creates, and folders where nothing can be mounted."""
+    folders: Counter[PurePosixPath] = Counter()
     for position, mount in enumerate(args.volumes or ()):
         place = ("ops", op_index, "args", "volumes", position)
         if "%%" not in mount.name and mount.name not in _makers(ctx):
-            made = ", ".join(map(quoted, _makers(ctx))) or "none"
+            existing = ", ".join(map(quoted, _makers(ctx))) or "none"
             yield Problem(
                 json_path((*place, "name")),
-                f"no op makes a volume {quoted(mount.name)}",
-                f"add a container/create-volume op with that name; there are: {made}",
+                f"no op creates a volume {quoted(mount.name)}",
+                f"add a container/create-volume op with that name; there are: {existing}",
             )
         if "%%" in mount.dest:
             continue
-        folder = PurePosixPath(mount.dest)
-        folders[str(folder)] += 1
-        if not folder.is_absolute() or ".." in folder.parts or ":" in mount.dest or "\0" in mount.dest:
+        folder = mount_path(mount.dest)
+        folders[folder] += 1
+        if not is_absolute_folder(mount.dest):
             yield Problem(
-                json_path((*place, "dest")), f"{quoted(mount.dest)} is no absolute folder", "start it with /"
+                json_path((*place, "dest")),
+                f"{quoted(mount.dest)} is not an absolute folder",
+                "start it with /",
             )
-        elif folder in _TAKEN or folders[str(folder)] > 1:
+        elif is_reserved(mount.dest) or folders[folder] > 1:
             yield Problem(
                 json_path((*place, "dest")),
                 f"{quoted(mount.dest)} is taken",
@@ -100,9 +102,9 @@ def volume_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[P
 
 
 def _makers(ctx: JobContext) -> dict[str, int]:
-    """Volume name → index of the op that makes it; the first one, when several do."""
-    made: dict[str, int] = {}
+    """Volume name → index of the op that creates it; the first one when several do."""
+    makers: dict[str, int] = {}
     for index, op in enumerate(ctx.definition.ops):
         if isinstance(op.args, VolumeArgs):
-            made.setdefault(op.args.name, index)
-    return made
+            makers.setdefault(op.args.name, index)
+    return makers

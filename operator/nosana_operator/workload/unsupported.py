@@ -1,4 +1,4 @@
-"""What a valid definition may ask for and this version does not serve: refused, never ignored."""
+"""Parts of a valid definition that this version does not serve: it refuses them and never ignores one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nosana_operator.workload.literals import Place, literals
 
 _LATER: Final = "not served by this version yet"
 MAX_ENDPOINT: Final = 1900
-"""Of a poster; with the job's address in it, it has to fit into the status."""
+"""The length of a poster's endpoint; with the job's address inserted, it has to fit into the status."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuDemand:
-    """GPUs that the greediest stage of a definition needs at once, against those of the job's slot."""
+    """The GPUs that the largest stage of a definition needs at once, and those of the job's slot."""
 
     stage: str
     ops: tuple[str, ...]
@@ -34,7 +34,7 @@ class GpuDemand:
 
     @property
     def message(self) -> str:
-        """One sentence for a person, with the remedy."""
+        """The problem in one sentence, with the remedy."""
         named = ", ".join(map(quoted, self.ops))
         return (
             f"stage {quoted(self.stage)} needs {self.needed} GPUs at once for {named}, but the job's slot "
@@ -43,10 +43,10 @@ class GpuDemand:
 
 
 def gpu_demand(ctx: JobContext) -> GpuDemand | None:
-    """The stage with the most GPU ops; None when no op asks for a GPU.
+    """The stage with the most GPU ops; None when no op needs a GPU.
 
-    Each GPU op gets `gpu.count`, a slot has as many, and the ops of a stage run at once: `depends_on` waits
-    for an op to be ready, not for its end.
+    Each GPU op gets `gpu.count` GPUs, a slot has as many, and the ops of a stage run at the same time:
+    `depends_on` waits until an op is ready, not until it ends.
     """
     stages: dict[str, list[str]] = {}
     for op in ctx.definition.ops:
@@ -59,27 +59,27 @@ def gpu_demand(ctx: JobContext) -> GpuDemand | None:
 
 
 def unsupported_logistics(definition: Definition) -> list[Problem]:
-    """What keeps a market's confidential job from being served: ways of delivery that need the node's own API."""
+    """The reasons why a market's confidential job cannot be served: deliveries that need the node's own API."""
     problems: list[Problem] = []
     if definition.logistics is None:
         return problems
     for side in ("send", "receive"):
-        way = getattr(definition.logistics, side)
-        if way.type == "api-listen":
-            said = "api-listen is not served by this host"
-            problems.append(Problem(f"logistics.{side}.type", said, "use type api with an endpoint"))
-        elif not way.args.endpoint:
+        delivery = getattr(definition.logistics, side)
+        if delivery.type == "api-listen":
+            message = "api-listen is not served by this host"
+            problems.append(Problem(f"logistics.{side}.type", message, "use type api with an endpoint"))
+        elif not delivery.args.endpoint:
             problems.append(Problem(f"logistics.{side}.args.endpoint", "is required with type api"))
-        elif len(way.args.endpoint) > MAX_ENDPOINT:
-            said = f"is longer than {MAX_ENDPOINT} characters"
-            problems.append(Problem(f"logistics.{side}.args.endpoint", said, "shorten it"))
+        elif len(delivery.args.endpoint) > MAX_ENDPOINT:
+            message = f"is longer than {MAX_ENDPOINT} characters"
+            problems.append(Problem(f"logistics.{side}.args.endpoint", message, "shorten it"))
     return problems
 
 
 def unsupported(ctx: JobContext) -> list[Problem]:
     """Everything in the job's definition that cannot be served as its author meant it.
 
-    Fields that Nosana's own nodes ignore too (`meta`, `global.image`, the type of a port) are not told here.
+    Fields that Nosana's own nodes ignore too (`meta`, `global.image`, the type of a port) are not reported.
     """
     return list(dict.fromkeys(_unsupported(ctx)))
 
@@ -88,8 +88,8 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
     if ctx.definition.logistics is not None and ctx.spec.run is None:
         yield Problem(
             "logistics",
-            "a private job has no poster who could be asked, or given the result",
-            "take logistics out, and put the ops in",
+            "a private job has no poster who could send the definition or receive the result",
+            "remove logistics and add the ops",
         )
     for index, op in enumerate(ctx.definition.ops):
         place: Place = ("ops", index)
@@ -103,20 +103,20 @@ def _unsupported_args(ctx: JobContext, place: Place, args: RunArgs) -> Iterator[
     if ctx.fetching.image is None and any(item != REMOVE_IF_EMPTY for item in args.resources or ()):
         yield Problem(
             json_path((*place, "resources")),
-            "nothing can be fetched here: the operator has no image for it",
+            "this operator cannot fetch resources: it has no image for that",
             "set fetch.image in the operator's settings",
         )
     if args.trusted_execution_env and ctx.trusted_runtime_class is None:
         yield Problem(
             json_path((*place, "trusted_execution_env")),
-            "no trusted execution environment is offered here",
-            "set isolation.trustedRuntimeClass in the operator's settings, or take it out when the op may run without",
+            "this host offers no trusted execution environment",
+            "set isolation.trustedRuntimeClass in the operator's settings, or remove the field",
         )
     if args.private and args.expose not in (None, []) and ctx.spec.run is not None:
         yield Problem(
             json_path((*place, "private")),
-            f"telling a poster the host names of private ports is {_LATER}",
-            "take private out; the name then follows from the job's address",
+            f"giving a poster the host names of private ports is {_LATER}",
+            "remove private; the name then follows from the job's address",
         )
 
 

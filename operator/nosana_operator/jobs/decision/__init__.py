@@ -1,1 +1,1 @@
-"""What the job controller decides: a frozen view → effects. Pure."""
+"""The decisions of the job controller: a frozen view → effects. Pure."""

@@ -1,4 +1,4 @@
-"""What a decision may want done. Each is harmless to do again after a crash."""
+"""The effects that a decision may ask for. Each may safely be repeated after a crash."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nosana_operator.ports import Body
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Put our finalizer on the NosanaJob, before anything exists that it guards."""
+    """Add our finalizer to the NosanaJob before any object exists that the finalizer guards."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartOp:
-    """Create an op's objects in their order, the pod last. What exists already and is ours is taken over."""
+    """Create an op's objects in order, the pod last. Objects of ours that exist already are adopted."""
 
     op_index: int
     bodies: tuple[Body, ...]
@@ -31,7 +31,7 @@ class StartOp:
 
 @dataclass(frozen=True, slots=True)
 class CaptureResults:
-    """Read an ended op's log for its `results`; at most `max_bytes` of them are kept."""
+    """Capture the `results` of an ended op from its log; at most `max_bytes` are kept."""
 
     op: OpStatus
     pods: tuple[PodView, ...]
@@ -41,55 +41,55 @@ class CaptureResults:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """Read the logs, build the FlowState and fix its bytes. A result that exists is never made anew."""
+    """Read the logs, build the FlowState and store its bytes. A stored result is never replaced."""
 
     status: FlowStatus
     ops: tuple[OpStatus, ...]
     pods: tuple[PodView, ...]
-    """Whose logs are read."""
+    """The pods whose logs are read."""
     start_ms: int
     end_ms: int
     cause: Cause | None = None
     host_shut_down: bool = False
-    """It was the host's admin who ended a poster's job."""
+    """The host's admin ended a poster's job."""
     results: Mapping[int, Mapping[str, ResultValue]] = field(default_factory=dict)
-    """What ops' `results` captured, by op index."""
+    """The captured `results` by op index."""
     problems: tuple[Problem, ...] = ()
-    """Of an unusable definition."""
+    """The problems of an unusable definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopPod:
-    """End a pod gracefully and keep it, so that its exit code and log can be read."""
+    """Stop a pod gracefully and keep the object, so that its exit code and log can be read."""
 
     pod: PodView
 
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Take back a pod that never started."""
+    """Delete a pod that never started."""
 
     pod: PodView
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePod:
-    """Take our finalizer from a pod that was read."""
+    """Remove our finalizer from a pod whose exit code and log were read."""
 
     pod: PodView
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild:
-    """Take back what an op, or the job, needs no longer: a login, a volume."""
+    """Delete an object that an op or the job no longer needs: a registry login, a volume."""
 
     kind: Literal["Secret", "PersistentVolumeClaim"]
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class PublishNames:
-    """Say which address an op's aliases stand for; with None its pod has ended, and they go."""
+class PublishAliases:
+    """Publish the address of an op's aliases, or withdraw them: `address` is None once the pod has ended."""
 
     op_index: int
     body: Body
@@ -98,11 +98,11 @@ class PublishNames:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Let the deleted NosanaJob go."""
+    """Remove our finalizer from the deleted NosanaJob."""
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
+class RecordEvent:
     """Record an Event on the NosanaJob."""
 
     type: Literal["Normal", "Warning"]
@@ -112,19 +112,19 @@ class Announce:
 
 
 Before = AddFinalizer | StartOp | CaptureResults | StoreResult
-"""Done before the status is written, and then all is decided again with what they brought."""
-After = StopPod | DeletePod | ReleasePod | DeleteChild | PublishNames | RemoveFinalizer
-"""Done after the status is written: it holds why."""
+"""Carried out before the status is written; then the decision is made again with their outcomes."""
+After = StopPod | DeletePod | ReleasePod | DeleteChild | PublishAliases | RemoveFinalizer
+"""Carried out after the status is written, because the status says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now. With `before`, only that; the rest is for a decision made afterwards."""
+    """What to do now. When `before` is not empty, only that is done, and the next decision says the rest."""
 
     before: tuple[Before, ...] = ()
     status: dict[str, Any] | None = None
-    """The job controller's whole part of the status; None leaves it."""
+    """The job controller's whole part of the status; None: no write."""
     after: tuple[After, ...] = ()
-    events: tuple[Announce, ...] = ()
+    events: tuple[RecordEvent, ...] = ()
     requeue_after: float | None = None
-    """Seconds; None: nothing happens by the mere passing of time."""
+    """Seconds; None: the passing of time alone changes nothing."""

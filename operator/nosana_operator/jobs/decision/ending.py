@@ -1,4 +1,4 @@
-"""What ends a job, and what it ends as (docs/architecture.md#what-ends-a-job). Pure."""
+"""Decides what ends a job and how it counts then (docs/architecture.md#what-ends-a-job). Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOPS: Final = frozenset({JobReason.OWNER_ENDED, JobReason.RUN_GONE, JobReason.S
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a job is ended from outside before its ops are done."""
+    """Why a job is ended from outside, before its ops are done."""
 
     reason: JobReason
     message: str
@@ -25,7 +25,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a job ended as."""
+    """How an ended job counts."""
 
     condition: Literal[JobCondition.COMPLETE, JobCondition.FAILED]
     reason: JobReason
@@ -40,8 +40,8 @@ _STOPPED: Final = Cause(JobReason.STOPPED, "spec.stop was set")
 _EXPIRED: Final = Cause(JobReason.EXPIRED, "the job's time is up")
 
 
-def standing_cause(view: JobView) -> Cause | None:
-    """The cause that was written before its pods were stopped: the first one stands, also after a restart."""
+def recorded_cause(view: JobView) -> Cause | None:
+    """The cause that was written before the pods were stopped; the first cause counts, also after a restart."""
     ready = find_condition(view.conditions, JobCondition.READY)
     if view.status.phase != "Stopping" or ready is None:
         return None
@@ -52,7 +52,7 @@ def standing_cause(view: JobView) -> Cause | None:
 
 
 def new_cause(view: JobView) -> Cause | None:
-    """Why the job has to end now, though its ops are not done."""
+    """Why the job has to end now although its ops are not done; None: it goes on."""
     run = view.status.run
     if run is not None and run.ended is not None:
         return _OWNER_ENDED if run.ended == "OwnerEnded" else _RUN_GONE
@@ -69,7 +69,7 @@ def new_cause(view: JobView) -> Cause | None:
 
 
 def expiry(view: JobView) -> datetime | None:
-    """When the job's time is up, by our clock; None: never, or not known yet (docs/architecture.md#clocks)."""
+    """When the job expires, by our clock; None: never, or not known yet (docs/architecture.md#clocks)."""
     if view.is_market_job:
         run = view.status.run
         return parse_timestamp(run.expires_at) if run is not None and run.expires_at else None
@@ -82,30 +82,30 @@ def expiry(view: JobView) -> datetime | None:
         return None
 
 
-def verdict(why: Cause | None, ops: Sequence[OpStatus]) -> Verdict:
-    """What a job is whose ops have all ended, by themselves or by `why`."""
-    if why is not None and why.reason in STOPS:
-        return Verdict(JobCondition.COMPLETE, why.reason, why.message, FlowStatus.STOPPED)
+def verdict(cause: Cause | None, ops: Sequence[OpStatus]) -> Verdict:
+    """How a job counts whose ops have all ended, by themselves or because of `cause`."""
+    if cause is not None and cause.reason in STOPS:
+        return Verdict(JobCondition.COMPLETE, cause.reason, cause.message, FlowStatus.STOPPED)
     failed = [op for op in ops if op.state == "Failed"]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        said = failed[0].message or failed[0].reason or "failed"
-        message = f"op {failed[0].id!r} failed{more}: {said}"
+        detail = failed[0].message or failed[0].reason or "failed"
+        message = f"op {failed[0].id!r} failed{more}: {detail}"
         if failed[0].reason == JobReason.NO_CAPACITY and not any(op.started_at for op in ops):
             return Verdict(JobCondition.FAILED, JobReason.NO_CAPACITY, message[:4096], FlowStatus.FAILED)
         return Verdict(JobCondition.FAILED, JobReason.OP_FAILED, message[:4096], FlowStatus.FAILED)
-    if why is not None:
-        return Verdict(JobCondition.COMPLETE, why.reason, why.message, FlowStatus.SUCCESS)
-    return Verdict(JobCondition.COMPLETE, JobReason.SUCCEEDED, "all ops have ended well", FlowStatus.SUCCESS)
+    if cause is not None:
+        return Verdict(JobCondition.COMPLETE, cause.reason, cause.message, FlowStatus.SUCCESS)
+    return Verdict(JobCondition.COMPLETE, JobReason.SUCCEEDED, "all ops succeeded", FlowStatus.SUCCESS)
 
 
 def unusable_verdict(definition: Unusable) -> Verdict:
-    """What a job is whose definition can never be run."""
+    """How a job counts whose definition can never run."""
     return Verdict(JobCondition.FAILED, definition.reason, definition.message, definition.flow_status)
 
 
 def final_phase(view: JobView) -> Phase:
-    """The phase of a job that is over and has nothing left to settle."""
+    """The phase of an ended job that has nothing left to settle."""
     complete = find_condition(view.conditions, JobCondition.COMPLETE)
     if complete is None or complete["status"] != "True":
         return "Failed"

@@ -1,8 +1,8 @@
-"""Health checks of an exposed port: what is asked when, and what follows from the answers. Pure.
+"""Health checks of an exposed port: which check runs when, and what its answer means for the op. Pure.
 
-From its container's start all checks are tried every 5 s until they pass in one round; then those that are
-`continuous` every 30 s (docs/protocol/node.md#health-checks). Rounds of a port do not overlap. Whether an op
-that cannot be reached is well nobody knows: that is Unknown, and harms it in no way.
+From the container's start all checks run every 5 s until they pass in one round; after that the `continuous`
+ones run every 30 s (docs/protocol/node.md#health-checks). Rounds of a port do not overlap. When an op cannot be
+reached, its health is Unknown, and Unknown has no consequences for the op.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from nosana_operator.jobs.decision.view import EndpointState, JobView, Loaded, O
 START_EVERY: Final = 5.0
 CONTINUOUS_EVERY: Final = 30.0
 START_SECONDS: Final = 60.0
-"""What one check may take at the start."""
+"""The timeout of one check before the port is healthy."""
 CONTINUOUS_SECONDS: Final = 20.0
-"""What one check may take later."""
+"""The timeout of one check later."""
 _WITH_BODY: Final = frozenset({"POST", "PUT"})
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Checks to try one after the other until one does not pass; the next round begins `every` seconds later."""
+    """Checks that run one after the other until one fails; the next round begins `every` seconds later."""
 
     checks: tuple[HealthCheck, ...]
     seconds: float
-    """What each may take."""
+    """The timeout of each check."""
     every: float
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a round ended: `passed` is None when nobody knows. `check` is the one that did not pass."""
+    """How a round ended; `passed` is None when that is unknown. `check` is the one that failed."""
 
     passed: bool | None
     problem: str | None = None
@@ -48,7 +48,7 @@ class Answer:
 
 
 def next_round(health: PortHealth, checks: tuple[HealthCheck, ...]) -> Round | None:
-    """What to ask next; None: nothing ever again, as no check is continuous."""
+    """The next round; None: there is none, because no check is continuous."""
     if not health.passed:
         return Round(checks, START_SECONDS, START_EVERY)
     continuous = tuple(check for check in checks if check.continuous)
@@ -56,7 +56,7 @@ def next_round(health: PortHealth, checks: tuple[HealthCheck, ...]) -> Round | N
 
 
 def after_round(health: PortHealth, answer: Answer) -> PortHealth:
-    """What is known after a round."""
+    """The health of the port after a round."""
     if answer.passed is None:
         return PortHealth(health.passed, "Unknown", answer.problem)
     if answer.passed:
@@ -68,29 +68,29 @@ def after_round(health: PortHealth, answer: Answer) -> PortHealth:
 
 
 def judge_http(check: HttpHealthCheck, port: int, status: int) -> Answer:
-    """An HTTP answer: its status has to be the expected one exactly."""
+    """Judge an HTTP answer: its status has to equal the expected one."""
     if status == check.expected_status:
         return Answer(True)
     # A query may hold a secret.
     path = check.path.partition("?")[0]
-    problem = f"{check.method} {path} on port {port} is answered with {status}, {check.expected_status:g} is expected"
+    problem = f"{check.method} {path} on port {port} returned {status}; expected {check.expected_status:g}"
     return Answer(False, problem, check)
 
 
 def listens(check: WebSocketHealthCheck) -> bool:
-    """Whether a message is awaited; 101 is the status of the handshake itself, as Nosana's node compares it."""
+    """Whether the check waits for a message; Nosana's node compares 101 with the status of the handshake."""
     return check.expected_response.strip() not in ("", "101")
 
 
 def judge_websocket(check: WebSocketHealthCheck, port: int, message: str) -> Answer:
-    """What came over a WebSocket, after a handshake that succeeded."""
+    """Judge the first message of a WebSocket whose handshake succeeded."""
     if not listens(check) or message.strip() == check.expected_response.strip():
         return Answer(True)
-    return Answer(False, f"port {port} sends another first message than expected_response", check)
+    return Answer(False, f"the first message of port {port} differs from expected_response", check)
 
 
 def request_body(check: HttpHealthCheck) -> tuple[Mapping[str, str], bytes | None]:
-    """The headers and body of a request; only POST and PUT have a body, and what is no text goes as JSON."""
+    """The headers and body of a request; only POST and PUT have a body. A body that is not text is sent as JSON."""
     headers = dict(check.headers or {})
     if check.method not in _WITH_BODY or check.body is None:
         return headers, None
@@ -100,21 +100,21 @@ def request_body(check: HttpHealthCheck) -> tuple[Mapping[str, str], bytes | Non
     return headers, text.encode("utf-8", "replace")
 
 
-# -- what follows for ops -----------------------------------------------------------------------------------
+# -- consequences for ops -----------------------------------------------------------------------------------
 
 
 def checked_ops(view: JobView) -> Mapping[int, tuple[Port, ...]]:
-    """The ports with checks, by op index."""
+    """The ports that have checks, by op index."""
     return view.definition.checks if isinstance(view.definition, Loaded) else {}
 
 
-def notice(view: JobView, ops: Ops) -> Ops:
-    """The ops with their health: ready for the first time, or to be started again."""
+def with_health(view: JobView, ops: Ops) -> Ops:
+    """The ops updated by their health: marked ready for the first time, or told to stop for a restart."""
     checked = checked_ops(view)
-    return tuple(_notice(view, op) if op.index in checked else op for op in ops)
+    return tuple(_with_health(view, op) if op.index in checked else op for op in ops)
 
 
-def _notice(view: JobView, op: OpStatus) -> OpStatus:
+def _with_health(view: JobView, op: OpStatus) -> OpStatus:
     health = view.health.get(op.index)
     if op.state != "Running" or health is None:
         return op
@@ -125,8 +125,8 @@ def _notice(view: JobView, op: OpStatus) -> OpStatus:
     return op
 
 
-def trouble(view: JobView, ops: Ops) -> tuple[OpStatus, str] | None:
-    """A running op that is not ready yet, or not well any more, and why. Unknown counts only before that."""
+def unhealthy(view: JobView, ops: Ops) -> tuple[OpStatus, str] | None:
+    """A running op that is not ready yet or no longer healthy, and why. Unknown counts only before it is ready."""
     checked = checked_ops(view)
     for op in ops:
         if op.state != "Running" or op.index not in checked:
@@ -140,12 +140,12 @@ def trouble(view: JobView, ops: Ops) -> tuple[OpStatus, str] | None:
 
 
 def endpoint_state(view: JobView, op_index: int, endpoint: Endpoint) -> EndpointState:
-    """The state of a running op's endpoint; what was written stays until there is an answer."""
+    """The state of a running op's endpoint; the written state stays until there is an answer."""
     if endpoint.port not in {port.number for port in checked_ops(view).get(op_index, ())}:
         return "Online"
-    known = view.health.get(op_index, OpHealth()).ports.get(endpoint.port)
-    if known is not None and known.state is not None:
-        return known.state
+    health = view.health.get(op_index, OpHealth()).ports.get(endpoint.port)
+    if health is not None and health.state is not None:
+        return health.state
     written = next((each.state for each in view.status.endpoints if each.id == endpoint.id), "Unknown")
-    # Offline is what it was before its container ran.
+    # An endpoint is Offline until its container runs, so a written Offline says nothing about its health.
     return "Online" if written == "Online" else "Unknown"

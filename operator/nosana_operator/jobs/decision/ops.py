@@ -1,34 +1,42 @@
-"""How each op stands, from what was written before and what its pod shows now. Pure.
+"""The state of each op, from the previous status and its pod, and its further attempts. Pure.
 
 Waiting ──▶ Starting ──▶ Running ──▶ Succeeded | Failed
    │            └─────┬─────┘
    │               Stopping ──▶ Succeeded (its time was up) | Stopped
    └──▶ Failed (it can never start) | Stopped
+
+An op can run again after a failure that its restart policy allows, and after the loss of its node. Each attempt
+is a pod of its own. The status names the next attempt before its pod is created; the delays between attempts are
+the kubelet's: 10 s, doubled each time, 5 minutes at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
 from nosana_operator.api import OpStatus, micro_timestamp, parse_timestamp
 from nosana_operator.definition import Definition, OpProgress
-from nosana_operator.jobs.decision.view import PodView
+from nosana_operator.jobs.decision.view import JobView, PodView
 
 Ops = tuple[OpStatus, ...]
 
 LIVE: Final = frozenset({"Starting", "Running", "Stopping"})
-"""States in which an op has a pod that has not ended."""
+"""States of an op whose pod has not ended."""
 OVER: Final = frozenset({"Succeeded", "Failed", "Stopped"})
 DETAIL_AFTER: Final = timedelta(seconds=5)
-SILENT_PATIENCE: Final = timedelta(minutes=5)
+SILENT_NODE_LIMIT: Final = timedelta(minutes=5)
 _LONGEST_MESSAGE: Final = 4096
+KEPT_PODS: Final = 5
+"""How many earlier pods of an op are kept for their logs."""
+_FIRST_WAIT: Final = 10
+_LONGEST_WAIT: Final = 300
 
 
 class OpReason(StrEnum):
-    """Why an op stands as it does; a kubelet's own words (OOMKilled, Evicted, …) come beside these."""
+    """Our reasons for the state of an op; `reason` may also hold a kubelet's (OOMKilled, Evicted, …)."""
 
     FETCHING = "Fetching"
     RESOURCE_FETCH_FAILED = "ResourceFetchFailed"
@@ -53,10 +61,10 @@ class OpReason(StrEnum):
 
 
 GIVEN_UP: Final = frozenset({OpReason.IMAGE_PULL, OpReason.NOT_CREATED, OpReason.NO_CAPACITY})
-"""Reasons for which an op that never started is not waited for any longer: it has failed."""
+"""Reasons for which the operator stops waiting for an op that never started; the op has failed."""
 
 
-def waiting(definition: Definition) -> Ops:
+def initial_ops(definition: Definition) -> Ops:
     """All ops of a definition before anything starts."""
     return tuple(
         OpStatus(id=op.id, index=index, stage=op.group, state="Waiting")
@@ -64,16 +72,16 @@ def waiting(definition: Definition) -> Ops:
     )
 
 
-def of_pods(pods: Mapping[int, PodView]) -> Ops:
-    """The ops that have pods, where no definition tells of the others."""
+def ops_of_pods(pods: Mapping[int, PodView]) -> Ops:
+    """The ops that have pods, for a job whose definition is not loaded."""
     return tuple(
         OpStatus(id=pod.op_id, index=index, stage=pod.op_id, state="Starting", pod=pod.name)
         for index, pod in sorted(pods.items())
     )
 
 
-def made(ops: Ops, volumes: frozenset[int], now: datetime) -> Ops:
-    """The ops with those whose volume is there ended."""
+def with_volumes(ops: Ops, volumes: frozenset[int], now: datetime) -> Ops:
+    """The ops, with each `create-volume` op ended whose claim exists."""
     at = micro_timestamp(now)
     return tuple(
         op.model_copy(update={"state": "Succeeded", "exit_code": 0, "started_at": at, "ended_at": at})
@@ -84,7 +92,7 @@ def made(ops: Ops, volumes: frozenset[int], now: datetime) -> Ops:
 
 
 def advance(ops: Sequence[OpStatus], pods: Mapping[int, PodView], lost: frozenset[int], now: datetime) -> Ops:
-    """The ops as their pods say; an op that has ended stays as it is."""
+    """The ops updated from their pods; an op that has ended does not change."""
     return tuple(_advance(op, pods.get(op.index), op.index in lost, now) for op in ops)
 
 
@@ -100,53 +108,52 @@ def _advance(op: OpStatus, pod: PodView | None, lost: bool, now: datetime) -> Op
             op,
             "Failed",
             OpReason.POD_LOST,
-            f"pod {op.pod} is gone without a trace; the op is not run a second time",
+            f"pod {op.pod} is gone and left no exit code; the op is not run a second time",
             now,
         )
     op = op.model_copy(
         update={
             "pod": pod.name,
-            "node": pod.node if told(pod, now) else op.node,
+            "node": pod.node if worth_a_write(pod, now) else op.node,
             "restarts": op.restarts if pod.restarts == 0 else pod.restarts,
             "started_at": op.started_at or (micro_timestamp(pod.start_stamp) if pod.start_stamp else None),
         }
     )
     if pod.ended is not None:
         return _outcome(op, pod, now)
-    # Of the run before, when there was one.
+    # These belong to the previous attempt.
     op = op.model_copy(update={"exit_code": None, "ended_at": None})
     if op.state == "Stopping":
         at = silent_limit(op, pod)
         if at is None or now < at:
             return op
-        said = f"{op.message}; node {pod.node} does not report, and so whether it has stopped is not known"
-        return stopped(op.model_copy(update={"message": said}), now)
+        unknown = f"{op.message}; node {pod.node} does not report, so whether the op has stopped is unknown"
+        return stopped(op.model_copy(update={"message": unknown}), now)
     if pod.started_at is not None:
         reason, message = pod.trouble or (None, None)
         if pod.silent_since is not None:
             reason = OpReason.NODE_SILENT.value
-            message = f"node {pod.node} does not report; whether the op runs is not known"
+            message = f"node {pod.node} does not report; whether the op still runs is unknown"
         return op.model_copy(update={"state": "Running", "reason": reason, "message": message})
     reason, message = pod.trouble or (None, None)
     return op.model_copy(update={"state": "Starting", "reason": reason, "message": cut(message)})
 
 
 def silent_limit(op: OpStatus, pod: PodView) -> datetime | None:
-    """When an op that was told to stop is no longer waited for: its node is silent, and its time is paid for.
+    """When the operator stops waiting for an op that was told to stop and whose node does not report.
 
-    Whoever asks for the end of a job wants it also when nobody can see the pod end. It is stopped as soon as
-    its node is back.
+    A job has to end although nobody can see its pod end. The kubelet stops the pod once the node is back.
     """
     if op.state != "Stopping" or pod.silent_since is None or pod.ended is not None:
         return None
-    return pod.silent_since + SILENT_PATIENCE
+    return pod.silent_since + SILENT_NODE_LIMIT
 
 
-def told(pod: PodView, now: datetime) -> bool:
-    """Whether the pod's way to its start is worth a write of the status by itself.
+def worth_a_write(pod: PodView, now: datetime) -> bool:
+    """Whether the pod's progress towards its start deserves a status write of its own.
 
-    Being placed and started lie a moment apart as a rule, and one write then tells both; when an image is
-    pulled in between, people want to know where.
+    Usually a pod is scheduled and started within a moment, and one write covers both. When an image is pulled
+    in between, people want to see the node.
     """
     if pod.started_at is not None or pod.ended is not None:
         return True
@@ -155,12 +162,12 @@ def told(pod: PodView, now: datetime) -> bool:
 
 def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     end = pod.ended
-    assert end is not None  # noqa: S101 - the caller looked
+    assert end is not None  # noqa: S101 - the caller checked
     op = op.model_copy(update={"exit_code": end.exit_code})
     if op.state == "Stopping":
         return stopped(op, end.by)
     if pod.disrupted is not None:
-        message = f"pod {pod.name} was taken off node {pod.node}: {pod.disrupted}"
+        message = f"pod {pod.name} was removed from node {pod.node}: {pod.disrupted}"
         return ended(op, "Failed", OpReason.NODE_LOST, message, end.by)
     if pod.deleting:
         message = f"pod {pod.name} was deleted by somebody else; delete or stop the NosanaJob instead"
@@ -168,12 +175,12 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     if end.exit_code == 0 and end.reason is None:
         return ended(op, "Succeeded", None, None, end.by)
     code = f"exit code {end.exit_code}" if end.exit_code is not None else "its container never ran"
-    said = f"{code}: {end.message}" if end.message else code
-    return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, said, end.by)
+    message = f"{code}: {end.message}" if end.message else code
+    return ended(op, "Failed", end.reason or OpReason.EXIT_CODE, message, end.by)
 
 
 def stopped(op: OpStatus, at: datetime) -> OpStatus:
-    """An op that was told to stop, and has."""
+    """The op, which was told to stop, at its end."""
     if op.reason == OpReason.EXPIRED and op.started_at is not None:
         return ended(op, "Succeeded", op.reason, op.message, at)
     if op.reason in GIVEN_UP:
@@ -182,7 +189,7 @@ def stopped(op: OpStatus, at: datetime) -> OpStatus:
 
 
 def stopping(op: OpStatus, reason: str, message: str) -> OpStatus:
-    """Tell a live op to stop; the first reason counts."""
+    """The live op, told to stop; the first reason counts."""
     if op.state == "Stopping":
         return op
     return op.model_copy(update={"state": "Stopping", "reason": str(reason), "message": cut(message)})
@@ -195,7 +202,7 @@ def ended(
     message: str | None,
     at: datetime,
 ) -> OpStatus:
-    """The op at its end; never before its start."""
+    """The op at its end; the end is never before the start."""
     if op.started_at is not None:
         at = max(at, parse_timestamp(op.started_at))
     return op.model_copy(
@@ -209,9 +216,9 @@ def ended(
 
 
 def progress(ops: Sequence[OpStatus], checked: Container[int] = ()) -> dict[str, OpProgress]:
-    """What the plan has to know of ops that were started or ended.
+    """The progress of ops that were started or have ended, for the plan.
 
-    An op is ready once its container ran; one of `checked` (op indexes) once its health checks have passed.
+    An op is ready once its container ran; an op in `checked` (op indexes) once its health checks passed.
     """
     return {
         op.id: OpProgress(
@@ -223,10 +230,108 @@ def progress(ops: Sequence[OpStatus], checked: Container[int] = ()) -> dict[str,
 
 
 def replace(ops: Sequence[OpStatus], changed: OpStatus) -> Ops:
-    """The ops with that one changed."""
+    """The ops with one of them replaced by `changed`."""
     return tuple(changed if op.index == changed.index else op for op in ops)
 
 
 def cut(message: str | None) -> str | None:
-    """A message as long as a status takes it."""
+    """The message, cut to the length that the CRD allows."""
     return message[:_LONGEST_MESSAGE] if message else None
+
+
+# -- further attempts --------------------------------------------------------------------------------------
+
+
+def split_attempts(
+    pods: Iterable[PodView], ops: Sequence[OpStatus]
+) -> tuple[dict[int, PodView], tuple[PodView, ...]]:
+    """The pods of the current attempts by op index, and those of earlier ones, oldest first."""
+    attempts = {op.index: op.attempt or 0 for op in ops}
+    current: dict[int, PodView] = {}
+    earlier = []
+    for pod in sorted(pods, key=lambda pod: (pod.op_index, pod.attempt)):
+        if pod.attempt < attempts.get(pod.op_index, 0):
+            earlier.append(pod)
+        else:
+            earlier += [current[pod.op_index]] if pod.op_index in current else []
+            current[pod.op_index] = pod
+    return current, tuple(earlier)
+
+
+def restarted(view: JobView, before: Ops, after: Ops) -> Ops:
+    """The ops, with a further attempt for those that failed just now and may run again."""
+    previous = {op.index: op for op in before}
+    return tuple(_restarted(view, previous[op.index], op, view.pods.get(op.index)) for op in after)
+
+
+def _restarted(view: JobView, before: OpStatus, op: OpStatus, pod: PodView | None) -> OpStatus:
+    if pod is None or pod.ended is None:
+        return op
+    if op.state == "Stopped" and before.state == "Stopping":
+        if op.reason == OpReason.UNHEALTHY:
+            return _next_attempt(op, OpReason.RESTARTING, health_restarts=(op.health_restarts or 0) + 1)
+        if op.reason == OpReason.SUSPENDED:
+            return _next_attempt(op, OpReason.SUSPENDED)
+    if op.state != "Failed" or before.state not in ("Waiting", *LIVE) or before.state == "Stopping":
+        return op
+    restarts = op.restarts or 0
+    if pod.disrupted is not None:
+        return op if view.spec.node_loss_policy == "Fail" else _next_attempt(op, OpReason.NODE_LOST)
+    if restarts < pod.tries and pod.ended.exit_code is not None and not pod.deleting:
+        which = f" ({restarts + 1} of {pod.tries} times)"
+        return _next_attempt(op, OpReason.RESTARTING, which, restarts=restarts + 1)
+    return op
+
+
+def _next_attempt(op: OpStatus, reason: OpReason, which: str = "", **counts: int) -> OpStatus:
+    """The ended op, set to its next attempt."""
+    attempt = (op.attempt or 0) + 1
+    after = f"{restart_delay(attempt).seconds} s after its end"
+    if reason is OpReason.SUSPENDED:
+        after = "when spec.suspend is false again"
+    return op.model_copy(
+        update={
+            "state": "Starting",
+            "attempt": attempt,
+            "pod": None,
+            "node": None,
+            "reason": str(reason),
+            "message": cut(f"{op.message}; the op is run again{which} {after}"),
+            **counts,
+        }
+    )
+
+
+def restart_delay(attempt: int) -> timedelta:
+    """The delay between the end of the previous attempt and the start of this one (from 1)."""
+    return timedelta(seconds=min(_FIRST_WAIT << min(attempt - 1, 10), _LONGEST_WAIT))
+
+
+def next_start(view: JobView, op: OpStatus) -> datetime | None:
+    """When the op's next attempt starts; None when no attempt is pending."""
+    pod = view.pods.get(op.index)
+    has_pod = op.pod is not None or (pod is not None and pod.attempt >= (op.attempt or 0))
+    if op.state != "Starting" or not op.attempt or has_pod:
+        return None
+    if op.ended_at is None or op.reason == OpReason.SUSPENDED:
+        return view.now
+    return parse_timestamp(op.ended_at) + restart_delay(op.attempt)
+
+
+def starts_now(view: JobView, op: OpStatus) -> bool:
+    """Whether the op's next attempt starts now; never before the status names it."""
+    at = next_start(view, op)
+    written = any(
+        previous.index == op.index and previous.attempt == op.attempt for previous in view.status.ops
+    )
+    return at is not None and written and view.now >= at
+
+
+def beyond_kept(view: JobView) -> list[PodView]:
+    """The earlier pods beyond the number that is kept."""
+    return [
+        pod
+        for pod in view.earlier
+        if sum(1 for other in view.earlier if other.op_index == pod.op_index and other.attempt > pod.attempt)
+        >= KEPT_PODS
+    ]

@@ -1,4 +1,4 @@
-"""Which ops start, stop, or wait, and until when: the part of a decision about ops under way. Pure."""
+"""Decides which ops start, stop or wait, and until when. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Final
 
 from nosana_operator.api import OpStatus, parse_timestamp
 from nosana_operator.definition import DefinitionError, LiteralError, next_ops
-from nosana_operator.jobs.decision.attempts import due, starts_again
 from nosana_operator.jobs.decision.effects import StartOp
 from nosana_operator.jobs.decision.ending import Cause, expiry
 from nosana_operator.jobs.decision.ops import (
@@ -18,76 +17,80 @@ from nosana_operator.jobs.decision.ops import (
     OpReason,
     Ops,
     ended,
+    next_start,
     progress,
     replace,
     silent_limit,
+    starts_now,
     stopped,
     stopping,
-    told,
+    worth_a_write,
 )
-from nosana_operator.jobs.decision.start_limits import limit
+from nosana_operator.jobs.decision.start_limits import give_up_limit
 from nosana_operator.jobs.decision.view import JobView, Loaded, Loading, Unusable
-from nosana_operator.workload import op_objects
+from nosana_operator.workload import build_op_objects
 
-REFUSED_PATIENCE: Final = timedelta(seconds=60)
-"""A fresh namespace refuses pods until its service account is there; a quota may free up."""
+REFUSED_LIMIT: Final = timedelta(seconds=60)
+"""A new namespace refuses pods until its service account exists; a quota may free up."""
 
 
 def schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
-    """Which ops start and stop now, by plan and time limits."""
+    """The ops that start and stop now, by the plan and the time limits."""
     definition = view.definition
     if isinstance(definition, Loading):
         return ops, ()
     if isinstance(definition, Unusable) or not _same_ops(definition, ops):
-        # Its ConfigMap or Secret was changed under it. What runs goes on; nothing else is started.
-        message = "the definition was changed after the job had started; make another NosanaJob"
+        # Somebody changed the ConfigMap or Secret. Running ops go on; no further op starts.
+        message = "the definition was changed after the job had started; create another NosanaJob"
         for op in ops:
-            if op.state == "Waiting" or due(view, op):
+            if op.state == "Waiting" or next_start(view, op):
                 ops = replace(ops, ended(op, "Failed", OpReason.DEFINITION_CHANGED, message, view.now))
         return ops, ()
     for op in ops:
         at = _op_limit(view, definition, op)
         if at is not None and view.now >= at:
-            ops = replace(ops, _halted(view, op, OpReason.EXPIRED, "its execution.timeout is over"))
-        hopeless = limit(view, op)
-        if hopeless is not None and view.now >= hopeless[0]:
-            said = f"given up: {op.message}"
-            ops = replace(ops, stopping(op, hopeless[1], said))
+            ops = replace(ops, _with_stop(view, op, OpReason.EXPIRED, "its execution.timeout is over"))
+        given_up = give_up_limit(view, op)
+        if given_up is not None and view.now >= given_up[0]:
+            message = f"given up: {op.message}"
+            ops = replace(ops, stopping(op, given_up[1], message))
     starts: list[StartOp] = []
-    settled = False
-    while not settled:
-        settled = True
+    stable = False
+    while not stable:
+        stable = True
         starts = []
         by_id = {op.id: op for op in ops}
         step = next_ops(definition.plan, progress(ops, definition.checks))
-        for halt in step.never:
+        for ended_op in step.never:
             ops = replace(
-                ops, ended(by_id[halt.op], "Failed", OpReason.DEPENDENCY_ENDED, halt.reason, view.now)
+                ops, ended(by_id[ended_op.op], "Failed", OpReason.DEPENDENCY_ENDED, ended_op.reason, view.now)
             )
-            settled = False
-        for halt in step.stop:
-            ops = replace(ops, _halted(view, by_id[halt.op], OpReason.DEPENDENCY_ENDED, halt.reason))
-        repeated = [op.id for op in ops if starts_again(view, op)]
+            stable = False
+        for ended_op in step.stop:
+            ops = replace(
+                ops, _with_stop(view, by_id[ended_op.op], OpReason.DEPENDENCY_ENDED, ended_op.reason)
+            )
+        repeated = [op.id for op in ops if starts_now(view, op)]
         for name in (*step.start, *repeated):
             prepared = _prepare(view, definition, by_id[name])
             if isinstance(prepared, StartOp):
                 starts.append(prepared)
             elif prepared is not by_id[name]:
                 ops = replace(ops, prepared)
-                settled = prepared.state == "Waiting" and settled
+                stable = prepared.state == "Waiting" and stable
     return ops, tuple(starts)
 
 
 def _prepare(view: JobView, definition: Loaded, op: OpStatus) -> StartOp | OpStatus:
-    """Start the op, or the op as it stands when that is not possible now, or never."""
+    """The start of the op; or the updated op when it cannot start now, or never can."""
     refusal = view.refused.get(op.index)
     if refusal is not None:
-        if view.now - refusal.since >= REFUSED_PATIENCE:
+        if view.now - refusal.since >= REFUSED_LIMIT:
             return ended(op, "Failed", OpReason.POD_REFUSED, refusal.message, view.now)
         if view.now < refusal.again_at:
             return op.model_copy(update={"reason": str(OpReason.POD_REFUSED), "message": refusal.message})
     try:
-        bodies = op_objects(definition.context, op.index, attempt=op.attempt or 0)
+        bodies = build_op_objects(definition.context, op.index, attempt=op.attempt or 0)
         return StartOp(op.index, tuple(bodies))
     except DefinitionError as error:
         reason = OpReason.LITERAL_INVALID if isinstance(error, LiteralError) else OpReason.ARGS_INVALID
@@ -101,12 +104,12 @@ def _same_ops(definition: Loaded, ops: Sequence[OpStatus]) -> bool:
 
 
 def _op_limit(view: JobView, definition: Loaded, op: OpStatus) -> datetime | None:
-    """When a running op's own time is up (`execution.timeout`, from its container's start)."""
+    """When a running op's `execution.timeout` ends; it counts from the container's start."""
     pod = view.pods.get(op.index)
     planned = next(p for s in definition.plan.stages for p in s.ops if p.index == op.index)
     start = pod.started_at if pod is not None and op.state == "Running" else None
     if op.started_at is not None and (op.attempt or op.restarts) and op.state in ("Starting", "Running"):
-        # Its first container's, also when it runs again.
+        # All attempts share the time that began with the first container.
         start = parse_timestamp(op.started_at)
     if planned.timeout is None or start is None:
         return None
@@ -116,39 +119,39 @@ def _op_limit(view: JobView, definition: Loaded, op: OpStatus) -> datetime | Non
         return None
 
 
-def _halted(view: JobView, op: OpStatus, reason: str, message: str) -> OpStatus:
-    """The op told to stop; one that waits to be run again has nothing to stop."""
-    told_to = stopping(op, reason, message)
-    return stopped(told_to, view.now) if due(view, op) is not None else told_to
+def _with_stop(view: JobView, op: OpStatus, reason: str, message: str) -> OpStatus:
+    """The op, told to stop; an op that waits for its next attempt stops at once."""
+    asked_to_stop = stopping(op, reason, message)
+    return stopped(asked_to_stop, view.now) if next_start(view, op) is not None else asked_to_stop
 
 
 def suspend(view: JobView, ops: Ops) -> Ops:
-    """What runs told to stop; what waits to be run again goes on waiting."""
+    """The ops, with the running ones told to stop; those that wait for their next attempt go on waiting."""
     return tuple(
         stopping(op, OpReason.SUSPENDED, "spec.suspend was set")
-        if op.state in LIVE and due(view, op) is None
+        if op.state in LIVE and next_start(view, op) is None
         else op
         for op in ops
     )
 
 
-def end_all(view: JobView, ops: Ops, why: Cause) -> Ops:
-    """Every op told to end because of `why`."""
+def end_all(view: JobView, ops: Ops, cause: Cause) -> Ops:
+    """The ops, all told to stop because of `cause`."""
     for op in ops:
         if op.state == "Waiting":
-            message = f"it had not started when {why.message}"
+            message = f"the op had not started when {cause.message}"
             ops = replace(ops, ended(op, "Stopped", OpReason.NEVER_STARTED, message, view.now))
         elif op.state not in OVER:
-            ops = replace(ops, _halted(view, op, why.reason, why.message))
+            ops = replace(ops, _with_stop(view, op, cause.reason, cause.message))
     return ops
 
 
-def time_limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> list[datetime]:
-    """The moments at which the passing of time alone changes something."""
+def time_limits(view: JobView, ops: Sequence[OpStatus], cause: Cause | None) -> list[datetime]:
+    """The moments at which the passing of time alone changes the decision."""
     moments = [
         at for op in ops if (pod := view.pods.get(op.index)) is not None and (at := silent_limit(op, pod))
     ]
-    if why is not None:
+    if cause is not None:
         return moments
     moments += [end] if (end := expiry(view)) else []
     if view.suspended:
@@ -158,13 +161,13 @@ def time_limits(view: JobView, ops: Sequence[OpStatus], why: Cause | None) -> li
         moments += [
             view.refused[op.index].again_at
             for op in ops
-            if op.index in view.refused and (op.state == "Waiting" or due(view, op))
+            if op.index in view.refused and (op.state == "Waiting" or next_start(view, op))
         ]
-        moments += [at for op in ops if (at := due(view, op)) and op.index not in view.refused]
-    moments += [hopeless[0] for op in ops if (hopeless := limit(view, op))]
+        moments += [at for op in ops if (at := next_start(view, op)) and op.index not in view.refused]
+    moments += [given_up[0] for op in ops if (given_up := give_up_limit(view, op))]
     moments += [
         pod.scheduled_at + DETAIL_AFTER
         for pod in view.pods.values()
-        if pod.scheduled_at is not None and not told(pod, view.now)
+        if pod.scheduled_at is not None and not worth_a_write(pod, view.now)
     ]
     return moments

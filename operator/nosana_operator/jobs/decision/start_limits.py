@@ -1,6 +1,6 @@
-"""How long an op that does not start is waited for. Pure.
+"""How long the operator waits for an op whose pod exists but does not start. Pure.
 
-Its pod is there, but no node takes it, its image cannot be pulled, or its container cannot be made.
+No node takes the pod, its image cannot be pulled, or its container cannot be created.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from nosana_operator.api import OpStatus
 from nosana_operator.jobs.decision.ops import OpReason
 from nosana_operator.jobs.decision.view import JobView
 
-PULL: Final = timedelta(minutes=15)
-"""Registries have bad minutes, and a poster's budget may be all that ends it."""
-CREATE: Final = timedelta(minutes=2)
-"""The kubelet tries again for ever; a container that cannot be made twice in a row never can."""
-CAPACITY: Final = timedelta(minutes=5)
+PULL_LIMIT: Final = timedelta(minutes=15)
+"""Registries have short outages; without a limit only the poster's budget would end the wait."""
+CREATE_LIMIT: Final = timedelta(minutes=2)
+"""The kubelet retries endlessly; a container that fails to be created twice in a row always fails."""
+CAPACITY_LIMIT: Final = timedelta(minutes=5)
 
 
-def limit(view: JobView, op: OpStatus) -> tuple[datetime, OpReason] | None:
-    """When the op is given up, and as what; None when nothing is wrong, or the job wants to wait."""
+def give_up_limit(view: JobView, op: OpStatus) -> tuple[datetime, OpReason] | None:
+    """When the op is given up, and for which reason; None when nothing is wrong or the job waits."""
     pod = view.pods.get(op.index)
     if op.state != "Starting" or pod is None or pod.trouble is None or pod.trouble_since is None:
         return None
     match pod.trouble[0]:
         case "ImagePull":
-            return pod.trouble_since + PULL, OpReason.IMAGE_PULL
+            return pod.trouble_since + PULL_LIMIT, OpReason.IMAGE_PULL
         case "ContainerNotCreated":
-            return pod.trouble_since + CREATE, OpReason.NOT_CREATED
+            return pod.trouble_since + CREATE_LIMIT, OpReason.NOT_CREATED
         case "Unschedulable" if not _waits(view):
-            return pod.trouble_since + CAPACITY, OpReason.NO_CAPACITY
+            return pod.trouble_since + CAPACITY_LIMIT, OpReason.NO_CAPACITY
     return None
 
 

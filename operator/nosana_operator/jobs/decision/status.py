@@ -1,4 +1,7 @@
-"""The job controller's part of the status, always whole: an apply deletes what it leaves out. Pure."""
+"""Renders the job controller's part of the status. Pure.
+
+The part is always whole, because a server-side apply deletes the fields that it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from nosana_operator.api import (
     micro_timestamp,
 )
 from nosana_operator.jobs.decision.health import endpoint_state
-from nosana_operator.jobs.decision.ops import OVER, OpReason, told
+from nosana_operator.jobs.decision.ops import OVER, OpReason, worth_a_write
 from nosana_operator.jobs.decision.view import JobView, Loaded, Loading
 
 OWN_CONDITIONS: Final = (
@@ -28,13 +31,13 @@ OWN_CONDITIONS: Final = (
     JobCondition.RECONCILING,
     JobCondition.STALLED,
 )
-"""RunVerified and Settled are the market host's."""
+"""The market host owns RunVerified and Settled."""
 OWN_TIMING: Final = ("created", "accepted", "scheduled", "pulled", "fetched", "started", "ready", "ended")
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
-    """A condition to state; `status=None` is Unknown. What is not said is taken away."""
+class ConditionValue:
+    """A condition to write; `status=None` means Unknown. Conditions that are left out are removed."""
 
     kind: JobCondition
     status: bool | None
@@ -45,13 +48,13 @@ class Say:
 def render(
     view: JobView,
     phase: Phase,
-    said: Sequence[Say],
+    said: Sequence[ConditionValue],
     *,
     ops: Sequence[OpStatus] | None = None,
     result: Sequence[str] = (),
     moments: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The status as it should be now; the same when nothing changed. `ops=None` leaves them as they are."""
+    """The desired status; equal to the current one when nothing changed. `ops=None` keeps the current ops."""
     ops = view.status.ops if ops is None else ops
     status: dict[str, Any] = {
         "observedGeneration": view.generation,
@@ -86,7 +89,7 @@ def render(
 
 
 def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What of a status as read is the job controller's, in the form in which `render` gives it."""
+    """The job controller's fields of a status that was read, in the form that `render` returns."""
     found = {
         name: value for name, value in (status or {}).items() if name in NosanaJobStatus.JOB_FIELDS and value
     }
@@ -100,16 +103,20 @@ def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def kept(view: JobView, kind: JobCondition) -> list[Say]:
-    """The condition as it stands, to be said again; nothing when it is not there."""
+def current_condition(view: JobView, kind: JobCondition) -> list[ConditionValue]:
+    """The current condition, so that it is written again; an empty list when there is none."""
     found = find_condition(view.conditions, kind)
     if found is None:
         return []
-    return [Say(kind, {"True": True, "False": False}.get(found["status"]), found["reason"], found["message"])]
+    return [
+        ConditionValue(
+            kind, {"True": True, "False": False}.get(found["status"]), found["reason"], found["message"]
+        )
+    ]
 
 
 def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
-    """The endpoints with their states; one without health checks is online once its op runs.
+    """The endpoints with their states. An endpoint without health checks is online while its op runs.
 
     (docs/protocol/node.md#where-this-operator-differs)
     """
@@ -135,8 +142,8 @@ def _endpoints(view: JobView, ops: Sequence[OpStatus]) -> list[Endpoint]:
 
 
 def _timing(view: JobView, ops: Sequence[OpStatus], moments: Mapping[str, str]) -> dict[str, str]:
-    """Each moment once: what was written stays."""
-    pods = [pod for pod in view.pods.values() if told(pod, view.now)]
+    """The moments of the start; a moment that was written once never changes."""
+    pods = [pod for pod in view.pods.values() if worth_a_write(pod, view.now)]
     seen: dict[str, str] = {}
     if ops:
         seen["created"] = str(view.meta["creationTimestamp"])

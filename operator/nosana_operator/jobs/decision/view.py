@@ -1,4 +1,4 @@
-"""What a decision is made from, frozen: the NosanaJob, its definition, its pods, and the moment."""
+"""The frozen input of a decision: the NosanaJob, its definition, its pods, and the current time."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from nosana_operator.workload import JobContext
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The definition is not here yet; `problem` tells why the last attempt failed, `reason` in one word."""
+    """The definition was not loaded yet; `problem` says why the last attempt failed, `reason` is its typed form."""
 
     problem: str | None = None
     reason: JobReason = JobReason.FETCHING_DEFINITION
     logistics: Logistics | None = None
-    """What is on IPFS is a stub: the market host asks the poster for the definition."""
+    """Set when IPFS has only a stub: the market host then asks the poster for the definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The definition is here, valid, served by this version, and in order."""
+    """The definition was loaded, is valid, and this version can run it."""
 
     context: JobContext
     plan: Plan
     endpoints: tuple[Endpoint, ...] = ()
-    """Of all ops, literals replaced."""
+    """The endpoints of all ops, with literals replaced."""
     checks: Mapping[int, tuple[Port, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """The ports that have health checks, by op index; literals replaced."""
+    """The ports that have health checks, by op index, with literals replaced."""
 
 
 UnusableFlow = Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR, FlowStatus.LOGISTICS_ERROR]
@@ -59,8 +59,8 @@ class Unusable:
     message: str
     problems: tuple[Problem, ...]
     flow_status: UnusableFlow
-    """VALIDATION_ERROR: it was read and breaks the language's rules; LOGISTICS_ERROR: its poster did not give
-    it; INIT_ERROR: it could not be had otherwise, or can never run here
+    """VALIDATION_ERROR: the definition breaks the language's rules. LOGISTICS_ERROR: its poster did not deliver
+    it. INIT_ERROR: it could not be fetched, or this cluster can never run it
     (docs/protocol/node.md#flow-statuses)."""
 
 
@@ -70,22 +70,23 @@ DefinitionState = Loading | Loaded | Unusable
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A container that ended; `exit_code` is None when it never started.
+    """The end of a container; `exit_code` is None when it never started.
 
-    `at` is when we saw it; `by` when it was over at the latest, by the kubelet's stamp.
+    `at` is when this process saw the end; `by` is the latest moment at which the container had ended, by the
+    kubelet's timestamp.
     """
 
     at: datetime
     by: datetime
     exit_code: int | None
     reason: str | None = None
-    """The kubelet's word (OOMKilled, Evicted, …), None for a plain end."""
+    """The kubelet's reason (OOMKilled, Evicted, …); None when the container simply exited."""
     message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One op's pod. Moments are by our clock, when we saw them (`observe.py`); stamps are the kubelet's."""
+    """One op's pod. Moments are taken by our clock (`observe.py`); `start_stamp` is the kubelet's."""
 
     name: str
     uid: str
@@ -94,11 +95,11 @@ class PodView:
     node: str | None = None
     attempt: int = 0
     tries: int = 0
-    """How often at most its op gets another pod when it fails."""
+    """How often the op gets another pod after a failure, at most."""
     restarts: int = 0
-    """How often the kubelet has started its container again."""
+    """How often the kubelet restarted the container."""
     address: str | None = None
-    """Its IP address, once it has one."""
+    """The pod's IP address, once it has one."""
     scheduled_at: datetime | None = None
     pulled_at: datetime | None = None
     fetched_at: datetime | None = None
@@ -106,41 +107,41 @@ class PodView:
     start_stamp: datetime | None = None
     ended: Ended | None = None
     trouble: tuple[str, str] | None = None
-    """(reason, sentence) why it does not run: unschedulable, image not pulled, its container keeps ending."""
+    """(reason, message): why the op does not run, for example because no node takes the pod."""
     trouble_since: datetime | None = None
     silent_since: datetime | None = None
-    """Its node does not report: it may run or not."""
+    """Since when the pod's node has not reported; whether the pod still runs is unknown."""
     disrupted: str | None = None
-    """Why the cluster took it away from its op: evicted, preempted, its node gone."""
+    """Why the cluster removed the pod: it was evicted or preempted, or its node is gone."""
     deleting: bool = False
     stopping: bool = False
-    """Asked to stop already: a deadline is set, or it is being deleted."""
+    """The pod has been told to stop: a deadline is set, or it is being deleted."""
     held: bool = True
-    """Our finalizer is on it."""
+    """The pod carries our finalizer."""
     container_id: str | None = None
     previous_id: str | None = None
-    """Of the container that ended before it was started again; that of `container_id` while it waits for that."""
+    """The id of the run before the current restart; equal to `container_id` while the restart is pending."""
     secrets: tuple[str, ...] = ()
-    """Those made for it: a login, what to fetch."""
+    """The Secrets created for this pod: a registry login, the list of resources to fetch."""
     claims: tuple[str, ...] = ()
-    """The job's volumes that it mounts."""
+    """The PersistentVolumeClaims of the job that the pod mounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortHealth:
-    """What is known of one port of one container; `state` is None before the first answer."""
+    """The health of one port of one container; `state` is None before the first answer."""
 
     passed: bool = False
-    """All its checks have passed in one round."""
+    """All checks of the port passed in one round."""
     state: EndpointState | None = None
     problem: str | None = None
     restarts: float = 0
-    """The container is to be started again when it was for this reason fewer times than that."""
+    """How many restarts after failed checks the op may have; the container is restarted while it had fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpHealth:
-    """What is known of an op's container by the ports that have checks."""
+    """The health of an op's container: the ports that have checks."""
 
     ports: Mapping[int, PortHealth] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -151,7 +152,7 @@ class OpHealth:
 
     @property
     def problem(self) -> str | None:
-        """Why a port is not online, for a person."""
+        """A message that says why a port is not online."""
         return next((port.problem for port in self.ports.values() if port.problem), None)
 
     @property
@@ -162,7 +163,7 @@ class OpHealth:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The API server did not take an op's objects."""
+    """The API server refused an op's objects."""
 
     since: datetime
     again_at: datetime
@@ -171,7 +172,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """All that `decide` reads."""
+    """Everything that `decide` reads."""
 
     body: Body
     spec: NosanaJobSpec
@@ -179,22 +180,22 @@ class JobView:
     now: datetime
     definition: DefinitionState = Loading()
     pods: Mapping[int, PodView] = field(default_factory=lambda: MappingProxyType({}))
-    """Of each op's current attempt, by op index."""
+    """The pod of each op's current attempt, by op index."""
     earlier: tuple[PodView, ...] = ()
-    """Of earlier attempts, oldest first; all have ended."""
+    """The pods of earlier attempts, oldest first; all have ended."""
     lost: frozenset[int] = frozenset()
-    """Ops whose pod should be there, and the API server says that it is not."""
+    """Ops whose pod should exist, but the API server answered that it does not."""
     refused: Mapping[int, Refusal] = field(default_factory=lambda: MappingProxyType({}))
     health: Mapping[int, OpHealth] = field(default_factory=lambda: MappingProxyType({}))
-    """Of running ops with health checks, by op index."""
-    named: Mapping[int, str | None] = field(default_factory=lambda: MappingProxyType({}))
-    """Ops whose aliases were published by this process, with the address."""
+    """The health of running ops that have checks, by op index."""
+    published_aliases: Mapping[int, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    """The address that this process published for the aliases of an op, by op index."""
     volumes: frozenset[int] = frozenset()
-    """Ops that make a volume, and whose claim is there."""
+    """The `create-volume` ops whose claim exists."""
     results: Mapping[int, Mapping[str, ResultValue]] = field(default_factory=lambda: MappingProxyType({}))
-    """What ops' `results` captured, by op index, of those that were read."""
+    """The captured `results` by op index, for the ops whose logs were read."""
     result: tuple[str, ...] = ()
-    """Names of the Secrets that hold the fixed result."""
+    """The names of the Secrets that store the result."""
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -203,19 +204,19 @@ class JobView:
 
     @property
     def conditions(self) -> Sequence[Mapping[str, Any]]:
-        """The conditions as they stand, the market host's among them."""
+        """The current conditions, including the market host's."""
         return (self.body.get("status") or {}).get("conditions") or ()
 
     @property
     def generation(self) -> int:
-        """metadata.generation. A deletion raises it too, which is no news for the status of what is over."""
+        """metadata.generation. A deletion increases it too; the status of an ended job ignores that."""
         if self.deleting and self.over and self.status.observed_generation is not None:
             return self.status.observed_generation
         return int(self.meta.get("generation", 0))
 
     @property
     def created(self) -> datetime:
-        """When the object was made."""
+        """When the NosanaJob was created."""
         return parse_timestamp(self.meta["creationTimestamp"])
 
     @property
@@ -225,29 +226,29 @@ class JobView:
 
     @property
     def held(self) -> bool:
-        """Our finalizer is on the NosanaJob."""
+        """The NosanaJob carries our finalizer."""
         return FINALIZER_JOB in (self.meta.get("finalizers") or ())
 
     @property
     def is_market_job(self) -> bool:
-        """It belongs to a run on chain."""
+        """The job belongs to a run on chain."""
         return self.spec.run is not None
 
     @property
     def first_start(self) -> datetime | None:
-        """When the job's first container was seen to run."""
+        """When this process saw the job's first container run."""
         if self.status.timing is not None and self.status.timing.started is not None:
             return parse_timestamp(self.status.timing.started)
         return min((pod.started_at for pod in self.pods.values() if pod.started_at), default=None)
 
     @property
     def last_end(self) -> datetime | None:
-        """When the last container so far was seen to have ended."""
+        """When this process saw the latest end of a container."""
         return max((pod.ended.at for pod in self.pods.values() if pod.ended), default=None)
 
     @property
     def may_run(self) -> bool:
-        """A market's job runs only when the market host has verified it against the chain.
+        """Whether the job may run: a market's job only after the market host verified it against the chain.
 
         (docs/architecture.md#one-job-followed)
         """
@@ -255,12 +256,12 @@ class JobView:
 
     @property
     def suspended(self) -> bool:
-        """Nothing of it is to run for now. The CRD refuses it of a run."""
+        """Whether the job is suspended. The CRD allows that for private jobs only."""
         return self.spec.suspend and not self.is_market_job
 
     @property
     def over(self) -> bool:
-        """The job has ended and its result is fixed."""
+        """Whether the job has ended and its result is stored."""
         return condition_is_true(self.conditions, JobCondition.COMPLETE) or condition_is_true(
             self.conditions, JobCondition.FAILED
         )
