@@ -16,7 +16,7 @@ from nosana_operator.api import crds
 from nosana_operator.errors import Conflict
 from nosana_operator.kube import Election, ElectionSettings, KubeClient, LeadershipLost, load_credentials
 from nosana_operator.runtime.errors import BackgroundFailed
-from nosana_operator.runtime.operator import KINDS, Edges, Loops, Operator
+from nosana_operator.runtime.operator import KINDS, Loops, Operator, OperatorContext
 from nosana_operator.runtime.settings import Settings, parse_settings
 from nosana_operator.runtime.watching import wait_for_kinds
 from nosana_sandbox.cluster.apiserver import BareApiServer
@@ -97,10 +97,10 @@ class Replica:
     def __init__(self, settings: Settings, apiserver: BareApiServer) -> None:
         self.jobs: list[tuple[str, str]] = []
         self.operator = Operator(settings, load_credentials(apiserver.kubeconfig), self._build)
-        self.edges: Edges | None = None
+        self.edges: OperatorContext | None = None
         self.task = asyncio.create_task(self.operator.run())
 
-    def _build(self, edges: Edges) -> Loops:
+    def _build(self, edges: OperatorContext) -> Loops:
         self.edges = edges
 
         async def on_job(key: tuple[str, str]) -> None:

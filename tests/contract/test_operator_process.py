@@ -25,7 +25,7 @@ from nosana_operator.kube import (
     load_credentials,
 )
 from nosana_operator.runtime.errors import BackgroundFailed, StartError, WatchEnded
-from nosana_operator.runtime.operator import KINDS, Edges, Loops, Operator
+from nosana_operator.runtime.operator import KINDS, Loops, Operator, OperatorContext
 from nosana_operator.runtime.settings import parse_settings
 from nosana_operator.runtime.watching import Change, ClusterView, Scope, wait_for_kinds
 from nosana_sandbox.cluster.apiserver import BareApiServer
@@ -74,10 +74,10 @@ class Recording:
         self.jobs: list[tuple[str, str]] = []
         self.markets: list[tuple[str, str]] = []
         self.runs: list[tuple[str, str]] = []
-        self.edges: Edges | None = None
+        self.edges: OperatorContext | None = None
         self.background: Callable[[], Any] | None = None
 
-    def build(self, edges: Edges) -> Loops:
+    def build(self, edges: OperatorContext) -> Loops:
         self.edges = edges
 
         async def on_job(key: tuple[str, str]) -> None:
@@ -267,7 +267,7 @@ async def test_work_at_hand_is_ended_before_the_process(
 ) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
-    def build(edges: Edges) -> Loops:
+    def build(edges: OperatorContext) -> Loops:
         async def slow(key: tuple[str, str]) -> None:
             began.set()
             await asyncio.sleep(0.3)

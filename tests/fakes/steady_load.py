@@ -35,7 +35,7 @@ from nosana_operator.chain import ChainClient, ChainClock, ChainWatcher
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.runtime import compose, networks
 from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
-from nosana_operator.runtime.operator import Edges, ObjectKey
+from nosana_operator.runtime.operator import ObjectKey, OperatorContext
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.routing import Router
 from nosana_operator.runtime.settings import parse_settings
@@ -211,7 +211,7 @@ class SteadyFleet:
         kube: Any = FakeKubeClient(self.kube, AlwaysLeading().check, on_reply=self.cache.put)
         events: Any = RecordedEvents()
         http: Any = self.session
-        edges = Edges(
+        edges = OperatorContext(
             settings=settings,
             kube=kube,
             cache=self.cache,

@@ -1,4 +1,4 @@
-"""Puts the two loops together: the one place where the domain rooms meet the edges they know by Protocols."""
+"""Puts the two loops together: the one place where the domain rooms meet the ctx they know by Protocols."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from nosana_operator.chain import Wallet
 from nosana_operator.health_probes import NetworkProber
 from nosana_operator.jobs import JobController, JobSettings
-from nosana_operator.market import ChainPolls, MarketHost, Poll, RunController, Wallets
-from nosana_operator.market import Edges as MarketEdges
+from nosana_operator.market import ChainPolls, Edges, MarketHost, Poll, RunController, Wallets
 from nosana_operator.regex import RegexRunner
 from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
 from nosana_operator.runtime.networks import ConfiguredNetworks, definition_gateways
-from nosana_operator.runtime.operator import Edges, Loops
+from nosana_operator.runtime.operator import Loops, OperatorContext
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.workload import node_ranges
 
@@ -25,27 +24,27 @@ class WallClock:
         return datetime.now(UTC)
 
 
-def build_loops(edges: Edges) -> Loops:
-    """Job controller and market host over the real edges."""
-    settings, clock = edges.settings, WallClock()
+def build_loops(ctx: OperatorContext) -> Loops:
+    """Job controller and market host over the real ctx."""
+    settings, clock = ctx.settings, WallClock()
     networks = ConfiguredNetworks(
         settings.networks,
-        edges.http,
-        observer=edges.metrics.rpc_request,
-        on_change=lambda network, kind, address: edges.chain_changed(kind, address),
-        on_transaction=edges.metrics.transaction,
-        own_ranges=lambda: (*settings.isolation.blocked, *node_ranges(edges.cache.list("Node"))),
+        ctx.http,
+        observer=ctx.metrics.rpc_request,
+        on_change=lambda network, kind, address: ctx.chain_changed(kind, address),
+        on_transaction=ctx.metrics.transaction,
+        own_ranges=lambda: (*settings.isolation.blocked, *node_ranges(ctx.cache.list("Node"))),
     )
     for name in settings.networks:
-        edges.metrics.begin_network(name)
-    edges.metrics.registry.register(ChainCollector(networks.clients))
+        ctx.metrics.begin_network(name)
+    ctx.metrics.registry.register(ChainCollector(networks.clients))
     prober = NetworkProber()
     jobs = JobController(
-        kube=edges.kube,
-        cache=edges.cache,
-        definitions=definition_gateways(settings.networks, edges.http),
-        events=edges.events,
-        metrics=edges.metrics,
+        kube=ctx.kube,
+        cache=ctx.cache,
+        definitions=definition_gateways(settings.networks, ctx.http),
+        events=ctx.events,
+        metrics=ctx.metrics,
         clock=clock,
         prober=prober,
         settings=JobSettings(
@@ -57,22 +56,22 @@ def build_loops(edges: Edges) -> Loops:
             exposure=settings.exposure,
         ),
         match=RegexRunner().match,
-        wake=edges.enqueue_job,
+        wake=ctx.enqueue_job,
     )
-    market = MarketEdges(
-        kube=edges.kube,
-        cache=edges.cache,
+    market = Edges(
+        kube=ctx.kube,
+        cache=ctx.cache,
         networks=networks,
         read_wallet=Wallet.parse,
-        events=edges.events,
-        metrics=edges.metrics,
+        events=ctx.events,
+        metrics=ctx.metrics,
         clock=clock,
-        leadership=edges.leadership,
+        leadership=ctx.leadership,
     )
-    wallets = Wallets(edges.kube, edges.cache, Wallet.parse, clock)
+    wallets = Wallets(ctx.kube, ctx.cache, Wallet.parse, clock)
     work: WorkQueue[Poll] = WorkQueue("chain polls")
     polls = ChainPolls(
-        market, wallets, wake=work.add, changed=lambda network: edges.chain_changed("wallet", network)
+        market, wallets, wake=work.add, changed=lambda network: ctx.chain_changed("wallet", network)
     )
     return Loops(
         reconcile_job=jobs.reconcile,

@@ -74,7 +74,7 @@ Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Edges:
+class OperatorContext:
     """What the loops are built from."""
 
     settings: Settings
@@ -123,7 +123,7 @@ class Operator:
         self,
         settings: Settings,
         credentials: Credentials,
-        build: Callable[[Edges], Loops],
+        build: Callable[[OperatorContext], Loops],
         *,
         identity: str | None = None,
     ) -> None:
@@ -213,7 +213,7 @@ class Operator:
             stack.callback(self._leave_signals)
 
             loops = self._build(
-                Edges(
+                OperatorContext(
                     settings=settings,
                     kube=kube,
                     cache=cache,

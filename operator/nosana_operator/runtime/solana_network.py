@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
 from nosana_operator.chain import (
     AccessKeyMissing,
@@ -42,8 +40,6 @@ from nosana_operator.market.facts import (
 from nosana_operator.market.ports import Wallet as MarketWallet
 
 log = logging.getLogger(__name__)
-
-Made = TypeVar("Made")
 
 
 _SEEN_KEPT = timedelta(hours=1)
@@ -191,7 +187,13 @@ class SolanaNetwork:
     async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
         """See `Chain.read_payment`."""
         state = await self._client.fetch_payment(market=job.market, payer=job.payer, payout=payout)
-        return _copied(PaymentFacts, state, account_rent=self._account_rent)
+        return PaymentFacts(
+            market=state.market,
+            vault=state.vault,
+            payer_account=state.payer_account,
+            account_rent=self._account_rent,
+            payout_problem=state.payout_problem,
+        )
 
     async def sign_finish(
         self,
@@ -249,34 +251,65 @@ class SolanaNetwork:
 
 def _key(wallet: MarketWallet) -> Wallet:
     if not isinstance(wallet, Wallet):
-        raise TypeError("a wallet of another make cannot sign here")
+        raise TypeError("expected a chain.Wallet")
     return wallet
 
 
-def _copied(make: Callable[..., Made], account: object, **more: Any) -> Made:
-    """The account's fields under the same names: both rooms speak the program's words."""
-    names = {field.name for field in dataclasses.fields(make)} - more.keys()  # type: ignore[arg-type]
-    return make(**{name: getattr(account, name) for name in names}, **more)
+# The market host's values have the accounts' fields under the same names, less those that it does not use.
 
 
 def _run(run: Run) -> RunFacts:
-    return _copied(RunFacts, run)
+    return RunFacts(address=run.address, job=run.job, node=run.node, payer=run.payer, time=run.time)
 
 
 def _as_run(run: RunFacts) -> Run:
-    return _copied(Run, run)
+    return Run(address=run.address, job=run.job, node=run.node, payer=run.payer, time=run.time)
 
 
 def _job(job: Job) -> JobFacts:
-    return _copied(JobFacts, job, state=int(job.state))
+    return JobFacts(
+        address=job.address,
+        ipfs_job=job.ipfs_job,
+        ipfs_result=job.ipfs_result,
+        market=job.market,
+        node=job.node,
+        payer=job.payer,
+        project=job.project,
+        price=job.price,
+        state=int(job.state),
+        time_start=job.time_start,
+        time_end=job.time_end,
+        timeout=job.timeout,
+    )
 
 
 def _as_job(job: JobFacts) -> Job:
-    return _copied(Job, job, state=JobState(job.state))
+    return Job(
+        address=job.address,
+        ipfs_job=job.ipfs_job,
+        ipfs_result=job.ipfs_result,
+        market=job.market,
+        node=job.node,
+        payer=job.payer,
+        project=job.project,
+        price=job.price,
+        state=JobState(job.state),
+        time_start=job.time_start,
+        time_end=job.time_end,
+        timeout=job.timeout,
+    )
 
 
 def _market(market: Market, slot: int) -> MarketFacts:
-    return _copied(MarketFacts, market, slot=slot)
+    return MarketFacts(
+        address=market.address,
+        price=market.price,
+        node_access_key=market.node_access_key,
+        xnos_minimum=market.xnos_minimum,
+        queue_type=market.queue_type,
+        queue=market.queue,
+        slot=slot,
+    )
 
 
 def _signed(transaction: SignedTransaction) -> Signed:
