@@ -20,7 +20,7 @@ from fakes.virtual_time import run_virtually
 from nosana_operator.api import JOB_KIND, Delivery, find_condition
 from nosana_operator.content import PosterClient, digest_of
 from nosana_operator.errors import NotFound, Refused
-from nosana_operator.market.runs.confidential import blank_result
+from nosana_operator.market.runs.blank_result import blank_result
 from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED
 
 SECRET = "the poster's secret"

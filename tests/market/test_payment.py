@@ -16,7 +16,7 @@ from fakes.market_objects import ADMIN, JOBS, MARKET
 from nosana_operator.api import ANNOTATION_ABANDON, JOB_KIND, MARKET_KIND, find_condition
 from nosana_operator.chain.rpc.wire import InnerInstruction, LandedTransaction
 from nosana_operator.market.facts import NO_RESULT, QUEUED, JobFacts, PaymentFacts
-from nosana_operator.market.runs.decide import obstacle
+from nosana_operator.market.runs.on_chain import obstacle
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.addresses import NOS_MINT, TOKEN_PROGRAM, associated_token_account, market_vault
 from nosana_sandbox.program.layout import STATE_DONE, STATE_STOPPED, TokenAccount
@@ -310,7 +310,7 @@ async def test_where_nothing_tells_the_pay_it_is_said_where_it_stands() -> None:
     await lab.until(lab.settled())
     assert lab.says("Settled", posted) == ("True", "EndedByOthers")
     said = find_condition((lab.job_of(posted) or {})["status"]["conditions"], "Settled") or {}
-    assert "`nosana-operator earnings` tells what was paid" in said["message"]
+    assert "`nosana-operator earnings` shows what was paid" in said["message"]
     assert lab.earned() > 0
 
 

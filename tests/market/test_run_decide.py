@@ -19,15 +19,15 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.runs.decide import (
+from nosana_operator.market.runs.on_chain import (
     Accounts,
-    Look,
     ReadFinalized,
     Resend,
     Settled,
     Sign,
     Situation,
     Step,
+    Wait,
     next_step,
 )
 
@@ -137,7 +137,7 @@ ROWS = [
 def test_next_step(situation: Situation, expected: object) -> None:
     step = next_step(situation)
     if expected is WAIT:
-        assert isinstance(step, Look)
+        assert isinstance(step, Wait)
     elif isinstance(expected, JobReason):
         assert isinstance(step, Settled)
         assert step.reason == expected

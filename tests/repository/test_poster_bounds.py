@@ -13,8 +13,8 @@ from nosana_operator.definition.flowstate import MAX_LOG_BYTES, MAX_LOG_ENTRIES
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
 from nosana_operator.jobs.decision.start_limits import PULL_LIMIT
 from nosana_operator.jobs.definitions import MAX_FETCHES
-from nosana_operator.market.runs.confidential import BETWEEN_TRIES, DELIVERY, MAX_DEFINITION, RESULT_TRIES
-from nosana_operator.market.runs.settle import POSTER_GRACE
+from nosana_operator.market.runs.decide import BETWEEN_REQUESTS, DELIVERY_LIMIT, POSTER_GRACE, RESULT_TRIES
+from nosana_operator.market.runs.poster import MAX_DEFINITION
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "markets.md").read_text()
@@ -72,4 +72,4 @@ def test_the_figures_are_the_codes() -> None:
     assert MAX_DEFINITION == 900 * 1024
     assert (GIVE_UP_DEFINITION.total_seconds(), PULL_LIMIT.total_seconds()) == (120, 900)
     assert POSTER_GRACE.total_seconds() == 600
-    assert (RESULT_TRIES, BETWEEN_TRIES.total_seconds(), DELIVERY.total_seconds()) == (4, 10, 40)
+    assert (RESULT_TRIES, BETWEEN_REQUESTS.total_seconds(), DELIVERY_LIMIT.total_seconds()) == (4, 10, 40)

@@ -1,32 +1,33 @@
-"""One look at one run: its NosanaJob, what is remembered, what the chain says, and what is written of it.
+"""One run in one reconcile: its NosanaJob, the caches, how to read the chain, and what will be written.
 
-Everything needed to go on after a crash stands in the NosanaJob's status and on chain; what is kept here are
-caches.
+Everything needed to continue after a crash is in the NosanaJob's status and on chain; this process keeps
+caches only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 from nosana_operator.api import (
+    ANNOTATION_ABANDON,
     FINALIZER_SETTLEMENT,
     JOB_KIND,
     MANAGER_MARKET,
     MARKET_KIND,
     ApiError,
+    Condition,
     JobCondition,
     JobReason,
     MarketReason,
     NosanaJobSpec,
+    NosanaJobStatus,
     NosanaMarketSpec,
     Run,
-    condition_is_true,
-    find_condition,
     parse_part,
     parse_timestamp,
 )
@@ -34,26 +35,28 @@ from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import GONE, STOPPED, UNKNOWN, YOUNG, Absent, JobFacts, Known, RunFacts
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.keys.secrets import Wallets
-from nosana_operator.market.ports import Chain, Edges, Wallet
-from nosana_operator.market.runs.decide import Accounts, Obstacle
-from nosana_operator.market.runs.result import KeptResult
+from nosana_operator.market.ports import Chain, Edges, Posters, Wallet
+from nosana_operator.market.runs.decide import not_settled
+from nosana_operator.market.runs.on_chain import Accounts
+from nosana_operator.market.runs.result import ResultCache, ended_at
 from nosana_operator.market.runs.status import JobRecord
+from nosana_operator.market.runs.view import Attempts, PublishedResult, RunView
 from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 
 
 FRESH = timedelta(seconds=4)
-"""A run as young as this was not settled before: a NosanaJob goes only when its run's end is final (13 s)."""
+"""Nobody can have settled a younger run: a NosanaJob goes only when the end of its run is final (13 s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How many runs may wait for strangers' servers at once: the workers are there for all."""
+    """How many runs may wait for strangers' servers at once: all runs share the workers."""
 
     posters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     pins: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
-    """Of results whose settlement waits for it."""
+    """Pins of results that a settlement waits for."""
     gateways: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
 
 
@@ -64,36 +67,24 @@ class Memory:
     uid: str
     market: NosanaMarketSpec | None = None
     """The NosanaMarket as last seen: its runs still settle when somebody deletes it by force."""
-    result: KeptResult = field(default_factory=KeptResult)
-    digest: tuple[str, bytes] | None = None
-    """The result's CID and what stands on chain for it."""
+    result: ResultCache = field(default_factory=ResultCache)
+    digest: PublishedResult | None = None
     sent_at: dict[str, float] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     """Signatures that a node has taken: sent again without preflight."""
     refused: dict[str, str] = field(default_factory=dict)
     """Signatures that the preflight has refused, with its words."""
-    obstacle: Obstacle | None = None
-    """Why it could not be paid when that was last looked at."""
-    look_again_at: datetime | None = None
-    asked_at: datetime | None = None
-    """When the poster of a confidential job was last asked for something."""
-    posts: int = 0
-    """How often he was given the result."""
-    publish_at: datetime | None = None
-    """When the gateways are next asked for the result."""
-    publish_tries: int = 0
-    blocked: int = 0
-    """Looks in a row that found it so."""
+    attempts: Attempts = field(default_factory=Attempts)
 
 
 class RunContext:
-    """A run as it is looked at in one reconcile."""
+    """Gathers what is known of a run in one reconcile, and writes what was decided."""
 
     def __init__(
         self,
         edges: Edges,
         wallets: Wallets,
-        turns: RunLimits,
+        limits: RunLimits,
         memory: Memory,
         body: Body,
         spec: NosanaJobSpec,
@@ -101,7 +92,7 @@ class RunContext:
     ) -> None:
         self.edges = edges
         self.wallets = wallets
-        self.turns = turns
+        self.limits = limits
         self.memory = memory
         self.body = body
         self.spec = spec
@@ -110,34 +101,68 @@ class RunContext:
         self.record = JobRecord.of(body)
         self.meta: Mapping[str, Any] = body["metadata"]
         self.generation = int(self.meta.get("generation", 0))
-        self.conditions = (body.get("status") or {}).get("conditions")
+        self.conditions: Sequence[Condition] = (body.get("status") or {}).get("conditions") or ()
+        self.logistics = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status")).logistics
+        """Where the definition comes from and the result goes to; None: the job is not confidential."""
+        self.ended_at = ended_at(body)
         self.now = edges.clock.now()
 
+    def view(self, market: NosanaMarketSpec | None) -> RunView:
+        """What a decision reads, without the facts that cost a request."""
+        market = market or self.known_market()
+        networks = self.edges.networks
+        return RunView(
+            now=self.now,
+            run=self.run,
+            run_time=self.run_time,
+            ended_at=self.ended_at,
+            generation=self.generation,
+            conditions=self.conditions,
+            record=self.record,
+            attempts=self.memory.attempts,
+            market=market,
+            confidential=self.logistics is not None and self.posters(market) is not None,
+            deleting=self.deleting(),
+            abandoned=self.abandoned(),
+            publishable=market is not None and networks.pinner(market.network) is not None,
+            posters_busy=self.limits.posters.locked(),
+            gateways_busy=self.limits.gateways.locked(),
+        )
+
+    def posters(self, market: NosanaMarketSpec | None) -> Posters | None:
+        """Asks posters of the market's network; None: the settings do not have that network."""
+        return self.edges.networks.posters(market.network) if market is not None else None
+
+    def abandoned(self) -> bool:
+        """An admin gave up the pay of this run by annotation."""
+        return (self.meta.get("annotations") or {}).get(ANNOTATION_ABANDON) == self.run.run
+
+    def known_market(self) -> NosanaMarketSpec | None:
+        """The NosanaMarket as last readable; None: this process never saw one that it can read."""
+        try:
+            return self.market()
+        except ApiError:
+            return None
+
     def market(self) -> NosanaMarketSpec | None:
-        """Its NosanaMarket; None: not there, and not in memory."""
+        """The run's NosanaMarket, as last seen; None: never seen. Raises ApiError when only an unreadable one was."""
         ref = self.run.market_ref
-        found = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
-        if found is not None:
+        body = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
+        if body is not None:
             try:
-                self.memory.market = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", found["spec"])
+                self.memory.market = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", body["spec"])
             except ApiError:
                 if self.memory.market is None:
                     raise
         return self.memory.market
 
-    def ended(self) -> bool:
-        """The job has ended and its result is fixed."""
-        return condition_is_true(self.conditions, JobCondition.COMPLETE) or condition_is_true(
-            self.conditions, JobCondition.FAILED
-        )
-
     async def keys(self, market: NosanaMarketSpec) -> tuple[set[str], bool]:
-        """Addresses of the NosanaMarket's keys, and whether all of them are known."""
+        """Addresses of the NosanaMarket's keys, and whether these are all of them."""
         ref = self.run.market_ref
         body = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
         if body is None:
-            found = self.wallets.key(self.run.node, ref, market)
-            return ({found.address} if found else set()), False
+            wallet = self.wallets.key(self.run.node, ref, market)
+            return ({wallet.address} if wallet else set()), False
         loaded = await self.wallets.of_market(body, market)
         keys = {one.wallet.address for one in loaded if one.wallet is not None}
         return keys, all(one.wallet or one.reason == MarketReason.WALLET_SHARED for one in loaded)
@@ -147,14 +172,14 @@ class RunContext:
         return self._age(chain) < YOUNG
 
     def fresh(self, chain: Chain) -> bool:
-        """Whether nobody can have served and settled it yet."""
+        """Whether the run is so young that nobody can have settled it."""
         return self._age(chain) < FRESH
 
     def _age(self, chain: Chain) -> timedelta:
         return self.now - chain.our_time(self.run_time)
 
     async def accounts(self, chain: Chain, *, finalized: bool, given_back: bool = False) -> Accounts:
-        """Run and job as the chain has them now; `given_back`: our `quit` is known to be finalized."""
+        """Run and job as the chain has them now. `given_back`: our `quit` is finalized."""
         run: Known[RunFacts] = UNKNOWN
         job: Known[JobFacts] = UNKNOWN
         try:
@@ -179,7 +204,7 @@ class RunContext:
         return Accounts(run, job)
 
     async def wallet(self, market: NosanaMarketSpec) -> Wallet | None:
-        """The key that holds the run; None: no Secret of the NosanaMarket has it, or has had it since the start."""
+        """The key that holds the run; None: no Secret of the NosanaMarket has held it since this process began."""
         wallet = self.wallets.key(self.run.node, self.run.market_ref, market)
         if wallet is None:
             await self.keys(market)
@@ -187,13 +212,13 @@ class RunContext:
         return wallet
 
     def say(self, kind: JobCondition, status: bool | None, reason: str, message: str) -> None:
-        """State a condition; `write` makes it known."""
+        """Set a condition in the record; `write` writes it."""
         self.record = self.record.with_condition(
             kind, status, reason, message, generation=self.generation, now=self.now
         )
 
     async def write(self) -> None:
-        """Write the record, if it says anything new. Raises Conflict when what was read is stale."""
+        """Write the record if it has changed. Raises Conflict when the object was read before another write."""
         if self.record == JobRecord.of(self.body):
             return
         reply = await self.edges.kube.apply(
@@ -207,7 +232,7 @@ class RunContext:
         return bool(self.meta.get("deletionTimestamp"))
 
     async def release(self) -> None:
-        """Let the NosanaJob go."""
+        """Remove our finalizer from the NosanaJob."""
         kept = [f for f in self.meta.get("finalizers", []) if f != FINALIZER_SETTLEMENT]
         if len(kept) != len(self.meta.get("finalizers", [])):
             await self.edges.kube.patch(
@@ -218,18 +243,26 @@ class RunContext:
             )
 
     def complain(self, reason: JobReason, message: str) -> None:
-        """Say why it is not settled yet; the first time in an Event too."""
-        before = find_condition(self.record.conditions, JobCondition.SETTLED)
-        if before is None or before["reason"] != reason:
-            self.event("Warning", reason, message)
-        self.say(JobCondition.SETTLED, False, reason, message)
+        """Record why the run is not settled yet; an Event announces a new reason."""
+        decision = not_settled(
+            self.record,
+            self.memory.attempts,
+            reason,
+            message,
+            generation=self.generation,
+            now=self.now,
+            again_in=0,
+        )
+        self.record = decision.record
+        for event in decision.events:
+            self.event(event.type, event.reason, event.note)
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
-        """Tell it in an Event of the NosanaJob."""
+        """Emit an Event of the NosanaJob."""
         self.edges.events.event(self.body, type=kind, reason=reason, action="Settle", note=note)
 
     def fields(self) -> dict[str, str]:
-        """For the log."""
+        """The fields that every log line about the run carries."""
         return {
             "job": f"{self.meta['namespace']}/{self.meta['name']}",
             "run": self.run.run,
@@ -237,7 +270,7 @@ class RunContext:
         }
 
     def watched_run(self, chain: Chain) -> Known[RunFacts]:
-        """Whatever the watcher has at the run's address."""
+        """What the watcher has at the run's address."""
         runs = chain.watched_runs(self.run.node)
         if isinstance(runs, Absent):
             return runs

@@ -1,235 +1,471 @@
-"""How an ended job is settled on chain: pure decisions over intents and accounts.
+"""What to do next about a run whose NosanaJob is verified: one pure decision at a time.
 
-(docs/architecture.md#why-it-cannot-pay-twice, docs/architecture.md#what-ends-a-job)
+(docs/architecture.md#one-job-followed, docs/architecture.md#why-it-cannot-pay-twice)
 
-The outcome of a transaction is read from accounts, never from a reply. Another one is signed only when the
-last one can have no effect any more. `finish` closes the run exactly once, so it can be paid exactly once.
+A reconcile is a chain of such decisions. Most need a fact that costs a request: they ask for it with an effect,
+the fact joins the view, and `decide` is called again, until a decision says when to come back:
+
+    job ended ──> ReadResult ──> Deliver ──> PrepareResult ──> Pin ──┐     (until the CID is in an intent)
+                                 (confidential only)                 │
+        ┌────────────────────────────────────────────────────────────┘
+        └──> ReadOutcome ──> ReadConfirmed ──> ReadPayment ──> Sign         nothing signed, or it is dead
+                        ├──> Resend                                         it may still land
+                        └──> ReadFinalized ──> Settled ──> Publish ──> Delete / Release
+
+The order is the safety: what is signed names a CID, so the result comes first; what is signed is durable before
+it is sent, so `Sign` ends the reconcile; and another transaction needs an outcome that proves the last one dead.
+Each pause is a pure function of the record (durable) or of the attempts (lost in a crash, which costs only time).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
 
-from nosana_operator.api import JobReason
-from nosana_operator.market.facts import (
-    GONE,
-    NO_RESULT,
-    QUEUED,
-    STOPPED,
-    UNKNOWN,
-    Fate,
-    JobFacts,
-    Known,
-    Outcome,
-    PaymentFacts,
-    RunFacts,
+from nosana_operator.api import (
+    ANNOTATION_ABANDON,
+    Delivery,
+    JobCondition,
+    JobReason,
+    find_condition,
+    parse_timestamp,
+)
+from nosana_operator.market.facts import Absent, Fate, JobFacts, Outcome
+from nosana_operator.market.runs.effects import (
+    Announce,
+    Delete,
+    Deliver,
+    DropResult,
+    Effect,
+    Pin,
+    PrepareResult,
+    Publish,
+    ReadConfirmed,
+    ReadOutcome,
+    ReadPayment,
+    ReadResult,
+    ReadRunAtEnd,
+    ReadWatchedRun,
+    Release,
+    RequestDefinition,
+    RunDecision,
+)
+from nosana_operator.market.runs.on_chain import (
+    Accounts,
+    Obstacle,
+    ReadFinalized,
+    Resend,
+    Settled,
+    Sign,
+    Situation,
+    next_step,
+    obstacle,
+)
+from nosana_operator.market.runs.status import JobRecord
+from nosana_operator.market.runs.view import (
+    Attempts,
+    PosterReply,
+    RunView,
+    UnreadableResult,
 )
 
-Kind = Literal["finish", "complete", "quit"]
+POLL = 0.5
+"""Seconds between reads while a transaction is under way: a slot takes 0.4."""
+FINALITY_POLL = 2.0
+"""Seconds between reads once a transaction is confirmed (finality takes some 13 s) or nobody answers."""
+SOON = 1.0
+SLOW_POLL = 15.0
+MAX_FAILURE_PAUSE = 300.0
+"""Seconds that pass at most between a failed transaction and the next one."""
+MAX_IMPOSSIBLE_PAUSE = 3600.0
+"""Seconds between two reads of what keeps a run from being paid: each costs a request."""
+POSTER_GRACE = timedelta(minutes=10)
+"""A poster who closed their NOS account has this long to create it again; then the run is given back unpaid."""
+
+PIN_GRACE = timedelta(seconds=30)
+"""An outage of the pin service delays the settlement at most this long; the pin then goes on afterwards."""
+SLOW_PIN = timedelta(seconds=10)
+"""A pin that takes longer than this is reported."""
+PIN_WAIT = timedelta(seconds=1)
+"""A reconcile waits this long for a pin that it has begun: most are done by then, and pay waits for it."""
+MAX_PUBLISH_PAUSE = 1800.0
+"""Seconds between two attempts at publishing."""
+GATEWAYS_BUSY = 5.0
+"""Seconds until a run that waits for its turn at the gateways tries again."""
+
+BETWEEN_REQUESTS = timedelta(seconds=10)
+"""Between two requests to the same poster."""
+POSTERS_BUSY = 1.0
+"""Seconds until a run that waits for its turn at the posters tries again."""
+RESULT_TRIES = 4
+DELIVERY_LIMIT = timedelta(seconds=40)
+"""After the job's end, for all tries together: the settlement waits for it, and nobody pays after the time-out."""
+
+KEEP_SETTLED = timedelta(hours=24)
+"""A settled job's object stays this long (docs/architecture.md#what-stays-and-for-how-long)."""
+
+_NOT_PINNED: Final = (
+    f"no pin service has taken the result yet; {PIN_GRACE.seconds} s after the job's end the run is settled "
+    "without, and the pin is tried until it succeeds"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """Run and job at one commitment.
-
-    `run` is GONE when another run stands at its address. At finalized, GONE means gone for good: what is not
-    there *yet* is UNKNOWN.
-    """
-
-    run: Known[RunFacts] = UNKNOWN
-    job: Known[JobFacts] = UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that the decision reads."""
-
-    key: str
-    run_time: int
-    """When the run began: tells its payment in the job account from that of another run of the same job."""
-    confirmed: Accounts
-    finalized: Accounts
-    """Both UNKNOWN where nothing called for reading them."""
-    intent: Kind | None
-    outcome: Outcome
-    """Of the intent's transaction."""
-    digest: bytes | None
-    """The result's 32 bytes, None when nothing is to be published (quit)."""
-    give_up_unpaid: bool = False
-    """The definition is unusable and the NosanaMarket says Quit."""
+def decide(view: RunView) -> RunDecision:
+    """The next thing to do about a verified run."""
+    if view.settled:
+        return _after_settlement(view)
+    if not view.ended:
+        return _definition(view)
+    announced = view.record.settlement is not None and view.record.result_cid is not None
+    if not announced and not gives_back(view):
+        decision = _result(view)
+        if decision is not None:
+            return decision
+    return _on_chain(view)
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """Sign this kind now, make it durable, send it."""
-
-    kind: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Resend:
-    """Send the durable bytes again: harmless, the chain takes them once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Nothing to do but to look again."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFinalized:
-    """What is to be decided needs the accounts at finalized."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """At finalized: nothing more will come of this run."""
-
-    reason: str
-    message: str
-    paid: JobFacts | None = None
-    """The job account that tells the amounts, when the run was paid to us and it still does."""
-
-
-Step = Sign | Resend | Look | ReadFinalized | Settled
-
-
-_SEE_EARNINGS: Final = "`nosana-operator earnings` tells what was paid"
-_REASONS: Final = {"finish": JobReason.FINISHED, "complete": JobReason.COMPLETED, "quit": JobReason.QUIT}
-
-
-def _effect(now: Situation, at: Accounts) -> Settled | None:
-    """Whether the accounts show that the intent has had its effect."""
-    run, job = at.run, at.job
-    if run is UNKNOWN or job is UNKNOWN or isinstance(run, RunFacts):
-        return None
-    if now.intent == "quit":
-        if job is GONE or (isinstance(job, JobFacts) and job.state == STOPPED):
-            return Settled(JobReason.QUIT, "the run was given back; nothing was paid")
-        return None
-    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time) and job.ipfs_result == now.digest:
-        if now.intent == "finish":
-            return Settled(JobReason.FINISHED, "finished on chain; the host is paid", paid=job)
-        return Settled(JobReason.COMPLETED, "result posted; the owner's end had paid the host", paid=job)
-    return None
-
-
-def _by_others(now: Situation, at: Accounts) -> Settled:
-    """The run is gone and nothing of ours did it."""
-    job = at.job
-    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time):
-        if job.ipfs_result == NO_RESULT:
-            said = "the owner's end had paid the host; nothing was published"
-        else:
-            said = "the run was paid and a result posted before"
-        return Settled(JobReason.COMPLETED, said, paid=job)
-    if job is GONE:
-        # By `clean`, which anybody may call once the job is done: it may have paid before.
-        said = f"the job account is closed; {_SEE_EARNINGS}"
-        return Settled(JobReason.ENDED_BY_OTHERS, said)
-    if isinstance(job, JobFacts) and job.state == QUEUED:
-        said = "the run was closed without a settlement (quit_admin, or a fork took it back)"
-    else:
-        said = "the job was ended by others"
-    return Settled(JobReason.ENDED_BY_OTHERS, f"{said}; there is nothing to settle")
-
-
-def _moved_on(now: Situation) -> bool:
-    """Whether the job account at finalized is newer than the intent's effect, not from a node that lags."""
-    job = now.finalized.job
-    if not isinstance(job, JobFacts):
-        return job is GONE
-    before_complete = (
-        now.intent == "complete" and job.tells_of(now.key, now.run_time) and job.ipfs_result == NO_RESULT
+def not_settled(
+    record: JobRecord,
+    attempts: Attempts,
+    reason: JobReason,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+    again_in: float,
+) -> RunDecision:
+    """Record why the run is not settled yet; an Event announces a new reason."""
+    before = find_condition(record.conditions, JobCondition.SETTLED)
+    new = before is None or before["reason"] != reason
+    return RunDecision(
+        record.with_condition(JobCondition.SETTLED, False, reason, message, generation=generation, now=now),
+        attempts,
+        again_in=again_in,
+        events=(Announce("Warning", reason, message),) if new else (),
     )
-    return job.state != QUEUED and not before_complete
 
 
-def _wanted(now: Situation, at: Accounts) -> Kind | None:
-    """The transaction that the accounts call for; None: no transaction can do anything."""
-    if isinstance(at.run, RunFacts):
-        return "quit" if now.give_up_unpaid else "finish"
-    job = at.job
-    if isinstance(job, JobFacts) and job.tells_of(now.key, now.run_time) and job.ipfs_result == NO_RESULT:
-        return None if now.digest is None else "complete"
-    return None
+def key_missing(node: str) -> str:
+    """The message when no Secret holds the key of a run."""
+    return f"the key {node} is in no Secret of the NosanaMarket, so nothing is signed; put it back to be paid"
 
 
-def next_step(now: Situation) -> Step:
-    """The one thing to do next for a job that has ended."""
-    confirmed, finalized = now.confirmed, now.finalized
-    unread = finalized.run is UNKNOWN or finalized.job is UNKNOWN
-    if now.intent is not None:
-        if not unread and (done := _effect(now, finalized)):
-            return done
-        if now.outcome.fate is Fate.FINALIZED and not unread and finalized.run is GONE and _moved_on(now):
-            # It succeeded, but the job account has moved on since (cleaned, or finished again by a claim).
-            said = f"{now.intent} is finalized; the job account has changed since"
-            return Settled(_REASONS[now.intent], said if now.intent == "quit" else f"{said}; {_SEE_EARNINGS}")
-        if not now.outcome.dead:
-            # A node that keeps no history does not tell what became of it; the accounts do.
-            if unread and now.outcome.fate in (Fate.FINALIZED, Fate.UNKNOWN):
-                return ReadFinalized()
-            if now.outcome.fate is Fate.PENDING:
-                return Resend()
-            if now.outcome.fate is Fate.UNKNOWN:
-                return Look(
-                    JobReason.CHAIN_UNAVAILABLE, "the chain does not answer; the outcome is looked up"
-                )
-            return Look(JobReason.SETTLING, f"{now.intent} is {now.outcome.fate.value}; waiting for finality")
-        # The transaction is dead at finalized; only the accounts at finalized may say what comes next.
-        if unread:
-            return ReadFinalized()
-    if confirmed.run is UNKNOWN or confirmed.job is UNKNOWN:
-        return Look(JobReason.CHAIN_UNAVAILABLE, "the chain does not answer; run and job are looked up again")
-    # Where finality says that the run is closed, a confirmed reading that has it comes from a node that lags.
-    at = finalized if not unread and finalized.run is GONE else confirmed
-    kind = _wanted(now, at)
-    if kind is not None:
-        return Sign(kind)
-    if unread:
-        return ReadFinalized()
-    if isinstance(finalized.run, RunFacts):
-        # Confirmed and finalized disagree: finality will tell.
-        return Look(JobReason.SETTLING, "waiting for the chain to finalize")
-    return _by_others(now, finalized)
+def _wait(view: RunView, again_in: float | None) -> RunDecision:
+    return RunDecision(view.record, view.attempts, again_in=again_in)
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why a `finish` cannot go through now, in a sentence that names who can change it."""
-
-    message: str
-    by_poster: bool = False
-    """The poster took his own NOS account away, and the pay is less than making it again costs."""
+def _need(view: RunView, effect: Effect) -> RunDecision:
+    return RunDecision(view.record, view.attempts, effect)
 
 
-def obstacle(job: JobFacts, seconds: float, payment: PaymentFacts) -> Obstacle | None:
-    """What keeps a run of that job, `seconds` after its start, from being finished; None: nothing.
+def _problem(view: RunView, reason: JobReason, message: str, again_in: float) -> RunDecision:
+    return not_settled(
+        view.record,
+        view.attempts,
+        reason,
+        message,
+        generation=view.generation,
+        now=view.now,
+        again_in=again_in,
+    )
 
-    `finish` moves the whole deposit, price * time-out: the pay to the host, the rest to the payer, each to an
-    account that has to be there. Whoever makes a NOS account pays a rent that its owner takes when he closes
-    it: made again for each job, it would cost more than a short one pays.
+
+def gives_back(view: RunView) -> bool:
+    """Whether the run is given back with `quit`. The intent fixes that: a later edit must not contradict it."""
+    if view.record.settlement is not None:
+        return view.record.settlement.kind == "quit"
+    market = view.market
+    if market is None:
+        return False
+    accepted = find_condition(view.conditions, JobCondition.ACCEPTED)
+    refused = accepted is not None and accepted.get("status") == "False"
+    failed = find_condition(view.conditions, JobCondition.FAILED)
+    unplaced = failed is not None and failed.get("reason") == JobReason.NO_CAPACITY
+    return (refused and market.on_bad_definition == "Quit") or (unplaced and market.on_no_capacity == "Quit")
+
+
+# -- the poster of a confidential job
+
+
+def _definition(view: RunView) -> RunDecision:
+    """Request the definition until the poster gives it. The job controller decides when to stop waiting."""
+    delivery = view.record.delivery or Delivery()
+    if not view.confidential or delivery.definition != "Waiting":
+        return _wait(view, None)
+    reply = view.reply
+    if reply is None:
+        pause = _poster_pause(view)
+        if pause > 0:
+            return _wait(view, pause)
+        return RunDecision(view.record, replace(view.attempts, poster_asked_at=view.now), RequestDefinition())
+    if reply.problem is None:
+        stored = delivery.model_copy(update={"definition": "Stored", "definition_problem": None})
+        return RunDecision(
+            replace(view.record, delivery=stored),
+            replace(view.attempts, poster_asked_at=None),
+            events=(Announce("Normal", "DefinitionReceived", "the poster gave the definition"),),
+        )
+    changes = {"definition_problem": reply.problem}
+    if reply.refused:
+        changes["definition"] = "Refused"
+    return RunDecision(
+        replace(view.record, delivery=delivery.model_copy(update=changes)),
+        view.attempts,
+        again_in=None if reply.refused else BETWEEN_REQUESTS.total_seconds(),
+    )
+
+
+def _poster_pause(view: RunView) -> float:
+    """Seconds until the poster may be sent another request."""
+    last = view.attempts.poster_asked_at
+    if last is not None and view.now - last < BETWEEN_REQUESTS:
+        return (last + BETWEEN_REQUESTS - view.now).total_seconds()
+    return POSTERS_BUSY if view.posters_busy else 0.0
+
+
+def _deliver(view: RunView, *, key_held: bool) -> RunDecision | None:
+    """Give the poster their result; None once that is decided either way, and the status says so.
+
+    What is published depends on it, so it is decided once. Every process tries at least once, even one that
+    starts after the limit.
     """
-    if payment.payout_problem is not None:
-        return Obstacle(f"spec.payoutAddress: {payment.payout_problem}; set it to the address of a wallet")
-    if not payment.market or payment.vault is None:
-        return Obstacle(f"the market {job.market} was closed, and its vault with what this job deposited")
-    deposit = job.price * max(job.timeout, 0)
-    if payment.vault < deposit:
-        return Obstacle(
-            f"the market's vault holds {payment.vault} of the {deposit} NOS base units that this job deposited; "
-            "it goes on when the vault has them"
-        )
-    pay = job.price * int(max(0, min(seconds, job.timeout)))
-    if job.price and not payment.payer_account and pay < payment.account_rent:
-        return Obstacle(
-            f"the payer {job.payer} has closed his NOS account, and making it again is worth "
-            f"{payment.account_rent} NOS base units, more than the pay of {pay}; it goes on when he has one",
-            by_poster=True,
-        )
-    return None
+    delivery = view.record.delivery or Delivery()
+    if not view.confidential or delivery.result in ("Delivered", "Undelivered"):
+        return None
+    if view.reply is not None:
+        return _delivered(view, delivery, view.reply)
+    if not key_held:
+        return _problem(view, JobReason.WALLET_MISSING, key_missing(view.run.node), SOON)
+    if _poster_pause(view) > 0:
+        return _wait(view, SOON)
+    # The status says that we post before we do: if this process dies, the next one knows that the poster may
+    # have the result.
+    record = replace(view.record, delivery=delivery.model_copy(update={"result": "Posting"}))
+    left = view.ended_at + DELIVERY_LIMIT - view.now
+    least = timedelta(0) if view.attempts.posts else BETWEEN_REQUESTS
+    attempts = replace(view.attempts, poster_asked_at=view.now, posts=view.attempts.posts + 1)
+    posted_before = delivery.result == "Posting"
+    return RunDecision(record, attempts, Deliver(max(left, least), posted_before=posted_before))
+
+
+def _delivered(view: RunView, delivery: Delivery, reply: PosterReply) -> RunDecision:
+    next_try = max(view.now + BETWEEN_REQUESTS, reply.at)
+    more = view.attempts.posts < RESULT_TRIES and next_try < view.ended_at + DELIVERY_LIMIT
+    if reply.problem is not None and not reply.refused and more:
+        return _wait(view, SOON)
+    if reply.problem is None:
+        result = "Delivered"
+        event = Announce("Normal", "ResultDelivered", "the poster has the result; a blank one is published")
+    else:
+        result = "Undelivered"
+        event = Announce("Warning", "ResultUndelivered", f"a blank result is published: {reply.problem}")
+    done = delivery.model_copy(update={"result": result, "result_problem": reply.problem})
+    return RunDecision(replace(view.record, delivery=done), view.attempts, PrepareResult(), events=(event,))
+
+
+# -- the result
+
+
+def _result(view: RunView) -> RunDecision | None:
+    """Get the result out until a transaction may name it; None: it may."""
+    if view.result is None:
+        return _need(view, ReadResult())
+    if isinstance(view.result, UnreadableResult):
+        return _problem(view, JobReason.RESULT_LOST, view.result.message, SOON)
+    delivery = _deliver(view, key_held=view.result.key_held)
+    if delivery is not None:
+        return delivery
+    if view.published is None:
+        return _need(view, PrepareResult())
+    waited = view.now - view.ended_at
+    if view.pin is None:
+        return _need(view, Pin(max(PIN_GRACE - waited, PIN_WAIT)))
+    if view.pin.done or waited >= PIN_GRACE:
+        return None
+    if view.pin.done is False or waited >= SLOW_PIN:
+        return _problem(view, JobReason.PIN_UNAVAILABLE, _NOT_PINNED, SOON)
+    return _wait(view, SOON)
+
+
+# -- the chain
+
+
+def _on_chain(view: RunView) -> RunDecision:
+    settlement = view.record.settlement
+    intent = settlement.transaction if settlement else None
+    outcome = view.outcome
+    if outcome is None:
+        if intent is not None:
+            return _need(view, ReadOutcome())
+        outcome = Outcome(Fate.PENDING)
+    # While a transaction may still land nothing else can be done, whatever the accounts are.
+    if view.confirmed is None and (intent is None or outcome.dead):
+        return _need(view, ReadConfirmed())
+    situation = Situation(
+        key=view.run.node,
+        run_time=view.run_time,
+        confirmed=view.confirmed or Accounts(),
+        finalized=view.finalized or Accounts(),
+        intent=settlement.kind if settlement and intent else None,
+        outcome=outcome,
+        digest=view.published.digest if view.published else None,
+        give_up_unpaid=gives_back(view),
+    )
+    step = next_step(situation)
+    match step:
+        case ReadFinalized() if view.finalized is None:
+            return _need(view, step)
+        case Sign():
+            return _sign(view, step, situation)
+        case Resend():
+            return RunDecision(view.record, view.attempts, step, again_in=POLL)
+        case Settled():
+            return RunDecision(_announcing(view).record, view.attempts, step)
+    return _wait(view, FINALITY_POLL if outcome.fate in (Fate.CONFIRMED, Fate.UNKNOWN) else POLL)
+
+
+def _announcing(view: RunView) -> RunView:
+    """The view with the CID that the next transaction names in its record.
+
+    Only what is written anyway carries it there: a read must not cost a write.
+    """
+    if view.published is None:
+        return view
+    return replace(view, record=replace(view.record, result_cid=view.published.cid))
+
+
+def _sign(view: RunView, step: Sign, situation: Situation) -> RunDecision:
+    announcing, before = _announcing(view), view.record.settlement
+    failures = (before.failures or 0) if before else 0
+    failed = situation.outcome.fate is Fate.FAILED or view.refusal is not None
+    if before is not None and before.transaction is not None and failed:
+        failures += 1
+        since = (view.now - parse_timestamp(before.transaction.signed_at)).total_seconds()
+        pause = failure_pause(failures) - since
+        if pause > 0:
+            words = situation.outcome.error or view.refusal or ""
+            return _problem(
+                announcing, JobReason.TRANSACTION_FAILED, transaction_failed(before.kind, words), pause
+            )
+    sign = replace(step, failures=failures)
+    if step.kind != "finish":
+        return RunDecision(announcing.record, view.attempts, sign)
+    blocked: Obstacle | None = None
+    if not isinstance(situation.confirmed.job, JobFacts):
+        # The job's address is its own key, so nobody can open another account there without that key.
+        blocked = Obstacle(f"the job account {view.run.job} was closed though its run is open")
+    elif view.attempts.read_payment_at is not None and view.now < view.attempts.read_payment_at:
+        blocked = view.attempts.obstacle
+    elif view.payment is None:
+        return _need(view, ReadPayment())
+    elif isinstance(view.payment, Absent):
+        return _wait(view, SOON)
+    else:
+        facts = view.payment.facts
+        blocked = obstacle(situation.confirmed.job, view.payment.seconds, facts)
+        sign = replace(sign, make_payer_account=not facts.payer_account)
+    if blocked is None:
+        return RunDecision(announcing.record, view.attempts, sign)
+    if blocked.by_poster and view.now - view.ended_at >= POSTER_GRACE:
+        # What is lost is less than collecting it would cost, and the run no longer holds a slot.
+        return RunDecision(announcing.record, view.attempts, Sign("quit", failures=failures))
+    return _blocked(announcing, blocked)
+
+
+def failure_pause(failures: int) -> float:
+    """Seconds between a transaction that failed and the next one, by how many have failed."""
+    return min(2.0 ** min(failures, 10), MAX_FAILURE_PAUSE)
+
+
+def transaction_failed(kind: str, words: str) -> str:
+    """The message when a transaction failed or was refused, in the chain's words."""
+    return f"{kind} failed: {words}; it is tried again"
+
+
+def _blocked(view: RunView, blocked: Obstacle) -> RunDecision:
+    """Report why the run cannot be paid now, and read again: soon at first, then by the hour."""
+    attempts, read_at = view.attempts, view.attempts.read_payment_at
+    if read_at is None or view.now >= read_at:
+        times = attempts.blocked + 1
+        read_at = view.now + timedelta(seconds=min(2.0 ** min(times, 12), MAX_IMPOSSIBLE_PAUSE))
+        if blocked.by_poster:
+            # At the end of the poster's grace it is read once more before the pay is given up.
+            read_at = min(read_at, view.ended_at + POSTER_GRACE)
+        attempts = replace(attempts, blocked=times, obstacle=blocked, read_payment_at=read_at)
+    message = f"{blocked.message}; or give up the pay by the annotation {ANNOTATION_ABANDON}: {view.run.run}"
+    again_in = max((read_at - view.now).total_seconds(), SOON)
+    return _problem(replace(view, attempts=attempts), JobReason.SETTLEMENT_IMPOSSIBLE, message, again_in)
+
+
+# -- after the settlement
+
+
+def _after_settlement(view: RunView) -> RunDecision:
+    """Publish what is not published yet, then let the object go: when somebody deletes it, or after a day.
+
+    The object of an abandoned run stays for as long as the run is open on chain.
+    """
+    settled_at = parse_timestamp(view.record.settled) if view.record.settled else view.now
+    remaining = (settled_at + KEEP_SETTLED - view.now).total_seconds()
+    if remaining > 0 and _publishing(view):
+        publish = _publish(view)
+        if isinstance(publish.effect, Publish):
+            return publish
+        view = replace(view, record=publish.record, attempts=publish.attempts)
+        settlement = view.record.settlement
+        pinned = settlement is not None and bool(settlement.pinned)
+        # Somebody who deletes it waits for its result to be pinned, not for slow gateways.
+        if publish.again_in is not None and not (view.deleting and pinned):
+            return replace(publish, again_in=min(publish.again_in, remaining))
+    if not view.deleting and remaining > 0:
+        return RunDecision(view.record, view.attempts, DropResult(), again_in=remaining)
+    settled = find_condition(view.record.conditions, JobCondition.SETTLED)
+    if settled is not None and settled["reason"] == JobReason.ABANDONED:
+        if view.open_at_end is None:
+            return _need(view, ReadRunAtEnd())
+        if view.open_at_end:
+            pause = SLOW_POLL if view.deleting else MAX_IMPOSSIBLE_PAUSE
+            return RunDecision(view.record, view.attempts, DropResult(), again_in=pause)
+    if not view.deleting:
+        return _need(view, Delete())
+    if view.watched is None:
+        return _need(view, ReadWatchedRun())
+    if view.watched:
+        return RunDecision(view.record, view.attempts, DropResult(), again_in=SOON)
+    return _need(view, Release())
+
+
+def _publishing(view: RunView) -> bool:
+    """Whether the result still has to be published. It goes with the object, and its CID is on chain."""
+    settlement = view.record.settlement
+    return (
+        settlement is not None
+        and settlement.kind != "quit"
+        and not settlement.published
+        and view.record.result_cid is not None
+        and not view.abandoned
+    )
+
+
+def _publish(view: RunView) -> RunDecision:
+    """Pin until the gateways return the result: twice as long after each attempt."""
+    settlement, attempts, done = view.record.settlement, view.attempts, view.publication
+    if settlement is None or not view.publishable:
+        return _wait(view, MAX_PUBLISH_PAUSE)
+    if attempts.publish_at is not None and view.now < attempts.publish_at:
+        return _wait(view, (attempts.publish_at - view.now).total_seconds())
+    if done is None:
+        return _wait(view, GATEWAYS_BUSY) if view.gateways_busy else _need(view, Publish())
+    if done.lost:
+        return _wait(view, None)
+    record = view.record
+    if done.pinned != settlement.pinned or done.published:
+        changes = {"pinned": done.pinned or settlement.pinned, "published": done.published or None}
+        record = replace(record, settlement=settlement.model_copy(update=changes))
+    if done.published:
+        return RunDecision(record, attempts)
+    tries = attempts.publish_tries + 1
+    pause = min(2.0 ** min(tries, 20), MAX_PUBLISH_PAUSE)
+    attempts = replace(attempts, publish_tries=tries, publish_at=view.now + timedelta(seconds=pause))
+    return RunDecision(record, attempts, again_in=pause)

@@ -1,4 +1,4 @@
-"""The result of a run on its way to IPFS: its exact bytes, the CID that goes on chain, the pin."""
+"""The result of a run: its exact bytes, the substitute for a lost one, the pin."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class KeptResult:
+class ResultCache:
     """Cache of one run's result; losing it costs a request."""
 
     data: bytes | None = None
     blank: bytes | None = None
-    """What is published of a confidential job's."""
+    """The bytes published in place of a confidential result."""
     lost: str | None = None
-    """Why the stored result cannot be had any more."""
+    """Why the stored result is gone."""
     pinned: bool = False
     pinning: asyncio.Task[bool] | None = None
-    """A pin that the settlement waits for; see `pin`."""
+    """The pin that the settlement waits for, if one is under way."""
 
-    def forget(self) -> None:
-        """Nothing more is to be done with it."""
+    def drop(self) -> None:
+        """Drop the bytes: nothing needs them any more."""
         self.data = self.blank = None
 
 
 def ended_at(body: Mapping[str, Any]) -> datetime:
-    """When the job ended, by our clock; None of its own moments can be missing for good."""
+    """When the job ended by our clock, as well as the object shows it."""
     status = body.get("status") or {}
     ended = (status.get("timing") or {}).get("ended")
     if ended:
@@ -57,10 +57,10 @@ def ended_at(body: Mapping[str, Any]) -> datetime:
     return parse_timestamp(done.get("lastTransitionTime") or body["metadata"]["creationTimestamp"])
 
 
-def substitute(body: Mapping[str, Any], started: datetime, why: str) -> bytes:
-    """What is published when the result was lost: that it was. The same bytes for the same NosanaJob.
+def substitute(body: Mapping[str, Any], started: datetime, message: str) -> bytes:
+    """The result in place of a lost one, which reports the loss: the same bytes for the same NosanaJob.
 
-    A run that could never be finished would not be paid and would hold its slot for ever.
+    A run that could never be finished would never be paid, and would hold its slot.
     """
     conditions = (body.get("status") or {}).get("conditions")
     done = find_condition(conditions, JobCondition.COMPLETE)
@@ -69,34 +69,36 @@ def substitute(body: Mapping[str, Any], started: datetime, why: str) -> bytes:
         status = FlowStatus.SUCCESS if done["reason"] in ("Succeeded", "Expired") else FlowStatus.STOPPED
     start = int(started.timestamp() * 1000)
     end = max(start, int(ended_at(body).timestamp() * 1000))
-    return FlowState(status, start, end, errors=(FlowError("result-lost", why),)).to_bytes()
+    return FlowState(status, start, end, errors=(FlowError("result-lost", message),)).to_bytes()
 
 
 async def result_bytes(
-    kube: Kube, body: Mapping[str, Any], status: NosanaJobStatus, started: datetime, kept: KeptResult
+    kube: Kube, body: Mapping[str, Any], status: NosanaJobStatus, started: datetime, cache: ResultCache
 ) -> bytes:
-    """The bytes to publish. Raises what the API server says, other than that they are gone."""
-    if kept.data is not None:
-        return kept.data
+    """The stored result, or its substitute when it is gone. Raises the API server's other errors."""
+    if cache.data is not None:
+        return cache.data
     namespace, names = body["metadata"]["namespace"], status.result_secrets
     try:
-        kept.data = read_result([await kube.get("Secret", namespace, name) for name in names])
+        cache.data = read_result([await kube.get("Secret", namespace, name) for name in names])
     except (NotFound, ResultError) as exc:
-        kept.lost = str(exc)
-        # Not the details: the text is published, and names of objects are nobody's business.
-        kept.data = substitute(body, started, "the host lost the result of this job before it was published")
-        log.error("a result is lost: %s", exc, extra={"job": f"{namespace}/{body['metadata']['name']}"})
-    return kept.data
+        cache.lost = str(exc)
+        # Without details: the text is published, and names of objects are private.
+        cache.data = substitute(body, started, "the host lost the result of this job before it was published")
+        log.error("result lost: %s", exc, extra={"job": f"{namespace}/{body['metadata']['name']}"})
+    return cache.data
 
 
-async def pin(pinner: Pinner, data: bytes, cid: str, *, name: str, seconds: float, kept: KeptResult) -> bool:
-    """Pin these bytes under that CID within `seconds`; False when it did not work (yet)."""
-    if kept.pinned:
+async def pin(
+    pinner: Pinner, data: bytes, cid: str, *, name: str, seconds: float, cache: ResultCache
+) -> bool:
+    """Pin these bytes under that CID within `seconds`; False when that failed, for now."""
+    if cache.pinned:
         return True
     if pinner.cid_of(data) != cid:
-        # The Secret was changed after its CID went into the intent: what is published must not be a lie.
-        log.error("a result does not match its CID and is not pinned", extra={"result": name, "cid": cid})
-        kept.lost = kept.lost or "the stored result was changed after it had been announced"
+        # Somebody changed the Secret after its CID went into the intent.
+        log.error("result does not match its CID; not pinned", extra={"result": name, "cid": cid})
+        cache.lost = cache.lost or "the stored result was changed after it had been announced"
         return False
     try:
         async with asyncio.timeout(seconds):
@@ -107,5 +109,5 @@ async def pin(pinner: Pinner, data: bytes, cid: str, *, name: str, seconds: floa
     except NosanaError as exc:
         log.warning("result not pinned yet: %s", exc, extra={"result": name})
         return False
-    kept.pinned = True
+    cache.pinned = True
     return True

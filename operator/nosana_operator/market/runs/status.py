@@ -1,7 +1,7 @@
 """The market host's part of a NosanaJob's status: read from the object, changed as a value, written whole.
 
 Server-side apply deletes a field that its manager leaves out (docs/architecture.md#two-writers-of-one-status),
-so every write carries all of it.
+so every write contains all of it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class JobRecord:
         generation: int,
         now: datetime,
     ) -> JobRecord:
-        """The record with that condition as it is now."""
+        """The record with that condition set."""
         new = condition(self.conditions, kind, status, reason, message, generation=generation, now=now)
         others = [c for c in self.conditions if c["type"] != kind]
-        # In one order, so that saying a thing again is no change.
+        # A fixed order keeps repeated applies identical.
         ordered = sorted([*others, new], key=lambda c: OWN_CONDITIONS.index(c["type"]))
         return replace(self, conditions=tuple(ordered))
 
