@@ -1,190 +1,464 @@
-"""What is done next for an ended job: each row is a situation that the chain can be in."""
+"""What is done next about a run: each row is something that the object, the chain or a stranger can show."""
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from nosana_operator.api import JobReason
+import pytest
+
+from nosana_operator.api import (
+    Delivery,
+    MarketRef,
+    NosanaMarketSpec,
+    Run,
+    SecretRef,
+    Settlement,
+    Transaction,
+    Wallet,
+    find_condition,
+    micro_timestamp,
+    timestamp,
+)
 from nosana_operator.market.facts import (
-    DONE,
     GONE,
     NO_RESULT,
     QUEUED,
-    STOPPED,
     UNKNOWN,
     Fate,
     JobFacts,
     Outcome,
+    PaymentFacts,
     RunFacts,
 )
-from nosana_operator.market.runs.on_chain import (
-    Accounts,
-    ReadFinalized,
-    Resend,
-    Settled,
-    Sign,
-    Situation,
-    Step,
-    Wait,
-    next_step,
+from nosana_operator.market.runs.decide import decide
+from nosana_operator.market.runs.effects import (
+    Delete,
+    Deliver,
+    DropResult,
+    Pin,
+    PrepareResult,
+    Publish,
+    ReadConfirmed,
+    ReadOutcome,
+    ReadPayment,
+    ReadResult,
+    ReadRunAtEnd,
+    ReadWatchedRun,
+    Release,
+    RequestDefinition,
+    RunDecision,
+)
+from nosana_operator.market.runs.on_chain import Accounts, Obstacle, Sign
+from nosana_operator.market.runs.status import JobRecord
+from nosana_operator.market.runs.view import (
+    Attempts,
+    Payment,
+    PinState,
+    PosterReply,
+    Publication,
+    PublishedResult,
+    RunView,
+    StoredResult,
+    UnreadableResult,
 )
 
-KEY, OTHER = "host", "somebody"
-RESULT, OTHER_RESULT = b"r" * 32, b"x" * 32
+KEY = "h" * 32
+RESULT = b"r" * 32
 RUN = RunFacts(address="run", job="job", node=KEY, payer="payer", time=100)
-
-
-def job(
-    state: int = QUEUED, *, node: str = "1" * 32, result: bytes = NO_RESULT, start: int = 100
-) -> JobFacts:
-    return JobFacts(
-        address="job",
-        ipfs_job=b"d" * 32,
-        ipfs_result=result,
-        market="market",
-        node=node,
-        payer="payer",
-        project="project",
-        price=10,
-        state=state,
-        time_start=start if state == DONE else 0,
-        time_end=start + 60 if state == DONE else 0,
-        timeout=3600,
-    )
-
-
-OPEN = Accounts(RUN, job())
-FINISHED = Accounts(GONE, job(DONE, node=KEY, result=RESULT))
-OWNER_ENDED = Accounts(GONE, job(DONE, node=KEY))
-QUIT = Accounts(GONE, job(STOPPED))
-ADMIN_QUIT = Accounts(GONE, job(QUEUED))
-CLEANED = Accounts(GONE, GONE)
-TAKEN = Accounts(GONE, job(DONE, node=OTHER, result=OTHER_RESULT))
-SECOND_RUN = Accounts(GONE, job(DONE, node=KEY, result=OTHER_RESULT, start=500))
-"""Another run of the same job by the same key was paid: nothing of that is this run's."""
-SECOND_ENDED = Accounts(GONE, job(DONE, node=KEY, start=500))
-UNREAD = Accounts()
-
-
-def at(
-    confirmed: Accounts,
-    finalized: Accounts = UNREAD,
-    *,
-    intent: str | None = None,
-    fate: Fate = Fate.PENDING,
-    quits: bool = False,
-) -> Situation:
-    return Situation(
-        key=KEY,
-        run_time=100,
-        confirmed=confirmed,
-        finalized=finalized,
-        intent=intent,  # type: ignore[arg-type]
-        outcome=Outcome(fate, "the chain's words" if fate is Fate.FAILED else ""),
-        digest=None if quits else RESULT,
-        give_up_unpaid=quits,
-    )
-
-
-WAIT = object()
-
-ROWS = [
-    ("run open, nothing signed", at(OPEN), Sign("finish")),
-    ("run open, bad definition is quit", at(OPEN, quits=True), Sign("quit")),
-    ("the owner ended first", at(OWNER_ENDED), Sign("complete")),
-    ("chain silent, nothing signed", at(UNREAD), WAIT),
-    ("run silent, job known", at(Accounts(UNKNOWN, job())), WAIT),
-    ("gone by others: finality asked first", at(ADMIN_QUIT), ReadFinalized()),
-    ("gone by others", at(ADMIN_QUIT, ADMIN_QUIT), JobReason.ENDED_BY_OTHERS),
-    ("job account closed", at(CLEANED, CLEANED), JobReason.ENDED_BY_OTHERS),
-    ("done by another node", at(TAKEN, TAKEN), JobReason.ENDED_BY_OTHERS),
-    ("a fork took the run back, finality not there", at(ADMIN_QUIT, OPEN), WAIT),
-    ("finish under way", at(OPEN, intent="finish"), Resend()),
-    ("finish confirmed, not final", at(OPEN, intent="finish", fate=Fate.CONFIRMED), WAIT),
-    ("its effect is confirmed: finality will tell", at(FINISHED, intent="finish", fate=Fate.CONFIRMED), WAIT),
-    ("it is final: the accounts tell the rest", at(UNREAD, intent="finish", fate=Fate.FINALIZED), ReadFinalized()),
-    ("effect confirmed, finality lags", at(FINISHED, OPEN, intent="finish", fate=Fate.CONFIRMED), WAIT),
-    ("finished", at(FINISHED, FINISHED, intent="finish", fate=Fate.FINALIZED), JobReason.FINISHED),
-    ("finished, status forgotten", at(FINISHED, FINISHED, intent="finish", fate=Fate.UNKNOWN), JobReason.FINISHED),
-    ("finish final, job cleaned", at(CLEANED, CLEANED, intent="finish", fate=Fate.FINALIZED), JobReason.FINISHED),
-    ("silence about the intent: the accounts are asked", at(UNREAD, intent="finish", fate=Fate.UNKNOWN), ReadFinalized()),
-    ("silence about the intent, no effect to be seen", at(UNREAD, OPEN, intent="finish", fate=Fate.UNKNOWN), WAIT),
-    ("silence about the intent, ended by others", at(UNREAD, ADMIN_QUIT, intent="finish", fate=Fate.UNKNOWN), WAIT),
-    ("failing is not failed", at(OPEN, intent="finish", fate=Fate.FAILING), WAIT),
-    ("expired: finality asked first", at(OPEN, intent="finish", fate=Fate.EXPIRED), ReadFinalized()),
-    ("expired at finalized", at(OPEN, OPEN, intent="finish", fate=Fate.EXPIRED), Sign("finish")),
-    ("expired but the effect is there", at(FINISHED, FINISHED, intent="finish", fate=Fate.EXPIRED), JobReason.FINISHED),
-    ("failed: the owner was quicker", at(OWNER_ENDED, OWNER_ENDED, intent="finish", fate=Fate.FAILED), Sign("complete")),
-    ("owner quicker, our finish may still land", at(OWNER_ENDED, intent="finish"), Resend()),
-    ("completed", at(FINISHED, FINISHED, intent="complete", fate=Fate.FINALIZED), JobReason.COMPLETED),
-    ("given back", at(QUIT, QUIT, intent="quit", fate=Fate.FINALIZED, quits=True), JobReason.QUIT),
-    ("quit final, job cleaned", at(CLEANED, CLEANED, intent="quit", fate=Fate.FINALIZED, quits=True), JobReason.QUIT),
-    ("complete final, job cleaned", at(CLEANED, CLEANED, intent="complete", fate=Fate.FINALIZED), JobReason.COMPLETED),
-    ("a second run of the job was paid", at(SECOND_RUN, SECOND_RUN), JobReason.ENDED_BY_OTHERS),
-    ("a second run of the job was ended by the owner", at(SECOND_ENDED, SECOND_ENDED), JobReason.ENDED_BY_OTHERS),
-    ("a confirmed reading of a node that lags", at(OPEN, ADMIN_QUIT, intent="finish", fate=Fate.EXPIRED), JobReason.ENDED_BY_OTHERS),
-    ("such a one, and the owner had ended", at(OPEN, OWNER_ENDED, intent="finish", fate=Fate.EXPIRED), Sign("complete")),
-    ("gone at confirmed, not there yet at finalized", at(ADMIN_QUIT, Accounts(UNKNOWN, job())), ReadFinalized()),
-    ("finish final, a node that lags has the job before it", at(FINISHED, ADMIN_QUIT, intent="finish", fate=Fate.FINALIZED), WAIT),
-    ("complete final, a node that lags has the job before it", at(FINISHED, OWNER_ENDED, intent="complete", fate=Fate.FINALIZED), WAIT),
-    ("owner ended a job that we quit", at(OWNER_ENDED, OWNER_ENDED, quits=True), JobReason.COMPLETED),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("situation", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_next_step(situation: Situation, expected: object) -> None:
-    step = next_step(situation)
-    if expected is WAIT:
-        assert isinstance(step, Wait)
-    elif isinstance(expected, JobReason):
-        assert isinstance(step, Settled)
-        assert step.reason == expected
-    else:
-        assert step == expected
-
-
-def test_amounts_come_from_the_job_account() -> None:
-    step = next_step(at(FINISHED, FINISHED, intent="finish", fate=Fate.FINALIZED))
-    assert isinstance(step, Settled)
-    assert step.paid is not None
-    assert step.paid.seconds_paid == 60
-
-
-WORLDS = [
-    SECOND_RUN,
-    OPEN,
-    FINISHED,
-    OWNER_ENDED,
-    QUIT,
-    ADMIN_QUIT,
-    CLEANED,
-    TAKEN,
-    UNREAD,
-    Accounts(UNKNOWN, job()),
-]
-
-
-@given(
-    confirmed=st.sampled_from(WORLDS),
-    finalized=st.sampled_from(WORLDS),
-    intent=st.sampled_from([None, "finish", "complete", "quit"]),
-    fate=st.sampled_from(list(Fate)),
-    quits=st.booleans(),
+JOB = JobFacts(
+    address="job", ipfs_job=b"d" * 32, ipfs_result=NO_RESULT, market="market", node="1" * 32, payer="payer",
+    project="project", price=10, state=QUEUED, time_start=0, time_end=0, timeout=3600,
+)  # fmt: skip
+OPEN = Accounts(RUN, JOB)
+NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
+CID = PublishedResult("Qm", RESULT)
+NODE_RUN = Run(
+    market_ref=MarketRef(namespace="n", name="m"),
+    **dict.fromkeys(("market", "job", "run", "node", "project", "payer", "run_payer"), KEY),
+    price=10,
+    started_at=timestamp(NOW),
 )
-def test_nothing_is_signed_beside_a_transaction_that_may_still_land(
-    confirmed: Accounts, finalized: Accounts, intent: str | None, fate: Fate, quits: bool
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def conditions(*kinds: str) -> list[dict[str, Any]]:
+    """`Type`, `Type=Reason`, or with `!` in front a condition that is False."""
+    found = []
+    for kind in kinds:
+        name, _, reason = kind.lstrip("!").partition("=")
+        found.append(
+            {"type": name, "status": "False" if kind[0] == "!" else "True", "reason": reason or "Any"}
+        )
+    return found
+
+
+def intent(kind: str = "finish", *, failures: int | None = None, signed: float = 1000) -> Settlement:
+    transaction = Transaction(
+        kind=kind, key=KEY, signature="sig", raw="raw", blockhash="hash", last_valid_block_height=1,
+        signed_at=timestamp(ago(signed)), epoch=1,
+    )  # fmt: skip
+    return Settlement(kind=kind, result_cid="Qm", transaction=transaction, failures=failures)  # type: ignore[arg-type]
+
+
+def market(**spec: Any) -> NosanaMarketSpec:
+    wallets = (Wallet(secret_ref=SecretRef(name="wallet")),)
+    return NosanaMarketSpec(address=KEY, network="localnet", job_namespace="jobs", wallets=wallets, **spec)
+
+
+def view(
+    *, ended: float = 5, record: JobRecord | None = None, kinds: tuple[str, ...] = (), **facts: Any
+) -> RunView:
+    facts.setdefault("attempts", Attempts())
+    facts.setdefault("market", market())
+    return RunView(
+        now=NOW,
+        run=NODE_RUN,
+        run_time=100,
+        ended_at=ago(ended),
+        generation=1,
+        conditions=conditions(*(kinds or ("Complete",))),
+        record=record or JobRecord(),
+        **facts,
+    )
+
+
+def says(decision: RunDecision) -> str | None:
+    """The reason for which the run is not settled."""
+    found = find_condition(decision.record.conditions, "Settled")
+    return None if found is None else found["reason"]
+
+
+READY = {"result": StoredResult(), "published": CID}
+PAYABLE = PaymentFacts(market=True, vault=10**9, payer_account=True, account_rent=1000)
+NO_PAYER = replace(PAYABLE, payer_account=False, account_rent=10**6)
+DEAD = Outcome(Fate.FAILED, "no such account")
+
+
+def signing(payment: object = None, **facts: Any) -> RunView:
+    facts.setdefault("outcome", None)
+    return view(**READY, pin=PinState(True), confirmed=OPEN, payment=payment, **facts)
+
+
+@pytest.mark.parametrize(
+    ("now", "effect"),
+    [
+        (view(), ReadResult()),
+        (view(result=StoredResult()), PrepareResult()),
+        (view(**READY), Pin(timedelta(seconds=25))),
+        (view(**READY, ended=100), Pin(timedelta(seconds=1))),
+        (view(**READY, pin=PinState(True)), ReadConfirmed()),
+        (signing(), ReadPayment()),
+        (signing(Payment(PAYABLE, 60)), Sign("finish")),
+        (view(record=JobRecord(settlement=intent(), result_cid="Qm"), published=CID), ReadOutcome()),
+        (view(kinds=("Failed", "!Accepted"), market=market(on_bad_definition="Quit")), ReadConfirmed()),
+        (view(kinds=("Failed=NoCapacity",), market=market(on_no_capacity="Quit")), ReadConfirmed()),
+        (view(kinds=("Failed=NoCapacity",)), ReadResult()),
+    ],
+)  # fmt: skip
+def test_what_is_done_first(now: RunView, effect: object) -> None:
+    assert decide(now).effect == effect
+
+
+@pytest.mark.parametrize(
+    ("pin", "ended", "goes_on", "reason"),
+    [
+        (True, 5, True, None),
+        (None, 5, False, None),
+        (None, 10, False, "PinUnavailable"),
+        (False, 5, False, "PinUnavailable"),
+        (False, 29.9, False, "PinUnavailable"),
+        (False, 30, True, None),
+        (None, 30, True, None),
+    ],
+)
+def test_a_pin_has_its_grace(pin: bool | None, ended: float, goes_on: bool, reason: str | None) -> None:
+    decision = decide(view(**READY, pin=PinState(pin), ended=ended))
+    assert (decision.effect == ReadConfirmed()) == goes_on
+    assert says(decision) == reason
+    assert goes_on or decision.again_in == 1
+    assert [event.reason for event in decision.events] == ([reason] if reason else [])
+
+
+def test_the_same_problem_is_announced_once() -> None:
+    before = decide(view(**READY, pin=PinState(False))).record
+    assert decide(view(**READY, pin=PinState(False), record=before)).events == ()
+
+
+def test_an_unreadable_result_is_reported() -> None:
+    decision = decide(view(result=UnreadableResult("forbidden")))
+    assert (says(decision), decision.effect, decision.again_in) == ("ResultLost", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("failures", "since", "pause"),
+    [(None, 1, 1), (None, 2, None), (1, 3, 1), (1, 4, None), (4, 30, 2), (20, 299, 1), (20, 300, None)],
+)
+@pytest.mark.parametrize("refusal", [None, "refused by the preflight"])
+def test_after_each_failure_it_waits_longer(
+    failures: int | None, since: float, pause: float | None, refusal: str | None
 ) -> None:
-    step: Step = next_step(at(confirmed, finalized, intent=intent, fate=fate, quits=quits))
-    if isinstance(step, Sign):
-        assert intent is None or fate in (Fate.FAILED, Fate.EXPIRED)
-        assert UNKNOWN not in (confirmed.run, confirmed.job)
-        if step.kind in ("finish", "quit"):
-            assert isinstance(confirmed.run, RunFacts)
-            assert finalized.run is not GONE
-    if isinstance(step, Settled):
-        assert finalized.run is not UNKNOWN
-        assert not isinstance(finalized.run, RunFacts), "a run that is open at finalized is never settled"
-        if step.paid is not None:
-            assert (step.paid.node, step.paid.time_start) == (KEY, 100), "paid for another run"
+    record = JobRecord(settlement=intent(failures=failures, signed=since), result_cid="Qm")
+    outcome = Outcome(Fate.EXPIRED) if refusal else DEAD
+    decision = decide(
+        view(
+            record=record, published=CID, outcome=outcome, refusal=refusal, confirmed=OPEN, finalized=OPEN,
+            payment=Payment(PAYABLE, 60),
+        )
+    )  # fmt: skip
+    if pause is None:
+        assert decision.effect == Sign("finish", failures=(failures or 0) + 1)
+    else:
+        assert (decision.effect, decision.again_in, says(decision)) == (None, pause, "TransactionFailed")
+        assert (refusal or "no such account") in decision.events[0].note
+
+
+def test_an_expired_transaction_is_no_failure() -> None:
+    record = JobRecord(settlement=intent(failures=3, signed=1), result_cid="Qm")
+    now = view(record=record, published=CID, outcome=Outcome(Fate.EXPIRED), confirmed=OPEN, finalized=OPEN,
+               payment=Payment(PAYABLE, 60))  # fmt: skip
+    assert decide(now).effect == Sign("finish", failures=3)
+
+
+@pytest.mark.parametrize(
+    ("payment", "ended", "effect", "reason"),
+    [
+        (Payment(PAYABLE, 60), 5, Sign("finish"), None),
+        (Payment(replace(NO_PAYER, account_rent=1), 60), 5, Sign("finish", make_payer_account=True), None),
+        (Payment(NO_PAYER, 60), 5, None, "SettlementImpossible"),
+        (Payment(NO_PAYER, 60), 599, None, "SettlementImpossible"),
+        (Payment(NO_PAYER, 60), 600, Sign("quit"), None),
+        (Payment(replace(PAYABLE, vault=0), 60), 9999, None, "SettlementImpossible"),
+        (UNKNOWN, 5, None, None),
+    ],
+)
+def test_only_the_posters_own_obstacle_makes_a_finish_a_quit(
+    payment: object, ended: float, effect: object, reason: str | None
+) -> None:
+    decision = decide(signing(payment, ended=ended))
+    assert (decision.effect, says(decision)) == (effect, reason)
+
+
+def test_a_job_account_that_is_gone_is_an_obstacle() -> None:
+    now = replace(signing(), confirmed=Accounts(RUN, GONE))
+    assert says(decide(now)) == "SettlementImpossible"
+
+
+@pytest.mark.parametrize(("times", "pause"), [(1, 2), (2, 4), (11, 2048), (12, 3600), (40, 3600)])
+def test_an_obstacle_is_read_more_and_more_rarely(times: int, pause: float) -> None:
+    attempts = Attempts(blocked=times - 1, read_payment_at=ago(0))
+    decision = decide(signing(Payment(replace(PAYABLE, vault=0), 60), attempts=attempts))
+    assert (decision.again_in, decision.attempts.blocked) == (pause, times)
+    assert decision.attempts.read_payment_at == NOW + timedelta(seconds=pause)
+
+
+def test_an_obstacle_is_not_read_before_its_time() -> None:
+    attempts = Attempts(obstacle=Obstacle("words"), blocked=3, read_payment_at=ago(-7))
+    decision = decide(signing(attempts=attempts))
+    assert (decision.effect, decision.again_in, decision.attempts) == (None, 7, attempts)
+
+
+def test_a_posters_obstacle_is_read_once_more_at_the_end_of_their_time() -> None:
+    attempts = Attempts(blocked=11, read_payment_at=ago(0))
+    decision = decide(signing(Payment(NO_PAYER, 60), ended=590, attempts=attempts))
+    assert decision.again_in == 10
+
+
+# -- the poster
+
+
+def confidential(posted: str | None = None, *, definition: str = "Stored", **facts: Any) -> RunView:
+    record = JobRecord(delivery=Delivery(definition=definition, result=posted))  # type: ignore[arg-type]
+    facts.setdefault("result", StoredResult())
+    return view(record=record, confidential=True, **facts)
+
+
+@pytest.mark.parametrize(
+    ("before", "posts", "ended", "limit"),
+    [
+        (None, 0, 5, 35),
+        ("Posting", 0, 5, 35),
+        (None, 0, 60, 10),
+        ("Posting", 1, 35, 5),
+        ("Posting", 1, 45, 0),
+    ],
+)
+def test_the_status_says_that_the_result_is_posted_before_it_is(
+    before: str | None, posts: int, ended: float, limit: float
+) -> None:
+    decision = decide(confidential(before, ended=ended, attempts=Attempts(posts=posts)))
+    assert decision.effect == Deliver(timedelta(seconds=limit), posted_before=before == "Posting")
+    assert decision.record.delivery is not None
+    assert decision.record.delivery.result == "Posting"
+    assert decision.attempts == Attempts(posts=posts + 1, poster_asked_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("reply", "posts", "ended", "result"),
+    [
+        (PosterReply(NOW), 1, 5, "Delivered"),
+        (PosterReply(NOW), 4, 99, "Delivered"),
+        (PosterReply(NOW, "down"), 1, 5, "Posting"),
+        (PosterReply(NOW, "down"), 3, 5, "Posting"),
+        (PosterReply(NOW, "down"), 4, 5, "Undelivered"),
+        (PosterReply(NOW, "down"), 1, 30, "Undelivered"),
+        (PosterReply(ago(-36), "down"), 1, 5, "Undelivered"),
+        (PosterReply(NOW, "no", refused=True), 1, 5, "Undelivered"),
+    ],
+)
+def test_a_delivery_is_tried_until_its_time_is_up(
+    reply: PosterReply, posts: int, ended: float, result: str
+) -> None:
+    decision = decide(confidential("Posting", reply=reply, ended=ended, attempts=Attempts(posts=posts)))
+    assert decision.record.delivery is not None
+    assert decision.record.delivery.result == result
+    if result == "Posting":
+        assert (decision.effect, decision.again_in) == (None, 1)
+    else:
+        assert decision.effect == PrepareResult(), "what is published depends on the delivery"
+        assert [event.reason for event in decision.events] == [f"Result{result}"]
+        assert decision.record.delivery.result_problem == reply.problem
+
+
+@pytest.mark.parametrize("result", ["Delivered", "Undelivered"])
+def test_a_delivery_is_decided_once(result: str) -> None:
+    assert decide(confidential(result)).effect == PrepareResult()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "again_in"),
+    [
+        ({"result": StoredResult(key_held=False)}, "WalletMissing", 1),
+        ({"attempts": Attempts(poster_asked_at=ago(3))}, None, 1),
+        ({"posters_busy": True}, None, 1),
+    ],
+)
+def test_nothing_is_posted_without_the_key_or_out_of_turn(
+    facts: dict[str, Any], reason: str | None, again_in: float
+) -> None:
+    decision = decide(confidential(**facts))
+    assert (decision.effect, says(decision), decision.again_in) == (None, reason, again_in)
+
+
+RUNNING = ("Ready",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "effect", "again_in"),
+    [
+        ({}, RequestDefinition(), None),
+        ({"attempts": Attempts(poster_asked_at=ago(3))}, None, 7),
+        ({"attempts": Attempts(poster_asked_at=ago(10))}, RequestDefinition(), None),
+        ({"posters_busy": True}, None, 1),
+        ({"definition": "Stored"}, None, None),
+        ({"definition": "Refused"}, None, None),
+    ],
+)
+def test_the_definition_is_requested_until_it_is_there(
+    facts: dict[str, Any], effect: object, again_in: float | None
+) -> None:
+    decision = decide(confidential(**{"definition": "Waiting", "kinds": RUNNING, **facts}))
+    assert (decision.effect, decision.again_in) == (effect, again_in)
+
+
+@pytest.mark.parametrize(
+    ("reply", "definition", "again_in", "events"),
+    [
+        (PosterReply(NOW), "Stored", None, ["DefinitionReceived"]),
+        (PosterReply(NOW, "down"), "Waiting", 10, []),
+        (PosterReply(NOW, "too large", refused=True), "Refused", None, []),
+    ],
+)
+def test_what_a_reply_with_the_definition_means(
+    reply: PosterReply, definition: str, again_in: float | None, events: list[str]
+) -> None:
+    decision = decide(confidential(definition="Waiting", kinds=RUNNING, reply=reply))
+    assert decision.record.delivery is not None
+    assert decision.record.delivery.definition == definition
+    assert decision.record.delivery.definition_problem == reply.problem
+    assert (decision.again_in, [event.reason for event in decision.events]) == (again_in, events)
+
+
+# -- after the settlement
+
+
+def settled(
+    settlement: Settlement | None, *, since: float = 60, reason: str = "Finished", **facts: Any
+) -> RunView:
+    record = JobRecord(
+        conditions=({"type": "Settled", "status": "True", "reason": reason},),
+        settlement=settlement,
+        result_cid="Qm",
+        settled=micro_timestamp(ago(since)),
+    )
+    return view(record=record, **facts)
+
+
+PINNED = intent().model_copy(update={"pinned": True})
+PUBLISHED = PINNED.model_copy(update={"published": True})
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize(
+    ("now", "effect", "again_in"),
+    [
+        (settled(PUBLISHED), DropResult(), DAY - 60),
+        (settled(None), DropResult(), DAY - 60),
+        (settled(intent("quit")), DropResult(), DAY - 60),
+        (settled(PINNED, abandoned=True), DropResult(), DAY - 60),
+        (settled(PUBLISHED, since=DAY), Delete(), None),
+        (settled(intent(), since=DAY), Delete(), None),
+        (settled(PINNED), Publish(), None),
+        (settled(PINNED, gateways_busy=True), None, 5),
+        (settled(PINNED, attempts=Attempts(publish_at=ago(-9))), None, 9),
+        (settled(PINNED, publishable=False), None, 1800),
+        (settled(PINNED, since=DAY - 7, publishable=False), None, 7),
+        (settled(PUBLISHED, deleting=True), ReadWatchedRun(), None),
+        (settled(PUBLISHED, deleting=True, watched=True), DropResult(), 1),
+        (settled(PUBLISHED, deleting=True, watched=False), Release(), None),
+        (settled(intent(), deleting=True, attempts=Attempts(publish_at=ago(-9))), None, 9),
+        (settled(PINNED, deleting=True, attempts=Attempts(publish_at=ago(-9))), ReadWatchedRun(), None),
+        (settled(None, reason="Abandoned", deleting=True), ReadRunAtEnd(), None),
+        (settled(None, reason="Abandoned", deleting=True, open_at_end=True), DropResult(), 15),
+        (settled(None, reason="Abandoned", since=DAY, open_at_end=True), DropResult(), 3600),
+        (settled(None, reason="Abandoned", since=DAY, open_at_end=False), Delete(), None),
+    ],
+)  # fmt: skip
+def test_what_follows_the_settlement(now: RunView, effect: object, again_in: float | None) -> None:
+    decision = decide(now)
+    assert (decision.effect, decision.again_in) == (effect, again_in)
+
+
+@pytest.mark.parametrize(
+    ("publication", "before", "tries", "pinned", "published", "pause"),
+    [
+        (Publication(pinned=True, published=True), intent(), 0, True, True, None),
+        (Publication(pinned=True, published=False), intent(), 0, True, None, 2),
+        (Publication(pinned=False, published=False), PINNED, 3, True, None, 16),
+        (Publication(pinned=False, published=False), intent(), 30, None, None, 1800),
+        (Publication(pinned=False, published=False, lost=True), intent(), 0, None, None, None),
+    ],
+)
+def test_publishing_is_tried_more_and_more_rarely(
+    publication: Publication,
+    before: Settlement,
+    tries: int,
+    pinned: bool | None,
+    published: bool | None,
+    pause: float | None,
+) -> None:
+    decision = decide(settled(before, publication=publication, attempts=Attempts(publish_tries=tries)))
+    after = decision.record.settlement
+    assert after is not None
+    assert (bool(after.pinned), after.published) == (bool(pinned), published)
+    if pause is None:
+        assert (decision.effect, decision.again_in) == (DropResult(), DAY - 60)
+    else:
+        assert (decision.effect, decision.again_in) == (None, pause)
+        assert decision.attempts.publish_at == NOW + timedelta(seconds=pause)
+        again = decide(settled(after, publication=publication, attempts=decision.attempts, deleting=True))
+        assert again.attempts == decision.attempts, "one attempt counts once"

@@ -33,6 +33,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import GONE, STOPPED, UNKNOWN, YOUNG, Absent, JobFacts, Known, RunFacts
+from nosana_operator.market.intents import IntentSender
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges, Posters, Wallet
@@ -69,11 +70,7 @@ class Memory:
     """The NosanaMarket as last seen: its runs still settle when somebody deletes it by force."""
     result: ResultCache = field(default_factory=ResultCache)
     digest: PublishedResult | None = None
-    sent_at: dict[str, float] = field(default_factory=dict)
-    accepted: set[str] = field(default_factory=set)
-    """Signatures that a node has taken: sent again without preflight."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Signatures that the preflight has refused, with its words."""
+    sender: IntentSender = field(default_factory=IntentSender)
     attempts: Attempts = field(default_factory=Attempts)
 
 

@@ -32,11 +32,12 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
+from nosana_operator.market.intents import RETRY
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges, Pinner
 from nosana_operator.market.runs.context import Memory, RunContext, RunLimits
-from nosana_operator.market.runs.decide import SLOW_POLL, SOON
+from nosana_operator.market.runs.decide import SLOW_POLL
 from nosana_operator.market.runs.on_chain import Settled, Situation, next_step
 from nosana_operator.market.runs.run_status import run_status
 from nosana_operator.market.runs.settle import Settler
@@ -152,7 +153,7 @@ class _RunReconciler:
             await self.ctx.release()
             return None
         await self.ctx.write()
-        return SOON if verdict.ok is None or self.ctx.young(chain) else SLOW_POLL
+        return RETRY if verdict.ok is None or self.ctx.young(chain) else SLOW_POLL
 
     async def _ended_unverified(self, chain: Chain) -> Settled | None:
         """The settlement of a run that ended before it could be verified; None: finality does not show that."""

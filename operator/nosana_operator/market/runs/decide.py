@@ -32,6 +32,7 @@ from nosana_operator.api import (
     parse_timestamp,
 )
 from nosana_operator.market.facts import Absent, Fate, JobFacts, Outcome
+from nosana_operator.market.intents import POLL, RETRY
 from nosana_operator.market.runs.effects import (
     Announce,
     Delete,
@@ -70,11 +71,8 @@ from nosana_operator.market.runs.view import (
     UnreadableResult,
 )
 
-POLL = 0.5
-"""Seconds between reads while a transaction is under way: a slot takes 0.4."""
 FINALITY_POLL = 2.0
 """Seconds between reads once a transaction is confirmed (finality takes some 13 s) or nobody answers."""
-SOON = 1.0
 SLOW_POLL = 15.0
 MAX_FAILURE_PAUSE = 300.0
 """Seconds that pass at most between a failed transaction and the next one."""
@@ -236,9 +234,9 @@ def _deliver(view: RunView, *, key_held: bool) -> RunDecision | None:
     if view.reply is not None:
         return _delivered(view, delivery, view.reply)
     if not key_held:
-        return _problem(view, JobReason.WALLET_MISSING, key_missing(view.run.node), SOON)
+        return _problem(view, JobReason.WALLET_MISSING, key_missing(view.run.node), RETRY)
     if _poster_pause(view) > 0:
-        return _wait(view, SOON)
+        return _wait(view, RETRY)
     # The status says that we post before we do: if this process dies, the next one knows that the poster may
     # have the result.
     record = replace(view.record, delivery=delivery.model_copy(update={"result": "Posting"}))
@@ -253,7 +251,7 @@ def _delivered(view: RunView, delivery: Delivery, reply: PosterReply) -> RunDeci
     next_try = max(view.now + BETWEEN_REQUESTS, reply.at)
     more = view.attempts.posts < RESULT_TRIES and next_try < view.ended_at + DELIVERY_LIMIT
     if reply.problem is not None and not reply.refused and more:
-        return _wait(view, SOON)
+        return _wait(view, RETRY)
     if reply.problem is None:
         result = "Delivered"
         event = Announce("Normal", "ResultDelivered", "the poster has the result; a blank one is published")
@@ -272,7 +270,7 @@ def _result(view: RunView) -> RunDecision | None:
     if view.result is None:
         return _need(view, ReadResult())
     if isinstance(view.result, UnreadableResult):
-        return _problem(view, JobReason.RESULT_LOST, view.result.message, SOON)
+        return _problem(view, JobReason.RESULT_LOST, view.result.message, RETRY)
     delivery = _deliver(view, key_held=view.result.key_held)
     if delivery is not None:
         return delivery
@@ -284,8 +282,8 @@ def _result(view: RunView) -> RunDecision | None:
     if view.pin.done or waited >= PIN_GRACE:
         return None
     if view.pin.done is False or waited >= SLOW_PIN:
-        return _problem(view, JobReason.PIN_UNAVAILABLE, _NOT_PINNED, SOON)
-    return _wait(view, SOON)
+        return _problem(view, JobReason.PIN_UNAVAILABLE, _NOT_PINNED, RETRY)
+    return _wait(view, RETRY)
 
 
 # -- the chain
@@ -360,7 +358,7 @@ def _sign(view: RunView, step: Sign, situation: Situation) -> RunDecision:
     elif view.payment is None:
         return _need(view, ReadPayment())
     elif isinstance(view.payment, Absent):
-        return _wait(view, SOON)
+        return _wait(view, RETRY)
     else:
         facts = view.payment.facts
         blocked = obstacle(situation.confirmed.job, view.payment.seconds, facts)
@@ -394,7 +392,7 @@ def _blocked(view: RunView, blocked: Obstacle) -> RunDecision:
             read_at = min(read_at, view.ended_at + POSTER_GRACE)
         attempts = replace(attempts, blocked=times, obstacle=blocked, read_payment_at=read_at)
     message = f"{blocked.message}; or give up the pay by the annotation {ANNOTATION_ABANDON}: {view.run.run}"
-    again_in = max((read_at - view.now).total_seconds(), SOON)
+    again_in = max((read_at - view.now).total_seconds(), RETRY)
     return _problem(replace(view, attempts=attempts), JobReason.SETTLEMENT_IMPOSSIBLE, message, again_in)
 
 
@@ -432,7 +430,7 @@ def _after_settlement(view: RunView) -> RunDecision:
     if view.watched is None:
         return _need(view, ReadWatchedRun())
     if view.watched:
-        return RunDecision(view.record, view.attempts, DropResult(), again_in=SOON)
+        return RunDecision(view.record, view.attempts, DropResult(), again_in=RETRY)
     return _need(view, Release())
 
 

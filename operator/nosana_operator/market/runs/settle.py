@@ -19,9 +19,8 @@ from nosana_operator.api import (
     NosanaMarketSpec,
     Settlement,
     Transaction,
-    timestamp,
 )
-from nosana_operator.errors import NosanaError, Refused, Unavailable
+from nosana_operator.errors import Refused, Unavailable
 from nosana_operator.market.epochs import newest_epoch
 from nosana_operator.market.facts import (
     GONE,
@@ -33,13 +32,12 @@ from nosana_operator.market.facts import (
     RunFacts,
     Signed,
 )
+from nosana_operator.market.intents import POLL, RETRY, intent_of
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.ports import Chain, Pinner, Wallet
 from nosana_operator.market.runs.context import RunContext
 from nosana_operator.market.runs.decide import (
-    POLL,
     SLOW_POLL,
-    SOON,
     decide,
     key_missing,
     transaction_failed,
@@ -68,9 +66,6 @@ from nosana_operator.market.runs.publish import Publisher
 from nosana_operator.market.runs.view import Payment, RunView
 
 log = logging.getLogger(__name__)
-
-RESEND_AFTER = 2.0
-"""Seconds between sends of the same bytes (docs/protocol/solana-rpc.md#sending-again)."""
 
 
 class _Pay(NamedTuple):
@@ -126,7 +121,7 @@ class Settler:
             return view
         intent = settlement.transaction
         if intent is not None:
-            view = replace(view, refusal=self.ctx.memory.refused.get(intent.signature))
+            view = replace(view, refusal=self.ctx.memory.sender.refusals.get(intent.signature))
         return view if cid is None else replace(view, published=self.publisher.announced(cid))
 
     def _take(self, decision: RunDecision) -> None:
@@ -228,16 +223,7 @@ class Settler:
             return await self._problem(JobReason.TRANSACTION_FAILED, transaction_failed(kind, str(exc)))
         self.publisher.stop_pinning()
         self.ctx.memory.attempts = replace(self.ctx.memory.attempts, blocked=0)
-        transaction = Transaction(
-            kind=kind,
-            key=signed.key,
-            signature=signed.signature,
-            raw=signed.raw,
-            blockhash=signed.blockhash,
-            last_valid_block_height=signed.last_valid_block_height,
-            signed_at=timestamp(self.ctx.now),
-            epoch=epoch,
-        )
+        transaction = intent_of(signed, self.ctx.now, epoch)
         cid = self.ctx.record.result_cid if kind != "quit" else None
         settlement = Settlement(
             kind=kind,
@@ -288,23 +274,12 @@ class Settler:
         return SLOW_POLL
 
     async def _send(self, transaction: Transaction) -> None:
-        memory, signature = self.ctx.memory, transaction.signature
-        now = self.ctx.edges.clock.now().timestamp()
-        last = memory.sent_at.get(signature)
-        if last is not None and now - last < RESEND_AFTER:
-            return
-        memory.sent_at[signature] = now
+        now, fields = self.ctx.edges.clock.now(), self.ctx.fields()
         try:
-            await self._on_chain().send(transaction.raw, first=signature not in memory.accepted)
+            await self.ctx.memory.sender.send(self._on_chain(), transaction, now, fields)
         except Refused as exc:
             # This refusal proves nothing about an earlier send; the accounts decide.
-            memory.refused[signature] = str(exc)
             await self._problem(JobReason.TRANSACTION_FAILED, transaction_failed(transaction.kind, str(exc)))
-        except NosanaError as exc:
-            log.warning("sending %s failed: %s", transaction.kind, exc, extra=self.ctx.fields())
-        else:
-            memory.refused.pop(signature, None)
-            memory.accepted.add(signature)
 
     # -- the end
 
@@ -314,7 +289,7 @@ class Settler:
             paid = await self._paid(settled)
         except Unavailable as exc:
             log.warning("chain does not answer: %s", exc, extra=self.ctx.fields())
-            return SOON
+            return RETRY
         self.publisher.stop_pinning()
         settlement = self.ctx.record.settlement
         if paid is not None:
