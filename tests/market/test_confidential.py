@@ -214,7 +214,7 @@ async def test_what_is_wrong_with_a_definition_quotes_it_to_the_poster_alone(inv
     assert SECRET in lab.poster.given[0].decode()
     failed = find_condition(status(both, posted)["conditions"], "Failed") or {}
     assert failed["reason"] == "DefinitionInvalid"
-    assert "told to the poster alone" in failed["message"]
+    assert "only its poster is told" in failed["message"]
     for shown in (lab.nosana_jobs(), lab.market(), lab.events.seen, list(lab.pins.pinned.values())):
         assert SECRET not in str(shown)
     await both.close()
