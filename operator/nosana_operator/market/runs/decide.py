@@ -90,12 +90,12 @@ PIN_WAIT = timedelta(seconds=1)
 MAX_PUBLISH_PAUSE = 1800.0
 """Seconds between two attempts at publishing."""
 GATEWAYS_BUSY = 5.0
-"""Seconds until a run that waits for its turn at the gateways tries again."""
+"""Seconds until a run that waits to ask the gateways tries again."""
 
 BETWEEN_REQUESTS = timedelta(seconds=10)
 """Between two requests to the same poster."""
 POSTERS_BUSY = 1.0
-"""Seconds until a run that waits for its turn at the posters tries again."""
+"""Seconds until a run that waits to ask its poster tries again."""
 RESULT_TRIES = 4
 DELIVERY_LIMIT = timedelta(seconds=40)
 """After the job's end, for all tries together: the settlement waits for it, and nobody pays after the time-out."""

@@ -64,7 +64,9 @@ def verify(
         if not keys_complete:
             message = f"no Secret that could be read holds the key {spec_run.node}; it is looked for again"
             return Verdict(None, JobReason.WALLET_MISSING, message)
-        message = f"the run belongs to {spec_run.node}, no wallet of the NosanaMarket; this job will not be run"
+        message = (
+            f"the run belongs to {spec_run.node}, no wallet of the NosanaMarket; this job will not be run"
+        )
         return Verdict(False, JobReason.RUN_MISMATCH, message)
     for account, address, facts in (("run", spec_run.run, run), ("job", spec_run.job, job)):
         if facts is GONE:
