@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from nosana_operator.definition import limits
+
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 Cid = Annotated[
@@ -102,7 +104,7 @@ class ConditionModel(StatusModel):
     type: str = Field(max_length=316)
     status: Literal["True", "False", "Unknown"]
     reason: str = Field(max_length=1024)
-    message: str = Field(max_length=32768)
+    message: str = Field(max_length=limits.MAX_CONDITION_MESSAGE)
     last_transition_time: Time
     observed_generation: int | None = None
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from nosana_operator.definition.limits import MAX_CONDITION_MESSAGE
+
 Condition = dict[str, Any]
 """`{type, status, reason, message, lastTransitionTime, observedGeneration}` as in the object."""
 
@@ -155,7 +157,8 @@ def condition(
 ) -> Condition:
     """The condition to write now; `status=None` is Unknown.
 
-    `lastTransitionTime` changes only with the status, so an unchanged condition is written with the same bytes.
+    `lastTransitionTime` changes only with the status, so an unchanged condition is written with the same bytes. A
+    message is cut to the length that the CRD accepts.
     """
     text = {True: "True", False: "False", None: "Unknown"}[status]
     before = find_condition(existing, kind)
@@ -164,7 +167,7 @@ def condition(
         "type": str(kind),
         "status": text,
         "reason": str(reason),
-        "message": message,
+        "message": message[:MAX_CONDITION_MESSAGE],
         "lastTransitionTime": before["lastTransitionTime"] if before and same else timestamp(now),
         "observedGeneration": generation,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,10 @@ from nosana_operator.api.common import (
     StatusModel,
     Time,
 )
+from nosana_operator.definition import limits
+
+MAX_RESULT_TEXT: Final = 32 * 1024
+"""Bytes of captured results in a status, all ops together."""
 
 Phase = Literal["Pending", "Starting", "Running", "Stopping", "Settling", "Completed", "Failed", "Stopped"]
 
@@ -112,9 +116,11 @@ class NosanaJobSpec(ApiModel):
 class OpStatus(StatusModel):
     """One op as it stands."""
 
-    id: str = Field(max_length=253, description="As the definition names it.")
+    id: str = Field(max_length=limits.MAX_NAME, description="As the definition names it.")
     index: int = Field(description="Its place in the definition, from 0.")
-    stage: str = Field(max_length=253, description="Its execution.group: ops of a stage run at once.")
+    stage: str = Field(
+        max_length=limits.MAX_NAME, description="Its execution.group: ops of a stage run at once."
+    )
     state: Literal["Waiting", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Stopped"] = Field(
         description="How it stands."
     )
@@ -133,8 +139,10 @@ class OpStatus(StatusModel):
     )
     ended_at: Time | None = None
     reason: str | None = Field(default=None, description="A word for why it stands so.")
-    message: str | None = Field(default=None, max_length=4096, description="The same as a sentence.")
-    results: dict[str, Annotated[str, Field(max_length=32 * 1024)]] | None = Field(
+    message: str | None = Field(
+        default=None, max_length=limits.MAX_MESSAGE, description="The same as a sentence."
+    )
+    results: dict[str, Annotated[str, Field(max_length=MAX_RESULT_TEXT)]] | None = Field(
         default=None,
         description="What its `results` captured, each as JSON; all of it, large ones too, is in the result.",
     )
@@ -201,8 +209,8 @@ class Transaction(StatusModel):
 class Logistics(StatusModel):
     """Where a confidential job's definition comes from and its result goes, as its stub on IPFS says."""
 
-    send: str = Field(max_length=2048, description="Asked for the definition.")
-    receive: str = Field(max_length=2048, description="Given the result.")
+    send: str = Field(max_length=limits.MAX_ENDPOINT, description="Asked for the definition.")
+    receive: str = Field(max_length=limits.MAX_ENDPOINT, description="Given the result.")
 
 
 class Delivery(StatusModel):
@@ -239,12 +247,12 @@ class NosanaJobStatus(StatusModel):
     conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
     ops: tuple[OpStatus, ...] = Field(
         default=(),
-        max_length=64,
+        max_length=limits.MAX_OPS,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["index"]},
     )
     endpoints: tuple[Endpoint, ...] = Field(
         default=(),
-        max_length=512,
+        max_length=limits.MAX_PORTS,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
     )
     result_secrets: tuple[str, ...] = Field(

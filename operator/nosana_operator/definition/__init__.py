@@ -36,6 +36,7 @@ from nosana_operator.definition.flowstate import (
     OpStatus,
 )
 from nosana_operator.definition.json_schema import schema
+from nosana_operator.definition.limits import LIMITS, MAX_BYTES, MAX_OPS, Limit
 from nosana_operator.definition.literals import Context, OpFacts, ResultValue
 from nosana_operator.definition.model import (
     Definition,
@@ -59,8 +60,7 @@ from nosana_operator.definition.model import (
     VolumeMount,
     WebSocketHealthCheck,
 )
-from nosana_operator.definition.reading import MAX_BYTES, Loaded, Syntax, load
-from nosana_operator.definition.rules import MAX_OPS
+from nosana_operator.definition.reading import Loaded, Syntax, load
 from nosana_operator.definition.stages import (
     Decision,
     Halt,
@@ -74,6 +74,7 @@ from nosana_operator.definition.stages import (
 from nosana_operator.definition.verdict import Report, check, parse, validate
 
 __all__ = [
+    "LIMITS",
     "MAX_BYTES",
     "MAX_LOG_ENTRIES",
     "MAX_OPS",
@@ -92,6 +93,7 @@ __all__ = [
     "HealthCheck",
     "HttpHealthCheck",
     "HuggingFaceResource",
+    "Limit",
     "LiteralError",
     "Loaded",
     "LogEntry",

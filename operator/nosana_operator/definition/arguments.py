@@ -13,19 +13,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from nosana_operator.definition import markers, messages
-from nosana_operator.definition.errors import LiteralError, Problem
+from nosana_operator.definition.errors import MAX_PROBLEMS, LiteralError, Problem
 from nosana_operator.definition.exposure import expose_items
-from nosana_operator.definition.literals import Context, UnresolvedLiteralError, as_text, replace
-from nosana_operator.definition.model import Operation, RunArgs, Spread, VolumeArgs
-from nosana_operator.definition.reading import MAX_BYTES
-from nosana_operator.definition.rules import doubled_ports
+from nosana_operator.definition.limits import MAX_ARGS_BYTES, MAX_VALUES
+from nosana_operator.definition.literals import Context, GrowthError, UnresolvedLiteralError, as_text, replace
+from nosana_operator.definition.model import Global, Operation, RunArgs, Spread, VolumeArgs
+from nosana_operator.definition.rules import args_limits, doubled_ports
 from nosana_operator.json_paths import json_path
 
 
-def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:
+def interpolate(op: Operation, context: Context, defaults: Global | None = None) -> RunArgs | VolumeArgs:
     """The arguments of `op`, same type, with every literal and marker replaced.
 
-    Raises LiteralError, naming each argument that has no value or no longer fits its type.
+    Raises LiteralError, naming each argument that has no value, no longer fits its type, or exceeds a limit
+    together with the definition's `defaults`. Memory is bounded by the limits, however far the text would grow.
     """
     raw = op.args.model_dump(by_alias=True, exclude_unset=True)
     filled = interpolate_args(raw, context, op_id=op.id)
@@ -34,9 +35,10 @@ def interpolate(op: Operation, context: Context) -> RunArgs | VolumeArgs:
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise LiteralError(op.id, messages.problems(details, filled, root=type(op.args))) from None
-    left = list(_left_over(args)) if isinstance(args, RunArgs) else []
-    if left:
-        raise LiteralError(op.id, left)
+    if isinstance(args, RunArgs):
+        problems = [*_left_over(args), *args_limits(("args",), args, defaults)]
+        if problems:
+            raise LiteralError(op.id, problems[:MAX_PROBLEMS])
     return args
 
 
@@ -46,7 +48,17 @@ def interpolate_args(args: Mapping[str, Any], context: Context, *, op_id: str = 
     Raises LiteralError with the problem of every argument that cannot be replaced.
     """
     fill = _Fill(context)
-    filled = {key: fill.argument(key, value) for key, value in args.items()}
+    filled: dict[str, Any] = {}
+    for key, value in args.items():
+        try:
+            filled[key] = fill.argument(key, value)
+        except GrowthError as error:
+            fill.problem(
+                Problem("", str(error), "capture less in `results`, or fetch large data as a resource")
+            )
+            break
+        except _EnoughError:
+            break
     if fill.problems:
         raise LiteralError(op_id, fill.problems)
     return markers.without_empty(filled)
@@ -67,12 +79,17 @@ def _left_over(args: RunArgs) -> Iterator[Problem]:
     yield from doubled_ports((), args)
 
 
+class _EnoughError(Exception):
+    """Nobody reads more problems than were found already."""
+
+
 class _Fill:
     """Walks an op's arguments once and collects problems instead of stopping at the first."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._left = MAX_BYTES
+        self._text_left = MAX_ARGS_BYTES
+        self._values_left = MAX_VALUES
         self._place: list[str | int] = []
         self.problems: list[Problem] = []
 
@@ -118,9 +135,11 @@ class _Fill:
     def _spliced(self, marker: dict[str, Any]) -> list[Any]:
         raw = {key: self._replaced(item) if isinstance(item, str) else item for key, item in marker.items()}
         try:
-            return markers.spliced(raw)
+            items = markers.spliced(raw)
+            self._count(len(items))
+            return items
         except markers.MarkerError as error:
-            self._problem(Problem("", str(error), "its literal has to give JSON text"))
+            self.problem(Problem("", str(error), "its literal has to give JSON text"))
             return []
 
     def _object(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -133,27 +152,37 @@ class _Fill:
                 filled[key] = self._value(value)
             self._place.pop()
         try:
-            return markers.merged(filled)
+            merged = markers.merged(filled)
+            self._count(len(merged))
+            return merged
         except markers.MarkerError as error:
-            self._problem(Problem("", str(error), "its literal has to give JSON text"))
+            self.problem(Problem("", str(error), "its literal has to give JSON text"))
             return {}
 
     def _replaced(self, text: str) -> Any:
         try:
-            value = replace(text, self._context)
+            value = replace(text, self._context, self._text_left)
         except UnresolvedLiteralError as error:
-            self._problem(error.problem)
+            self.problem(error.problem)
             return text
-        self._left -= sum(map(len, (value,) if isinstance(value, str) else (item or "" for item in value)))
-        if self._left < 0:
-            self._problem(
-                Problem("", f"the arguments grow beyond {MAX_BYTES} characters", "capture less in `results`")
-            )
-            return ""
+        texts = (value,) if isinstance(value, str) else value
+        self._text_left -= sum(len(item or "") for item in texts)
+        self._count(len(texts))
         return value
 
-    def _problem(self, problem: Problem) -> None:
+    def _count(self, values: int) -> None:
+        """Count values that the arguments gain. Raises GrowthError."""
+        self._values_left -= values
+        if self._text_left < 0:
+            raise GrowthError(f"the arguments grow beyond {MAX_ARGS_BYTES} characters")
+        if self._values_left < 0:
+            raise GrowthError(f"the arguments grow beyond {MAX_VALUES} values")
+
+    def problem(self, problem: Problem) -> None:
+        """Add a problem at the current place."""
         self.problems.append(Problem(json_path(["args", *self._place]), problem.message, problem.hint))
+        if len(self.problems) == MAX_PROBLEMS:
+            raise _EnoughError
 
 
 def _is_port_text(text: str) -> bool:

@@ -11,8 +11,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import CoreSchema, core_schema
 
 from nosana_operator.citations import without_citations
+from nosana_operator.definition.limits import MAX_OPS
 from nosana_operator.definition.model import Definition
-from nosana_operator.definition.rules import MAX_OPS
 
 
 class _Generate(GenerateJsonSchema):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nosana_operator.definition.errors import Problem
+from nosana_operator.definition.limits import MAX_ARGS_BYTES
 from nosana_operator.errors import NosanaError
 from nosana_operator.json_paths import quoted
 
@@ -108,6 +109,10 @@ class UnresolvedLiteralError(NosanaError):
         super().__init__(str(self.problem))
 
 
+class GrowthError(NosanaError):
+    """A text becomes too long when its literals are replaced."""
+
+
 def references(text: str) -> Iterator[Reference]:
     """The literals in a text, in order."""
     if "%%" in text:
@@ -134,17 +139,27 @@ def without_references(text: str) -> str:
     return _LITERAL.sub(" ", text)
 
 
-def replace(text: str, context: Context) -> ResultValue:
+def replace(text: str, context: Context, limit: int = MAX_ARGS_BYTES) -> ResultValue:
     """Replace every literal in `text`; a literal that is the whole text gives its value unchanged, list or text.
 
-    Lists inside a longer text are joined with spaces. Raises UnresolvedLiteralError.
+    Lists inside a longer text are joined with spaces. Raises UnresolvedLiteralError, and GrowthError before the
+    outcome has more than `limit` characters.
     """
     if "%%" not in text:
         return text
     whole = _LITERAL.fullmatch(text)
     if whole:
         return resolve(Reference.of(whole), context)
-    return _LITERAL.sub(lambda match: as_text(resolve(Reference.of(match), context)), text)
+    parts: list[str] = []
+    size = at = 0
+    for match in _LITERAL.finditer(text):
+        value = as_text(resolve(Reference.of(match), context))
+        size += match.start() - at + len(value)
+        if size > limit:
+            raise GrowthError(f"a text grows beyond {limit} characters when its literals are replaced")
+        parts += text[at : match.start()], value
+        at = match.end()
+    return "".join((*parts, text[at:]))
 
 
 def as_text(value: ResultValue) -> str:

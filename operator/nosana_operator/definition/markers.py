@@ -9,15 +9,17 @@ it is parsed as JSON.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from nosana_operator.definition.limits import MAX_ARGS_BYTES
 from nosana_operator.definition.model import PAIRS, REMOVE_IF_EMPTY, SPREAD
-from nosana_operator.definition.reading import MAX_BYTES
 from nosana_operator.errors import NosanaError
 
 MARKER_KEYS = frozenset({SPREAD, PAIRS, REMOVE_IF_EMPTY})
 _CHUNKED = "chunked"
+_EXPONENT_FROM = 1e21
 
 
 class MarkerError(NosanaError):
@@ -123,8 +125,8 @@ def _try_read(text: str | None) -> Any:
 
 
 def _read(text: str) -> Any:
-    if len(text) > MAX_BYTES:
-        raise MarkerError(f"the marker's value is larger than {MAX_BYTES} characters")
+    if len(text) > MAX_ARGS_BYTES:
+        raise MarkerError(f"the marker's value is larger than {MAX_ARGS_BYTES} characters")
     try:
         return json.loads(text, parse_float=_number)
     except (ValueError, RecursionError):
@@ -134,4 +136,7 @@ def _read(text: str) -> Any:
 def _number(text: str) -> int | float:
     """As in JavaScript, which has one number type and writes whole numbers without a decimal point."""
     number = float(text)
-    return int(number) if number.is_integer() else number
+    if not math.isfinite(number):
+        raise MarkerError("the marker's value holds a number that is too large")
+    # JavaScript keeps the exponent from here on; written out, the number would have up to 309 digits.
+    return int(number) if number.is_integer() and abs(number) < _EXPONENT_FROM else number

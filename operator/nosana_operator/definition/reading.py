@@ -17,12 +17,8 @@ from typing import Any
 import yaml
 
 from nosana_operator.definition.errors import DefinitionError, Problem
+from nosana_operator.definition.limits import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from nosana_operator.json_paths import ROOT, json_path, quoted
-
-MAX_BYTES = 1024 * 1024
-MAX_DEPTH = 64
-# A 1 MiB document cannot hold more values than this without YAML aliases.
-_MAX_VALUES = 512 * 1024
 
 # The place of a value: its parent's place and its own key or position; None is the document.
 _Place = tuple["_Place | None", str | int]
@@ -65,15 +61,19 @@ def inspect(value: Any, repeated: _Repeated | None = None) -> list[Problem]:
     """
     warnings: list[Problem] = []
     repeated_keys = {id(owner): keys for owner, keys in repeated or ()}
-    left = _MAX_VALUES
+    values_left, text_left = MAX_VALUES, MAX_BYTES
     todo: list[tuple[Any, int, _Place | None]] = [(value, 0, None)]
     while todo:
         item, depth, place = todo.pop()
-        left -= 1
-        if left < 0:
-            raise _refuse("the document has too many values", f"at most {_MAX_VALUES} are read")
+        values_left -= 1
+        if values_left < 0:
+            raise _refuse(f"the document has more than {MAX_VALUES} values", "split the job")
         kind = type(item)
         if kind is str:
+            text_left -= len(item)
+            if text_left < 0:
+                # A YAML alias repeats a text, so values may have more text than the document.
+                raise _refuse(f"the values have more than {MAX_BYTES} characters", "repeat less text", place)
             if not item.isascii() and not _is_unicode(item):
                 raise _refuse("text holds half of a surrogate pair", "write the whole character", place)
         elif kind is dict or kind is list:
@@ -87,6 +87,7 @@ def inspect(value: Any, repeated: _Repeated | None = None) -> list[Problem]:
                     raise _refuse(f"key {key!r:.40} is not text", "put it in quotes", place)
                 if not key.isascii() and not _is_unicode(key):
                     raise _refuse("a key holds half of a surrogate pair", "write the whole character", place)
+                text_left -= len(key)
                 todo.append((child, depth + 1, (place, key)))
             warnings.extend(
                 Problem(_path((place, key)), "the key is given more than once; the last one counts")
@@ -238,8 +239,8 @@ class _YamlBuilder:
 
     def _place(self, value: Any, event: Any, anchor: str | None) -> None:
         self._size += 1
-        if self._size > _MAX_VALUES:
-            raise _yaml_refuse(f"with its aliases it has more than {_MAX_VALUES} values", event)
+        if self._size > MAX_VALUES:
+            raise _yaml_refuse(f"with its aliases it has more than {MAX_VALUES} values", event)
         if anchor:
             self._anchors[anchor] = (value, 1)
         if not self._open:

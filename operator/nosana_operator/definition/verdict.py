@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -84,7 +85,7 @@ def _checked(value: Any) -> Definition:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
         raise DefinitionError(messages.problems(details[: 4 * MAX_PROBLEMS], value)[:MAX_PROBLEMS]) from None
-    broken = list(broken_rules(definition))
+    broken = list(islice(broken_rules(definition), MAX_PROBLEMS))
     if broken:
-        raise DefinitionError(broken[:MAX_PROBLEMS])
+        raise DefinitionError(broken)
     return definition

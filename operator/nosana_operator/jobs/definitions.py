@@ -28,6 +28,7 @@ from nosana_operator.definition import (
     plan,
 )
 from nosana_operator.definition.flowstate import FlowStatus
+from nosana_operator.definition.limits import MAX_MESSAGE, MAX_PORTS
 from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
 from nosana_operator.jobs.confidential import progress, stub_in, stub_of
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
@@ -160,6 +161,10 @@ class DefinitionLoader:
             endpoints += op_endpoints(context, index, ports)
             if checked := tuple(port for port in ports if port.health_checks):
                 checks[index] = checked
+        if len(endpoints) > MAX_PORTS:
+            message = f"at most {MAX_PORTS} exposed ports are allowed, found {len(endpoints)}"
+            too_many = DefinitionError([Problem("ops", message, "split the job")])
+            return _invalid(too_many, FlowStatus.INIT_ERROR)
         return Loaded(context, order, tuple(endpoints), checks)
 
     # -- fetching ----------------------------------------------------------------------------------------
@@ -286,8 +291,8 @@ def _without_quotes(state: DefinitionState, entry: _Entry) -> DefinitionState:
 def _invalid(
     error: DefinitionError, status: Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR]
 ) -> Unusable:
-    return Unusable(JobReason.DEFINITION_INVALID, str(error)[:4096], error.problems, status)
+    return Unusable(JobReason.DEFINITION_INVALID, str(error)[:MAX_MESSAGE], error.problems, status)
 
 
 def _unusable(reason: JobReason, error: NosanaError) -> Unusable:
-    return Unusable(reason, str(error)[:4096], (Problem("$", str(error)),), FlowStatus.INIT_ERROR)
+    return Unusable(reason, str(error)[:MAX_MESSAGE], (Problem("$", str(error)),), FlowStatus.INIT_ERROR)

@@ -49,7 +49,7 @@ def run_args(ctx: JobContext, op_index: int) -> RunArgs:
     The arguments of a job never change, except for the results and addresses of its ops.
     Raises LiteralError when a literal has no value, TypeError for an op that runs no container.
     """
-    args = interpolate(ctx.op(op_index), literal_context(ctx))
+    args = interpolate(ctx.op(op_index), literal_context(ctx), ctx.definition.global_)
     if not isinstance(args, RunArgs):
         raise TypeError(f"ops[{op_index}] runs no container")
     return args

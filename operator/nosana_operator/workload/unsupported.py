@@ -14,8 +14,6 @@ from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place, literals
 
 _LATER: Final = "not served by this version yet"
-MAX_ENDPOINT: Final = 1900
-"""The length of a poster's endpoint; with the job's address inserted, it has to fit into the status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,6 @@ def unsupported_logistics(definition: Definition) -> list[Problem]:
             problems.append(Problem(f"logistics.{side}.type", message, "use type api with an endpoint"))
         elif not delivery.args.endpoint:
             problems.append(Problem(f"logistics.{side}.args.endpoint", "is required with type api"))
-        elif len(delivery.args.endpoint) > MAX_ENDPOINT:
-            message = f"is longer than {MAX_ENDPOINT} characters"
-            problems.append(Problem(f"logistics.{side}.args.endpoint", message, "shorten it"))
     return problems
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as altered
-from typing import Final
 
 from nosana_operator.api import OpStatus
+from nosana_operator.api.job import MAX_RESULT_TEXT
 from nosana_operator.definition import Definition
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.results import MAX_RESULT_BYTES
@@ -22,9 +22,6 @@ from nosana_operator.jobs.decision.view import JobView, Loaded
 
 Values = Mapping[str, ResultValue]
 """The results of one op by name."""
-
-_IN_STATUS: Final = 32 * 1024
-"""Bytes that the results of all ops may use in the status."""
 
 
 def captured(ops: Sequence[OpStatus], read: Mapping[int, Values]) -> dict[int, Values]:
@@ -70,7 +67,7 @@ def with_results(view: JobView, ops: Ops) -> Ops:
     """The ops with their results, where these are small enough for the status."""
     if not view.results:
         return ops
-    room = _IN_STATUS // len(view.results)
+    room = MAX_RESULT_TEXT // len(view.results)
     return tuple(
         op.model_copy(update={"results": _as_text(view.results[op.index], room)})
         if op.index in view.results and op.state in OVER

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from nosana_operator.api import OpStatus, micro_timestamp, parse_timestamp
 from nosana_operator.definition import Definition, OpProgress
+from nosana_operator.definition.limits import MAX_MESSAGE
 from nosana_operator.jobs.decision.view import JobView, PodView
 
 Ops = tuple[OpStatus, ...]
@@ -28,7 +29,6 @@ LIVE: Final = frozenset({"Starting", "Running", "Stopping"})
 OVER: Final = frozenset({"Succeeded", "Failed", "Stopped"})
 DETAIL_AFTER: Final = timedelta(seconds=5)
 SILENT_NODE_LIMIT: Final = timedelta(minutes=5)
-_LONGEST_MESSAGE: Final = 4096
 KEPT_PODS: Final = 5
 """How many earlier pods of an op are kept for their logs."""
 _FIRST_WAIT: Final = 10
@@ -236,7 +236,7 @@ def replace(ops: Sequence[OpStatus], changed: OpStatus) -> Ops:
 
 def cut(message: str | None) -> str | None:
     """The message, cut to the length that the CRD allows."""
-    return message[:_LONGEST_MESSAGE] if message else None
+    return message[:MAX_MESSAGE] if message else None
 
 
 # -- further attempts --------------------------------------------------------------------------------------
