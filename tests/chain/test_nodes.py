@@ -15,6 +15,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from fakes.virtual_time import run_virtually
+from nosana_operator.backoff import Backoff
 from nosana_operator.chain import (
     DEVNET,
     ChainClient,
@@ -115,7 +116,9 @@ class Two:
         self.late.faults.add("lag", slots=250)
         session = Nodes({"http://good": self.good, "http://late": self.late})
         self.client = ChainClient(
-            Network(tuple(session.nodes), (), DEVNET), cast(Any, session), retry=Retry(first_wait=0.1)
+            Network(tuple(session.nodes), (), DEVNET),
+            cast(Any, session),
+            retry=Retry(backoff=Backoff(0.1, 4)),
         )
 
     async def watch(self) -> None:

@@ -267,7 +267,7 @@ async def test_a_dead_address_is_tried_again(heard: Heard, monkeypatch: pytest.M
 
     monkeypatch.setattr("nosana_operator.chain.watch.subscriptions.asyncio.sleep", sleep)
     async with aiohttp.ClientSession() as session:
-        made = Subscriptions("ws://127.0.0.1:9", session, DEVNET.jobs, heard.account, heard.began)
+        made = Subscriptions(["ws://127.0.0.1:9"], session, DEVNET.jobs, heard.account, heard.began)
         task = asyncio.create_task(made.run())
         await heard.until(lambda: len(waits) >= 6)
         task.cancel()

@@ -11,6 +11,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.chain import (
     BlockhashNotFound,
     ChainClient,
@@ -67,7 +68,7 @@ async def test_no_answer_is_unknown_and_the_next_try_helps(fault: dict[str, obje
         world.chain.faults.add(times=1, method="getBalance", **fault)  # type: ignore[arg-type]
         with pytest.raises(ChainUnavailable):
             await world.client.rpc.balance(world.market, Confirmed)
-    async with running_world(retry=Retry(attempts=3, first_wait=0.01, request_timeout=0.2)) as world:
+    async with running_world(retry=Retry(attempts=3, backoff=Backoff(0.01, 1), request_timeout=0.2)) as world:
         world.chain.faults.add(times=2, method="getBalance", **fault)  # type: ignore[arg-type]
         assert await world.client.rpc.balance(world.market, Confirmed) > 0
 

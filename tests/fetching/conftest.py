@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from nosana_operator.backoff import Backoff
 from nosana_sandbox.resources.bucket import Bucket, bucket_app
 from nosana_sandbox.resources.hub import Hub, hub_app
 from nosana_sandbox.resources.moto import moto_server
@@ -18,7 +19,8 @@ from support.fetching import Fetch, Site
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
-    monkeypatch.setattr("nosana_operator.fetching.transfer._FIRST_DELAY", 0.01)
+    for room in ("transfer", "program"):
+        monkeypatch.setattr(f"nosana_operator.fetching.{room}.BACKOFF", Backoff(0.01, 1))
     return Fetch(tmp_path, monkeypatch)
 
 

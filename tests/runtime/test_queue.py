@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fakes.virtual_time import run_virtually
+from nosana_operator.backoff import Backoff
 from nosana_operator.errors import Conflict, Unavailable
 from nosana_operator.runtime.queue import Result, WorkQueue
 
@@ -41,7 +42,7 @@ async def drive(queue: WorkQueue[str], reconcile: Reconcile, *, until: float, wo
 
 
 def make(observer: Recorder | None = None) -> WorkQueue[str]:
-    return WorkQueue("test", observer=observer, jitter=lambda: 1.0)
+    return WorkQueue("test", observer=observer, backoff=Backoff(0.05, 60.0, jitter=lambda: 1.0))
 
 
 def test_a_waiting_key_waits_once() -> None:

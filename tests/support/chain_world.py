@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from solana.rpc.commitment import Confirmed, Finalized
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.chain import (
     DEVNET,
     ChainClient,
@@ -122,7 +123,9 @@ async def running_world(
                 DEVNET,
                 fees=fees or FeePolicy(),
             )
-            client = ChainClient(network, session, retry=retry or Retry(first_wait=0.01), watch=OFTEN)
+            client = ChainClient(
+                network, session, retry=retry or Retry(backoff=Backoff(0.01, 1)), watch=OFTEN
+            )
             yield World(founded, chain, client, session, nodes)
 
 

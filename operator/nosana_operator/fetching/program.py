@@ -27,7 +27,7 @@ from nosana_operator.fetching.ollama import list_ollama
 from nosana_operator.fetching.progress import Progress, Reporter
 from nosana_operator.fetching.s3 import list_s3
 from nosana_operator.fetching.spec import S3, HuggingFace, Resource, Spec, read_spec
-from nosana_operator.fetching.transfer import WORK_FOLDER, Stopped, Transfer
+from nosana_operator.fetching.transfer import BACKOFF, WORK_FOLDER, Stopped, Transfer
 from nosana_operator.fetching.web import Web
 
 CONCURRENCY: Final = 8
@@ -113,8 +113,7 @@ def check_room(total: int, room: int | None, downloads: list[Download]) -> None:
 
 def _list(resource: Resource, spec: Spec, web: Web, stop: threading.Event, reporter: Reporter) -> Listing:
     mirrors = dict(spec.mirrors)
-    pause = 0.5
-    for attempt in range(_LIST_ATTEMPTS):
+    for attempt in range(1, _LIST_ATTEMPTS + 1):
         try:
             match resource:
                 case S3():
@@ -123,13 +122,13 @@ def _list(resource: Resource, spec: Spec, web: Web, stop: threading.Event, repor
                     return list_hugging_face(resource, mirrors, web)
             return list_ollama(resource, mirrors, web)
         except Interrupted as error:
-            if attempt == _LIST_ATTEMPTS - 1:
+            if attempt == _LIST_ATTEMPTS:
                 raise FetchError(
                     f"{_named(resource)} cannot be listed: {error}; start the job again later"
                 ) from None
-            reporter.retrying(_named(resource), str(error), error.wait or pause)
-            stop.wait(error.wait or pause)
-            pause *= 2
+            pause = error.wait or BACKOFF.wait(attempt)
+            reporter.retrying(_named(resource), str(error), pause)
+            stop.wait(pause)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -6,7 +6,6 @@ It resumes after interruptions. The file gets its name only when its size and ha
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 import threading
 from collections import deque
@@ -18,6 +17,7 @@ from typing import IO, Final
 
 import urllib3
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.fetching.errors import Damaged, FetchError, Interrupted
 from nosana_operator.fetching.listing import Digest, RemoteFile
 from nosana_operator.fetching.progress import Progress
@@ -28,8 +28,7 @@ WORK_FOLDER: Final = ".nosana-fetch"
 CHUNK: Final = 1 << 20
 _ATTEMPTS: Final = 6
 """Attempts in a row without a new byte."""
-_FIRST_DELAY: Final = 0.5
-_MAX_DELAY: Final = 30.0
+BACKOFF: Final = Backoff(first=0.5, longest=30.0)
 _MAX_QUEUED_UPDATES: Final = 4
 _MD5_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _ENCRYPTED: Final = (
@@ -152,8 +151,7 @@ class Transfer:
             raise FetchError(
                 f"{file.name} could not be fetched in {attempts} attempts: {error}; start the job again later"
             ) from None
-        pause = min(_FIRST_DELAY * 2 ** (attempts - 1), _MAX_DELAY)
-        pause = error.wait or pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads attempts
+        pause = error.wait or BACKOFF.wait(attempts)
         self._retrying(file.name, str(error), pause)
         self._wait(pause)
         self._check_stop()

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import itertools
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run, parse_inline
+from nosana_operator.backoff import Backoff
 from nosana_operator.definition import (
     Definition,
     DefinitionError,
@@ -41,8 +42,7 @@ log = logging.getLogger(__name__)
 
 MAX_FETCHES: Final = 16
 """Fetches that run at the same time."""
-_FIRST_WAIT: Final = 0.5
-_LONGEST_WAIT: Final = 30.0
+_BACKOFF: Final = Backoff(first=0.5, longest=30.0)
 _KEEP: Final = 256
 """Definitions cached by CID: every job of a deployment has the same one."""
 
@@ -187,8 +187,7 @@ class DefinitionLoader:
 
     async def _fetch(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
         """Retry until there is a definite answer; report each failure."""
-        wait = _FIRST_WAIT
-        while True:
+        for attempt in itertools.count(1):
             async with self._fetches:
                 document = await self._attempt_in_time(key[0], source)
             if entry.stub is not None and isinstance(document, Definition):
@@ -203,8 +202,7 @@ class DefinitionLoader:
                 entry.document.problem,
                 extra={"job": f"{key[0]}/{key[1]}"},
             )
-            await self._sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
-            wait = min(2 * wait, _LONGEST_WAIT)
+            await self._sleep(_BACKOFF.wait(attempt))
 
     async def _attempt_in_time(
         self, namespace: str, source: DefinitionFrom | None

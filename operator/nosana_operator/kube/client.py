@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.kube.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeUnavailable
 from nosana_operator.kube.kinds import CORE_KINDS, Resource
 
@@ -29,7 +29,7 @@ JsonPatch = list[dict[str, Any]]
 Bodies = list[dict[str, Any]]
 
 _ATTEMPTS = 3
-_FIRST_BACKOFF = 0.1
+_BACKOFF = Backoff(first=0.15, longest=1.0)
 _LONGEST_RETRY_AFTER = 10.0
 _PAGE = 500
 _RELISTS = 3
@@ -370,8 +370,7 @@ class KubeClient:
                     self._observe(verb, resource.kind, code, time.monotonic() - started)
             if wait is None or attempt == _ATTEMPTS:
                 raise failure
-            backoff = _FIRST_BACKOFF * 4 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311
-            await self._sleep(max(wait, backoff))
+            await self._sleep(max(wait, _BACKOFF.wait(attempt)))
         raise AssertionError("unreachable")
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.errors import Conflict, NosanaError
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,7 @@ K = TypeVar("K", bound=Hashable)
 
 Result = Literal["success", "requeue", "retry"]
 
-_FIRST_BACKOFF = 0.05
-_LONGEST_BACKOFF = 60.0
+_BACKOFF = Backoff(first=0.05, longest=60.0)
 
 
 class QueueObserver(Protocol):
@@ -53,11 +52,11 @@ class WorkQueue(Generic[K]):
         name: str,
         *,
         observer: QueueObserver | None = None,
-        jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311
+        backoff: Backoff = _BACKOFF,
     ) -> None:
         self.name = name
         self._observer = observer
-        self._jitter = jitter
+        self._backoff = backoff
         self._ready: deque[K] = deque()
         self._added_at: dict[K, float] = {}
         """Keys that wait in `_ready`."""
@@ -173,10 +172,8 @@ class WorkQueue(Generic[K]):
             self._push(key)
 
     def _retry(self, key: K) -> None:
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        # The exponent is bounded before the power is taken: a key may fail for weeks.
-        self.add_after(key, min(_FIRST_BACKOFF * 2 ** min(failures, 30), _LONGEST_BACKOFF) * self._jitter())
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        self.add_after(key, self._backoff.wait(failures))
 
     def _push(self, key: K) -> None:
         self._added_at[key] = asyncio.get_running_loop().time()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from solana.rpc.commitment import Commitment, Confirmed
 
+from nosana_operator.backoff import Backoff
 from nosana_operator.chain.addresses import TOKEN
 from nosana_operator.chain.concurrency import gather_limited
 from nosana_operator.chain.errors import (
@@ -67,6 +67,7 @@ MAX_ACCOUNTS: Final = 100
 MAX_SIGNATURES: Final = 256
 MAX_HISTORY: Final = 1000
 """Entries in one answer of getSignaturesForAddress."""
+_BACKOFF: Final = Backoff(first=0.25, longest=4.0)
 _PREFLIGHT_FAILURE: Final = -32002
 _SAID_OF_THE_REQUEST: Final = frozenset({_PREFLIGHT_FAILURE, -32003, -32006, -32013, -32015, -32602})
 """JSON-RPC codes that every node would answer: the transaction or the parameters are at fault."""
@@ -77,14 +78,10 @@ Observer = Callable[[str, str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long one call tries. Waits are random between nothing and a doubling bound.
-
-    An attempt is a round over the network's nodes.
-    """
+    """How often and how long one call tries. An attempt is a round over the network's nodes."""
 
     attempts: int = 4
-    first_wait: float = 0.25
-    longest_wait: float = 4.0
+    backoff: Backoff = _BACKOFF
     request_timeout: float = 10.0
 
 
@@ -110,7 +107,6 @@ class Rpc:
         self._retry = retry or Retry()
         self._observer = observer or (lambda method, outcome, seconds: None)
         self._sleep = sleep
-        self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     # accounts
 
@@ -299,19 +295,17 @@ class Rpc:
             MethodRefused: every node has the method switched off.
             RpcError: a node said no, and no other one yes.
         """
-        bound = self._retry.first_wait
         for attempt in itertools.count(1):
             try:
                 return await self._round(method, params, read)
             except ChainUnavailable as error:
                 if attempt >= self._retry.attempts:
                     raise
-                wait = self._random.uniform(0, bound)
+                wait = self._retry.backoff.wait(attempt)
                 if error.retry_after is not None:
-                    # A node that asks for more patience than we have is tried at our longest wait.
-                    wait = min(max(wait, error.retry_after), self._retry.longest_wait)
+                    # A node that asks for a longer wait than ours is tried after our longest.
+                    wait = min(max(wait, error.retry_after), self._retry.backoff.longest)
                 await self._sleep(wait)
-                bound = min(bound * 2, self._retry.longest_wait)
         raise AssertionError("unreachable")
 
     def refuses(self, method: str) -> bool:

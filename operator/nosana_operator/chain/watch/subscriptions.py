@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import json
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, Final
 import aiohttp
 from solana.rpc.commitment import Confirmed
 
+from nosana_operator.backoff import jitter
 from nosana_operator.chain.accounts import RUN_DISCRIMINATOR_BASE58, RUN_NODE_OFFSET
 from nosana_operator.chain.errors import ChainError
 from nosana_operator.chain.rpc.wire import AccountInfo, field, read_account, read_slotted, read_text
@@ -118,7 +118,6 @@ class Subscriptions:
         """Target → since when."""
         self._connection: _Connection | None = None
         self._changed = asyncio.Event()
-        self._random = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self.connected = False
         self._connected_at = 0.0
         self.connections = 0
@@ -172,7 +171,7 @@ class Subscriptions:
             longest = _LONGEST_WAIT_UNSTEADY if was_connected else _LONGEST_WAIT
             # Never shorter for a node that cannot be reached: it may take turns with one that hangs up.
             bound = _FIRST_WAIT if steady else max(bound, min(bound * 2, longest))
-            await asyncio.sleep(self._random.uniform(bound / 2, bound))
+            await asyncio.sleep(bound * jitter())
 
     async def _connect(self) -> None:
         """One connection, until it ends; always leaves by an exception."""
