@@ -21,6 +21,7 @@ from nosana_operator.api.common import (
     Time,
 )
 from nosana_operator.definition import limits
+from nosana_operator.transactions import SettlementKind
 
 MAX_RESULT_TEXT: Final = 32 * 1024
 """Bytes of captured results in a status, all ops together."""
@@ -225,7 +226,7 @@ class Delivery(StatusModel):
 class Settlement(StatusModel):
     """How the run is settled on chain."""
 
-    kind: Literal["finish", "complete", "quit"]
+    kind: SettlementKind
     result_cid: str | None = Field(default=None, alias="resultCID")
     pinned: bool | None = Field(default=None, description="A pin service has taken the result.")
     published: bool | None = Field(

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from nosana_operator.api.names import API_VERSION, GROUP, JOB_KIND, LABEL_JOB, LABEL_JOB_UID
 from nosana_operator.errors import NosanaError
+from nosana_operator.ports import Body
 
 RESULT_TYPE: Final = f"{GROUP}/result"
 """`type` of the Secrets."""
@@ -29,8 +30,6 @@ MAX_PART: Final = 900 * 1024
 """Bytes of one part before base64: the API server accepts 1 MiB of data in a Secret."""
 MAX_COMPRESSED: Final = 4 * 1024 * 1024
 MAX_RAW: Final = 48 * 1024 * 1024
-
-Body = dict[str, Any]
 
 
 class ResultError(NosanaError):

@@ -24,10 +24,8 @@ from nosana_operator.chain.errors import AccountMalformed, ChainUnavailable
 from nosana_operator.chain.program import read_instruction
 from nosana_operator.chain.rpc.methods import MAX_HISTORY, Rpc
 from nosana_operator.chain.rpc.wire import HistoryEntry, InnerInstruction, LandedTransaction
+from nosana_operator.transactions import HOST_INSTRUCTIONS, PAYING_INSTRUCTIONS
 
-_PAID: Final = frozenset({"finish", "end"})
-_OWN: Final = frozenset({"work", "claim", "stop", "finish", "complete", "quit"})
-"""Those that the host's key signs as `authority`."""
 _TRANSFER: Final = 3
 _TRANSFER_CHECKED: Final = 12
 _AMOUNT: Final = slice(1, 9)
@@ -137,7 +135,7 @@ async def signed_by(rpc: Rpc, programs: Programs, signature: str, key: str) -> s
     if landed is None:
         raise ChainUnavailable(f"The RPC node does not give the transaction {signature}; asked again.")
     for kind, accounts, _ in _taken_apart(landed, programs)[1]:
-        if kind in _OWN and accounts["authority"] == key:
+        if kind in HOST_INSTRUCTIONS and accounts["authority"] == key:
             return kind
     return None
 
@@ -176,12 +174,12 @@ def _entries(
     keys, calls = _taken_apart(landed, programs)
     found: list[LedgerEntry] = []
     for kind, accounts, inner in calls:
-        own = kind in _OWN and accounts["authority"] == key
+        own = kind in HOST_INSTRUCTIONS and accounts["authority"] == key
         if not own and not (kind == "end" and accounts["user"] == nos_account):
             continue
         earned: int | None = 0
         refunded: int | None = 0
-        if landed.err is None and kind in _PAID:
+        if landed.err is None and kind in PAYING_INSTRUCTIONS:
             earned, refunded = _payments(inner, keys, accounts)
         found.append(
             LedgerEntry(
@@ -279,7 +277,13 @@ def _with_markets(entries: list[LedgerEntry]) -> list[LedgerEntry]:
 
 async def _with_seconds(rpc: Rpc, programs: Programs, entries: list[LedgerEntry]) -> list[LedgerEntry]:
     """Paid seconds, where the job's account is still open; a day after its end anybody may close it."""
-    asked = sorted({entry.job for entry in entries if entry.kind in _PAID and not entry.failed and entry.job})
+    asked = sorted(
+        {
+            entry.job
+            for entry in entries
+            if entry.kind in PAYING_INSTRUCTIONS and not entry.failed and entry.job
+        }
+    )
     found = (await rpc.accounts(asked, Finalized)).value if asked else {}
     jobs: dict[str, Job] = {}
     for address, info in found.items():
@@ -298,6 +302,8 @@ async def _with_seconds(rpc: Rpc, programs: Programs, entries: list[LedgerEntry]
         return max(0, min(job.time_end - job.time_start, job.timeout))
 
     return [
-        replace(entry, seconds=seconds(entry)) if entry.kind in _PAID and not entry.failed else entry
+        replace(entry, seconds=seconds(entry))
+        if entry.kind in PAYING_INSTRUCTIONS and not entry.failed
+        else entry
         for entry in entries
     ]

@@ -6,30 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nosana_operator.api import GROUP, JOB_KIND, PLURALS, VERSION
 from nosana_operator.errors import NosanaError, NotFound
+from nosana_operator.ports import Body, Kube
 
 if TYPE_CHECKING:
     from nosana_operator.kube import KubeClient
 
-Body = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 USER_AGENT = "nosana-operator-cli"
 
 
 class JobNotFoundError(NotFound):
     """There is no such NosanaJob."""
-
-
-class Reader(Protocol):
-    """The part of the Kubernetes client that reads objects."""
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        """One object; raises NotFound."""
 
 
 kubeconfig_option = click.option(
@@ -76,7 +69,7 @@ def on_cluster(
     raise SystemExit(code)
 
 
-async def find_job(kube: Reader, namespace: str, name: str) -> Body:
+async def find_job(kube: Kube, namespace: str, name: str) -> Body:
     """The NosanaJob. Raises JobNotFoundError with what to try."""
     try:
         return await kube.get(JOB_KIND, namespace, name)

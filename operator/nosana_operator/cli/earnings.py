@@ -22,6 +22,7 @@ import click
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.cli.cluster import kubeconfig_option, sign_in
 from nosana_operator.errors import NosanaError, NotFound
+from nosana_operator.transactions import PAYING_INSTRUCTIONS
 
 if TYPE_CHECKING:
     from nosana_operator.chain import ChainClient, LedgerEntry
@@ -32,7 +33,6 @@ _NOS: Final = 6
 _SOL: Final = 9
 _SPAN: Final = re.compile(r"(\d{1,4})([mhdw])")
 _SPANS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_PAID: Final = ("finish", "end")
 _COLUMNS: Final = (
     *("time", "network", "market", "wallet", "kind", "failed", "job", "run"),
     *("earned_nos", "refunded_nos", "seconds", "fee_sol", "signature"),
@@ -228,7 +228,7 @@ def sums(entries: Iterable[tuple[str, LedgerEntry]]) -> list[Earnings]:
         groups.setdefault((network, entry.market or "", entry.key), []).append(entry)
     found = []
     for (network, market, wallet), group in sorted(groups.items()):
-        paid = [entry for entry in group if entry.kind in _PAID and not entry.failed]
+        paid = [entry for entry in group if entry.kind in PAYING_INSTRUCTIONS and not entry.failed]
         found.append(
             Earnings(
                 network=network,

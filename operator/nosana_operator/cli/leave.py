@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import click
 
@@ -23,26 +23,13 @@ from nosana_operator.api import (
 )
 from nosana_operator.cli.cluster import kubeconfig_option, on_cluster
 from nosana_operator.errors import NosanaError, NotFound, Unavailable
+from nosana_operator.ports import Body, Kube
 
 STAYS_OUT: Final = timedelta(minutes=5)
 """How long after the time-out the queues are left: by then the operator has gone."""
 _LOOK_EVERY: Final = 1.0
 
-Body = dict[str, Any]
 Key = tuple[str, str]
-
-
-class Kube(Protocol):
-    """The part of the Kubernetes client that is used here."""
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        """One object; raises NotFound."""
-
-    async def list(self, kind: str, namespace: str | None = None) -> list[Body]:
-        """All objects of a kind, in one namespace or in all."""
-
-    async def patch(self, kind: str, namespace: str | None, name: str, patch: Mapping[str, Any]) -> Body:
-        """Merge patch."""
 
 
 class StillStandingError(NosanaError):

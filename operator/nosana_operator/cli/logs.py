@@ -12,17 +12,18 @@ from typing import Any, Final, Protocol
 
 import click
 
+from nosana_operator import ports
 from nosana_operator.api import JobCondition, condition_is_true
-from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
+from nosana_operator.cli.cluster import find_job, job_options, on_cluster, status_of
 from nosana_operator.cli.result import fetch_result
 from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
+from nosana_operator.ports import Body
 from nosana_operator.workload import CONTAINER
 
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at a job that is followed."""
 _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.]*(?:Z|[+-]\d\d:\d\d)) ")
 
-Body = dict[str, Any]
 Tell = Callable[[str, str], object]
 """(op id, text with its line break)."""
 
@@ -31,11 +32,8 @@ class NoSuchOpError(NosanaError):
     """The job has no op of that name."""
 
 
-class Kube(Reader, Protocol):
-    """The part of the Kubernetes client that is used here."""
-
-    async def read_logs(self, namespace: str, pod: str, container: str, *, timestamps: bool = True) -> bytes:
-        """What there is of a container's log."""
+class Kube(ports.Kube, ports.LogReader, Protocol):
+    """The Kubernetes API, and logs as they are written."""
 
     def follow_logs(
         self, namespace: str, pod: str, container: str, *, since: str | None = None

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from nosana_operator.api.result import ResultError, read_result
-from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
+from nosana_operator.cli.cluster import find_job, job_options, on_cluster, status_of
 from nosana_operator.errors import NotFound
+from nosana_operator.ports import Kube
 
 
 @click.command()
@@ -18,7 +19,7 @@ from nosana_operator.errors import NotFound
 def result(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
     """Print the result of NosanaJob JOB: the exact FlowState JSON, as it is pinned for a market's job."""
 
-    async def work(kube: Reader, place: str) -> int:
+    async def work(kube: Kube, place: str) -> int:
         data = await fetch_result(kube, await find_job(kube, place, job))
         click.echo(data, nl=sys.stdout.isatty())
         return 0
@@ -26,7 +27,7 @@ def result(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
     on_cluster(kubeconfig, namespace, work)
 
 
-async def fetch_result(kube: Reader, job: dict[str, Any]) -> bytes:
+async def fetch_result(kube: Kube, job: dict[str, Any]) -> bytes:
     """The exact bytes of an ended job's result. Raises ResultError with why there is none."""
     status, meta = status_of(job), job["metadata"]
     names = status.get("resultSecrets") or ()

@@ -10,7 +10,8 @@ from typing import Any, Final
 import click
 
 from nosana_operator.api import JobCondition, find_condition, parse_timestamp
-from nosana_operator.cli.cluster import Reader, find_job, job_options, on_cluster, status_of
+from nosana_operator.cli.cluster import find_job, job_options, on_cluster, status_of
+from nosana_operator.ports import Kube
 
 _NOS: Final = 1_000_000
 """Base units of one NOS."""
@@ -36,7 +37,7 @@ Body = Mapping[str, Any]
 def status(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
     """Tell how NosanaJob JOB stands: its stages and ops, endpoints, why it waits, and its times."""
 
-    async def work(kube: Reader, place: str) -> int:
+    async def work(kube: Kube, place: str) -> int:
         for line in describe(await find_job(kube, place, job), datetime.now(UTC)):
             click.echo(line)
         return 0

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import click
 
@@ -21,25 +21,11 @@ from nosana_operator.cli.documents import (
     read_job,
 )
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Unavailable
+from nosana_operator.ports import Body, Kube
 
 MANAGER: Final = "nosana-operator-submit"
 _LOOK_EVERY: Final = 1.0
 _NAME_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
-
-Body = dict[str, Any]
-
-
-class Kube(Protocol):
-    """The part of the Kubernetes client that is used here."""
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        """One object."""
-
-    async def create(self, body: Mapping[str, Any]) -> Body:
-        """Make it; Conflict when the name is taken, Unavailable when nobody knows whether it was made."""
-
-    async def apply(self, body: Mapping[str, Any], *, manager: str) -> Body:
-        """Server-side apply."""
 
 
 @click.command()

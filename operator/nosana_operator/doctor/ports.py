@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from nosana_operator.chain import Market, WalletState
 from nosana_operator.chain.endpoint_report import EndpointReport
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
+from nosana_operator.ports import Body
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings
-
-Body = dict[str, Any]
 
 
 class Cluster(Protocol):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-Body = dict[str, Any]
-Bodies = list[Body]
+from nosana_operator.ports import Bodies, Body
+
 Key = tuple[str | None, str]
 """(namespace, name); the namespace is None for cluster-scoped kinds."""
 

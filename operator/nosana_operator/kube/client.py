@@ -12,21 +12,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 
 from nosana_operator.backoff import Backoff
 from nosana_operator.kube.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeUnavailable
 from nosana_operator.kube.kinds import CORE_KINDS, Resource
+from nosana_operator.ports import Bodies, Body, JsonPatch, LogStream
 
 log = logging.getLogger(__name__)
 
 Observer = Callable[[str, str, str, float], None]
 """Called after each request with (verb, kind, HTTP code or "none", seconds)."""
 
-JsonPatch = list[dict[str, Any]]
-Bodies = list[dict[str, Any]]
 
 _ATTEMPTS = 3
 _BACKOFF = Backoff(first=0.15, longest=1.0)
@@ -65,7 +64,7 @@ class KubeClient:
         *,
         kinds: Mapping[str, Resource] = CORE_KINDS,
         observe: Observer | None = None,
-        on_reply: Callable[[dict[str, Any]], object] | None = None,
+        on_reply: Callable[[Body], object] | None = None,
         guard: Callable[[], object] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -83,7 +82,7 @@ class KubeClient:
         except KeyError:
             raise KubeRefused(f"Kind {kind!r} is not in this client's table of kinds.") from None
 
-    async def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
+    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """One object. Raises KubeNotFound."""
         resource = self.resource(kind)
         return await self._object("get", resource, "GET", resource.path(namespace, name))
@@ -153,7 +152,7 @@ class KubeClient:
                 return Snapshot(items=items, resource_version=str(metadata.get("resourceVersion") or ""))
             params["continue"] = metadata["continue"]
 
-    async def create(self, body: Mapping[str, Any], *, manager: str | None = None) -> dict[str, Any]:
+    async def create(self, body: Mapping[str, Any], *, manager: str | None = None) -> Body:
         """Create; KubeConflict (reason AlreadyExists) when the name is taken.
 
         Not repeated when there was no answer (KubeUnavailable): look whether it is there.
@@ -166,7 +165,7 @@ class KubeClient:
 
     async def apply(
         self, body: Mapping[str, Any], *, manager: str, subresource: str | None = None, force: bool = True
-    ) -> dict[str, Any]:
+    ) -> Body:
         """Server-side apply: `manager` owns exactly the fields in `body`; those it leaves out it gives up.
 
         A `metadata.resourceVersion` in `body` makes it a compare-and-swap: KubeConflict when the object moved
@@ -195,7 +194,7 @@ class KubeClient:
         *,
         subresource: str | None = None,
         manager: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Body:
         """A mapping is sent as merge patch, a list as JSON patch (which is not repeated: it may append)."""
         resource = self.resource(kind)
         is_json_patch = isinstance(patch, list)
@@ -248,7 +247,7 @@ class KubeClient:
         timestamps: bool = True,
         limit_bytes: int | None = None,
         tail_lines: int | None = None,
-        stream: Literal["Stdout", "Stderr"] | None = None,
+        stream: LogStream | None = None,
     ) -> bytes:
         """What the kubelet still has of a container's log, from its beginning unless `tail_lines` is given.
 
@@ -308,9 +307,7 @@ class KubeClient:
         """A path outside the table of kinds ("/version", "/readyz", "/apis/GROUP/VERSION")."""
         return await self._request("get", Resource("other", "", "", ""), "GET", path)
 
-    async def _object(
-        self, verb: str, resource: Resource, method: str, path: str, **options: Any
-    ) -> dict[str, Any]:
+    async def _object(self, verb: str, resource: Resource, method: str, path: str, **options: Any) -> Body:
         reply = _parse(await self._request(verb, resource, method, path, **options))
         if self._on_reply is not None and reply.get("kind") == resource.kind:
             self._on_reply(reply)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Body = dict[str, Any]
+from nosana_operator.ports import Body
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 

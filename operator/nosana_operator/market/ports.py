@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from nosana_operator.market.facts import (
     Funds,
@@ -18,40 +18,10 @@ from nosana_operator.market.facts import (
     RunFacts,
     Signed,
 )
-from nosana_operator.ports import Body
-
-
-class Kube(Protocol):
-    """The Kubernetes API. Errors are the outcomes of `nosana_operator.errors`.
-
-    An object that a request brings back is in the `Cache` when the request returns, so that a decision never
-    acts twice because a watch lags.
-    """
-
-    async def get(self, kind: str, namespace: str | None, name: str) -> Body:
-        """Raises NotFound."""
-
-    async def create(self, body: Body) -> Body:
-        """Raises Conflict when it exists."""
-
-    async def apply(self, body: Body, *, manager: str, subresource: str | None = None) -> Body:
-        """Server-side apply; with a `metadata.resourceVersion` a compare-and-swap (Conflict)."""
-
-    async def patch(self, kind: str, namespace: str | None, name: str, patch: Body) -> Body:
-        """Merge patch; a `metadata.resourceVersion` in it makes it a compare-and-swap."""
-
-    async def delete(self, kind: str, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        """Not found is fine."""
-
-
-class Cache(Protocol):
-    """The watched objects. Bodies are shared: they are read, never changed."""
-
-    def get(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Any] | None:
-        """The object, or None."""
-
-    def list(self, kind: str, namespace: str | None = None) -> Sequence[Mapping[str, Any]]:
-        """All objects of the kind."""
+from nosana_operator.ports import Cache as Cache
+from nosana_operator.ports import Clock as Clock
+from nosana_operator.ports import Events as Events
+from nosana_operator.ports import Kube as Kube
 
 
 class Wallet(Protocol):
@@ -235,21 +205,6 @@ class WalletReader(Protocol):
         """Raises Refused with a sentence that never holds the bytes."""
 
 
-class Events(Protocol):
-    """The recorder of Events."""
-
-    def event(
-        self,
-        regarding: Mapping[str, Any],
-        *,
-        type: Literal["Normal", "Warning"],
-        reason: str,
-        action: str,
-        note: str,
-    ) -> None:
-        """Fire and forget."""
-
-
 class Metrics(Protocol):
     """Figures the market host gives away."""
 
@@ -266,13 +221,6 @@ class Metrics(Protocol):
         self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
     ) -> None:
         """A run is settled at finalized, `took` seconds after its job ended; amounts in NOS base units."""
-
-
-class Clock(Protocol):
-    """Our clock."""
-
-    def now(self) -> datetime:
-        """Aware, UTC."""
 
 
 class Leadership(Protocol):

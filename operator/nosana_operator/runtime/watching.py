@@ -29,11 +29,11 @@ import kopf
 
 from nosana_operator.errors import NosanaError, NotFound
 from nosana_operator.kube import Credentials, ObjectCache, Resource, Snapshot
+from nosana_operator.ports import Body
 from nosana_operator.runtime.errors import WatchEnded
 
 log = logging.getLogger(__name__)
 
-Body = dict[str, Any]
 
 _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0

@@ -22,6 +22,7 @@ import aiohttp
 from solana.rpc.commitment import Confirmed
 
 from nosana_operator.chain.errors import ChainError, ChainUnavailable, MethodRefused, NodeBehind, RpcError
+from nosana_operator.chain.rpc.codes import METHOD_REFUSED, METHOD_REFUSED_STATUSES, RATE_LIMITED, TRANSIENT
 from nosana_operator.chain.rpc.wire import read_int
 
 T = TypeVar("T")
@@ -43,13 +44,6 @@ _SECRET_LENGTH: Final = 8
 """Characters of a part of a URL from which on it may be an API key."""
 _MOST_SAID: Final = 300
 """Characters of a node's own words that are told on."""
-
-# JSON-RPC codes by which a node says "not now": unhealthy, behind, slot not reached, archive away, rate limits.
-_TRANSIENT_CODES: Final = frozenset({-32004, -32005, -32014, -32016, -32019, -32429, -32603, 429, 503})
-# … and by which it says that the method is not for us: not found, no index for it, no history kept, too much to
-# scan, switched off.
-_REFUSED_CODES: Final = frozenset({-32601, -32010, -32011, -32012, 401, 403, 405, 410})
-_REFUSED_STATUSES: Final = frozenset({401, 403, 405, 410})
 
 
 class Health(IntEnum):
@@ -226,7 +220,7 @@ class Endpoint:
         if not isinstance(reply, Mapping) or not (
             "result" in reply or isinstance(reply.get("error"), Mapping)
         ):
-            if status in _REFUSED_STATUSES:
+            if status in METHOD_REFUSED_STATUSES:
                 raise MethodRefused(f"The RPC node refused {method} with HTTP {status}.", code=status)
             raise ChainUnavailable(
                 f"The RPC node answered {method} with HTTP {status} and no JSON-RPC; it is asked again.",
@@ -373,14 +367,14 @@ def _refusal(
     """What a JSON-RPC error means; `said` are its words."""
     code = error.get("code")
     code = code if isinstance(code, int) else 0
-    limited = status == 429 or code in (429, -32429)
-    if limited or status >= 500 or code in _TRANSIENT_CODES:
+    limited = status == 429 or code in RATE_LIMITED
+    if limited or status >= 500 or code in TRANSIENT:
         return ChainUnavailable(
             f"The RPC node cannot answer {method} now: {said} ({code}); it is asked again.",
             retry_after=retry_after,
             limited=limited,
         )
-    kind = MethodRefused if code in _REFUSED_CODES or status in _REFUSED_STATUSES else RpcError
+    kind = MethodRefused if code in METHOD_REFUSED or status in METHOD_REFUSED_STATUSES else RpcError
     return kind(f"The RPC node refused {method}: {said} ({code}).", code=code, data=error.get("data"))
 
 

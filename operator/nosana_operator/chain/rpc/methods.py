@@ -31,6 +31,7 @@ from nosana_operator.chain.errors import (
     RpcError,
     TransactionFailed,
 )
+from nosana_operator.chain.rpc.codes import PREFLIGHT_FAILURE, REQUEST_AT_FAULT
 from nosana_operator.chain.rpc.endpoints import Endpoints
 from nosana_operator.chain.rpc.wire import (
     AccountInfo,
@@ -68,9 +69,6 @@ MAX_SIGNATURES: Final = 256
 MAX_HISTORY: Final = 1000
 """Entries in one answer of getSignaturesForAddress."""
 _BACKOFF: Final = Backoff(first=0.25, longest=4.0)
-_PREFLIGHT_FAILURE: Final = -32002
-_SAID_OF_THE_REQUEST: Final = frozenset({_PREFLIGHT_FAILURE, -32003, -32006, -32013, -32015, -32602})
-"""JSON-RPC codes that every node would answer: the transaction or the parameters are at fault."""
 
 Observer = Callable[[str, str, float], None]
 """Called for every attempt with method, outcome (`ok`, `unavailable`, `refused`) and seconds."""
@@ -238,7 +236,7 @@ class Rpc:
         try:
             return await send("sendTransaction", [base64.b64encode(raw).decode(), config], read_string)
         except RpcError as error:
-            if error.code != _PREFLIGHT_FAILURE:
+            if error.code != PREFLIGHT_FAILURE:
                 raise
             data = error.data if isinstance(error.data, Mapping) else {}
             err = data.get("err")
@@ -324,7 +322,7 @@ class Rpc:
             except ChainUnavailable as error:
                 silent = error
             except RpcError as error:
-                if error.code in _SAID_OF_THE_REQUEST:
+                if error.code in REQUEST_AT_FAULT:
                     raise
                 # Providers have codes of their own for "not here" and "not for you".
                 refused = error

@@ -22,7 +22,7 @@ comes next are then read at finalized too. A confirmed reading counts only while
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from nosana_operator.api import JobReason
 from nosana_operator.market.facts import (
@@ -38,8 +38,7 @@ from nosana_operator.market.facts import (
     PaymentFacts,
     RunFacts,
 )
-
-Kind = Literal["finish", "complete", "quit"]
+from nosana_operator.transactions import SettlementKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Situation:
     confirmed: Accounts
     finalized: Accounts
     """Both are UNKNOWN until something calls for reading them."""
-    intent: Kind | None
+    intent: SettlementKind | None
     outcome: Outcome
     """Of the intent's transaction."""
     digest: bytes | None
@@ -77,7 +76,7 @@ class Situation:
 class Sign:
     """Sign this kind now, make the intent durable, then send it."""
 
-    kind: Kind
+    kind: SettlementKind
     failures: int = 0
     """How many transactions of this settlement have failed so far."""
     make_payer_account: bool = False
@@ -162,7 +161,7 @@ def _moved_on(now: Situation) -> bool:
     return job.state != QUEUED and not before_complete
 
 
-def _next_kind(now: Situation, at: Accounts) -> Kind | None:
+def _next_kind(now: Situation, at: Accounts) -> SettlementKind | None:
     """The transaction that the accounts call for; None: no transaction would have an effect."""
     if isinstance(at.run, RunFacts):
         return "quit" if now.give_up_unpaid else "finish"

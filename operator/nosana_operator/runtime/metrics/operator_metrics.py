@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from nosana_operator.runtime.metrics.families import PREFIX, Family
 from nosana_operator.runtime.metrics.object_metrics import BASE_UNITS, Balance, Body, ObjectCollector
 from nosana_operator.runtime.queue import Result, WorkQueue
+from nosana_operator.transactions import PAID_SETTLEMENTS, TRANSACTION_KINDS
 
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PROMISED = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
@@ -39,9 +40,6 @@ _START = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _SETTLE = (1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 900, 3600)
 """Finality alone takes some 13 s."""
 
-_KINDS = ("work", "stop", "finish", "complete", "quit")
-"""Of transactions."""
-_PAID = ("finish", "complete")
 
 WATCH_AGE = Family(
     "watch_age_seconds",
@@ -260,7 +258,7 @@ class OperatorMetrics:
 
     def begin_network(self, name: str) -> None:
         """Begin the counters of a network at zero: `increase()` does not see what a series begins with."""
-        for kind in _KINDS:
+        for kind in TRANSACTION_KINDS:
             self._transactions.labels(name, kind, "landed")
             self._fees.labels(name, kind)
 
@@ -268,7 +266,7 @@ class OperatorMetrics:
         """As `begin_network`: no pay is missed because it is the first."""
         for counter in (self._matched, self._earned, self._refunded, self._paid_seconds):
             counter.labels(address)
-        for kind in _PAID:
+        for kind in PAID_SETTLEMENTS:
             self._settled.labels(address, kind)
         for histogram in (self._end_to_finish, self._settlement_seconds):
             histogram.labels(address)
