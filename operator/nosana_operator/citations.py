@@ -1,4 +1,4 @@
-"""Docstrings cite pages of the repository; schemas that are made from them leave that out."""
+"""Docstrings cite pages of the repository; schemas generated from docstrings leave the citations out."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _CITATION: Final = re.compile(rf"\s*\({_PAGE}(?:, {_PAGE})*\)")
 
 
 def without_citations(docstring: str) -> str:
-    """The text without what it says in parentheses of pages below `docs/`, and the blanks in front of that."""
+    """The text without its citations: pages below `docs/` in parentheses, and the blanks in front of them."""
     return _CITATION.sub("", docstring)

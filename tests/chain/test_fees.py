@@ -98,7 +98,7 @@ async def test_few_prices_are_remembered() -> None:
     market = FeeMarket(cast(Rpc, node), FeePolicy(priority="dynamic", minimum=0), Clock())
     assert [await market.price([f"account-{number}"]) for number in range(1, 301)] == [*range(1, 301)]
     assert await market.price(["account-300"]) == 300
-    assert len(market._told) == 100
+    assert len(market._prices) == 100
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from nosana_operator.chain.watch.newest_slot import NewestSlot
 from nosana_sandbox.chain import DirectSession
 from nosana_sandbox.program.layout import Job, Run
 from nosana_sandbox.world.genesis import found
+from support.sending import balance
 from support.watched_chain import Scene, account, simulate
 
 LISTING = "getProgramAccounts"
@@ -270,7 +271,7 @@ async def test_what_is_wrong_with_the_request_is_asked_once() -> None:
     wrong = Says(error(-32602, "Invalid param: could not find account"))
     rpc, _, session = rpc_over({"http://a": wrong, "http://b": wrong})
     with pytest.raises(RpcError):
-        await rpc.token_balance("A", Confirmed)
+        await rpc.account("A", Confirmed)
     assert len(session.asked) == 1
 
 
@@ -291,7 +292,7 @@ async def test_a_node_that_refuses_everything_is_down() -> None:
     bank = found().bank
     nodes: dict[str, Says | DirectSession] = {"http://a": Says(b"invalid key", 401)}
     rpc, endpoints, _ = rpc_over(nodes, attempts=1)
-    for ask in (rpc.slot, rpc.block_height):
+    for ask in (rpc.slot, rpc.latest_blockhash):
         with pytest.raises(MethodRefused):
             await ask(Confirmed)
     for _ in range(2):
@@ -300,7 +301,7 @@ async def test_a_node_that_refuses_everything_is_down() -> None:
         assert endpoints.views[0].health is Health.DOWN
     nodes["http://a"] = DirectSession(bank)
     await rpc.slot(Confirmed)
-    await rpc.block_height(Confirmed)
+    await rpc.latest_blockhash(Confirmed)
     assert endpoints.views[0].health is Health.GOOD
 
 
@@ -333,7 +334,7 @@ async def test_a_node_that_makes_no_sense_is_left_for_another(nonsense: Says) ->
     founded = found()
     rpc, endpoints, session = rpc_over({"http://a": nonsense, "http://b": DirectSession(founded.bank)})
     poster = str(founded.poster.pubkey())
-    assert await rpc.balance(poster, Confirmed) > 0
+    assert await balance(rpc, poster) > 0
     assert endpoints.views[0].health is Health.DOWN
     session.asked.clear()
     assert (await rpc.account(poster, Finalized)).value is not None
@@ -363,16 +364,6 @@ async def test_data_that_cannot_be_read(said: dict[str, Any]) -> None:
     rpc, _, _ = rpc_over({"http://a": Says({"result": {"context": {"slot": 1}, "value": value}})}, attempts=1)
     with pytest.raises(ChainUnavailable):
         await rpc.account("A", Confirmed)
-
-
-@pytest.mark.parametrize(
-    "amount", ["9" * 5000, "-1", "1.5", "", 7], ids=["long", "negative", "fraction", "none", "number"]
-)
-async def test_an_amount_that_cannot_be_read(amount: Any) -> None:
-    said = {"context": {"slot": 1}, "value": {"amount": amount}}
-    rpc, _, _ = rpc_over({"http://a": Says({"result": said})}, attempts=1)
-    with pytest.raises(ChainUnavailable):
-        await rpc.token_balance("A", Confirmed)
 
 
 # Keys

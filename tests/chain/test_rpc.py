@@ -29,6 +29,7 @@ from nosana_operator.chain import (
     TransactionFailed,
 )
 from nosana_operator.chain.rpc.wire import AccountInfo, Memcmp, read_string
+from support.sending import balance
 
 SECRET_PATH = "/an-api-key"
 
@@ -170,7 +171,7 @@ async def test_what_says_nothing_about_the_chain_is_unavailable(
 
     node.answers = [answer if raw is None else again]
     with pytest.raises(ChainUnavailable) as raised:
-        await client().balance("A", Confirmed)
+        await balance(client(), "A")
     assert "an-api-key" not in str(raised.value)
 
 
@@ -179,7 +180,7 @@ async def test_transient_answers_are_retried_with_growing_random_waits(node: Nod
         return web.Response(status=500)
 
     node.answers = [busy, busy, busy, slotted(12)]
-    assert await client(attempts=4, backoff=Backoff(1, 3)).balance("A", Confirmed) == 12
+    assert await balance(client(attempts=4, backoff=Backoff(1, 3)), "A") == 12
     assert len(node.waits) == 3
     assert all(bound / 2 <= wait <= bound for wait, bound in zip(node.waits, (1, 2, 3), strict=True))
     assert [outcome for _, outcome in node.seen] == ["unavailable"] * 3 + ["ok"]
@@ -193,7 +194,7 @@ async def test_retry_after_is_heeded_up_to_our_longest_wait(node: Node, client: 
         return web.Response(status=429, headers={"Retry-After": "3600"})
 
     node.answers = [later, much_later, slotted(1)]
-    await client(backoff=Backoff(0.1, 4)).balance("A", Confirmed)
+    await balance(client(backoff=Backoff(0.1, 4)), "A")
     assert node.waits[0] == 2
     assert node.waits[1] == 4
 
@@ -294,16 +295,12 @@ async def test_the_other_readings(node: Node, client: Client) -> None:
     rpc = client()
     node.answers = [slotted({"blockhash": "H", "lastValidBlockHeight": 9})]
     assert (await rpc.latest_blockhash(Confirmed)).last_valid_block_height == 9
-    node.answers = [slotted({"amount": "1500000", "decimals": 6})]
-    assert await rpc.token_balance("T", Confirmed) == 1_500_000
     node.answers = [{"result": {"absoluteSlot": 10, "blockHeight": 8, "epoch": 0}}]
     info = await rpc.epoch_info(Finalized)
     assert (info.slot, info.block_height) == (10, 8)
     node.answers = [{"result": 11}]
-    assert (await rpc.slot(Confirmed), await rpc.block_height(Finalized)) == (11, 11)
-    assert await rpc.block_time(11) == 11
+    assert await rpc.slot(Confirmed) == 11
     node.answers = [{"result": None}]
-    assert await rpc.block_time(11) is None
     assert await rpc.transaction_logs("s", Confirmed) == ()
     node.answers = [{"result": {"meta": {"logMessages": ["a", "b"]}}}]
     assert await rpc.transaction_logs("s", Confirmed) == ("a", "b")
@@ -389,7 +386,6 @@ async def test_whatever_a_node_says_is_an_answer_or_an_error_of_ours(answer: Any
         lambda: rpc.simulate(b"x", Confirmed),
         lambda: rpc.recent_priority_fees([]),
         lambda: rpc.epoch_info(Confirmed),
-        lambda: rpc.block_time(1),
     ):
         with contextlib.suppress(ChainError):
             await ask()

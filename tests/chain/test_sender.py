@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
@@ -15,7 +14,6 @@ from solders.transaction import VersionedTransaction
 
 from nosana_operator.chain import (
     DEVNET,
-    SYSTEM,
     ChainUnavailable,
     InvalidInstruction,
     JobsProgram,
@@ -24,8 +22,6 @@ from nosana_operator.chain import (
     Rpc,
     Sender,
     SignedTransaction,
-    TransactionExpired,
-    TransactionFailed,
     Wallet,
 )
 from nosana_operator.chain.rpc.wire import Blockhash, EpochInfo, SignatureStatus, Slotted
@@ -185,46 +181,6 @@ def test_what_cannot_be_signed_is_told() -> None:
         sign(large, host)
     with pytest.raises(ChainUnavailable, match="blockhash"):
         sign([], host, Blockhash("zz", 1))
-
-
-def test_the_durable_form_survives_json() -> None:
-    host = Wallet.generate()
-    signed = replace(sign([PROGRAM.stop(market=SYSTEM, node=host.address)], host), run="R")
-    assert SignedTransaction.from_dict(json.loads(json.dumps(signed.to_dict()))) == signed
-
-
-@pytest.mark.parametrize("stored", [{}, {"raw": "!"}, {"raw": "", "other": 1}])
-def test_a_broken_durable_form_is_refused(stored: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInstruction, match="stored"):
-        SignedTransaction.from_dict(stored)
-
-
-SIGNED = SignedTransaction("list", "K", "sig", b"raw", "H", 1000)
-
-
-async def test_send_and_confirm_waits_for_the_level_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nosana_operator.chain.sender._POLL", 0)
-    node = Node([None, status(Processed), status(Confirmed), status(Finalized)])
-    await sender(node).send_and_confirm(SIGNED)
-    assert node.statuses == [status(Finalized)]
-    node = Node([status(Confirmed), status(Finalized)])
-    await sender(node).send_and_confirm(SIGNED, Finalized)
-    assert node.asked == ["send", "statuses", "statuses"]
-
-
-async def test_send_and_confirm_resends_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nosana_operator.chain.sender._POLL", 0)
-    monkeypatch.setattr("nosana_operator.chain.sender._RESEND_AFTER", 0)
-    node = Node([None, None, status(Confirmed)])
-    await sender(node).send_and_confirm(SIGNED)
-    assert [asked for asked in node.asked if "send" in asked] == ["send", "resend", "resend"]
-
-
-async def test_send_and_confirm_tells_how_it_ended() -> None:
-    with pytest.raises(TransactionFailed, match="Unauthorized"):
-        await sender(Node([status(Confirmed, FAILURE)])).send_and_confirm(SIGNED)
-    with pytest.raises(TransactionExpired, match="repeat"):
-        await sender(Node([None], finalized=EpochInfo(490, 1001))).send_and_confirm(SIGNED)
 
 
 def test_an_outcome_is_not_final_unless_said() -> None:

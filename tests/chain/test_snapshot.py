@@ -50,7 +50,7 @@ def test_a_run_is_known_by_listing_or_by_notification(store: SnapshotStore) -> N
     runs = store.runs_of(NODE)
     assert runs is not None
     assert [run.address for run in runs] == [RUN]
-    assert store.wanted == {JOB: "job", MARKET: "market", RUN: "run"}
+    assert store.single_accounts == {JOB: "job", MARKET: "market", RUN: "run"}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_listing_without_a_known_run_closes_it_only_when_newer(
     store.report("run", RUN, 10, info("run"))
     assert store.report_runs(NODE, slot, {}) == ({RUN} if gone else set())
     assert (run_of(store) is None) == gone
-    assert (RUN in store.wanted) != gone
+    assert (RUN in store.single_accounts) != gone
 
 
 def test_a_late_report_does_not_bring_a_closed_run_back(store: SnapshotStore, clock: Clock) -> None:
@@ -80,7 +80,7 @@ def test_closed_runs_are_forgotten_without_listings(store: SnapshotStore, clock:
         store.report("run", f"{RUN}{slot}", slot, info("run"))
         store.report("run", f"{RUN}{slot}", slot + 1, None)
         clock.now += 100
-        store.list_found([NODE])
+        store.mark_listed([NODE])
     assert 1 <= len(store.runs) <= 7
 
 

@@ -129,7 +129,7 @@ def account(lamports: int = 5, data: bytes = b"x") -> dict[str, Any]:
 
 
 async def test_what_is_asked_for(node: Node, heard: Heard, subscriptions: Subscriptions) -> None:
-    subscriptions.want(frozenset({AccountTarget("A"), RunsTarget("N")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A"), RunsTarget("N")}))
     await heard.until(lambda: len(heard.subscribed) == 3)
     asked = dict(node.asked)
     assert asked["accountSubscribe"] == ["A", {"commitment": "confirmed", "encoding": "base64"}]
@@ -149,7 +149,7 @@ async def test_what_is_asked_for(node: Node, heard: Heard, subscriptions: Subscr
 
 
 async def test_notifications(node: Node, heard: Heard, subscriptions: Subscriptions) -> None:
-    subscriptions.want(frozenset({AccountTarget("A"), RunsTarget("N")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A"), RunsTarget("N")}))
     await heard.until(lambda: len(heard.subscribed) == 3)
     await node.notify(node.number("accountSubscribe"), 7, account())
     await node.notify(node.number("accountSubscribe"), 8, account(lamports=0, data=b""))
@@ -168,16 +168,16 @@ async def test_notifications(node: Node, heard: Heard, subscriptions: Subscripti
 async def test_what_is_no_longer_wanted_is_unsubscribed(
     node: Node, heard: Heard, subscriptions: Subscriptions
 ) -> None:
-    subscriptions.want(frozenset({AccountTarget("A"), AccountTarget("B")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A"), AccountTarget("B")}))
     await heard.until(lambda: len(heard.subscribed) == 3)
     number = 1 + node.asked.index(
         ("accountSubscribe", ["A", {"commitment": "confirmed", "encoding": "base64"}])
     )
-    subscriptions.want(frozenset({AccountTarget("B")}))
+    subscriptions.set_targets(frozenset({AccountTarget("B")}))
     await heard.until(lambda: "accountUnsubscribe" in node.methods)
     assert node.asked[-1] == ("accountUnsubscribe", [number])
     await node.notify(number, 9, account())
-    subscriptions.want(frozenset({AccountTarget("B"), AccountTarget("C")}))
+    subscriptions.set_targets(frozenset({AccountTarget("B"), AccountTarget("C")}))
     await heard.until(lambda: AccountTarget("C") in heard.subscribed)
     assert heard.accounts == []
 
@@ -186,7 +186,7 @@ async def test_what_is_no_longer_wanted_is_unsubscribed(
 async def test_a_closed_connection_is_made_again_with_everything(
     node: Node, heard: Heard, subscriptions: Subscriptions, how: str
 ) -> None:
-    subscriptions.want(frozenset({AccountTarget("A")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A")}))
     await heard.until(lambda: len(heard.subscribed) == 2)
     if how == "polite":
         await node.sockets[0].close(code=1001)
@@ -224,7 +224,7 @@ async def test_silence_ends_a_connection(
 async def test_one_odd_message_costs_nothing(
     node: Node, heard: Heard, subscriptions: Subscriptions, text: str
 ) -> None:
-    subscriptions.want(frozenset({AccountTarget("A")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A")}))
     await heard.until(lambda: len(heard.subscribed) == 2)
     await node.sockets[0].send_str(text)
     await node.notify(node.number("accountSubscribe"), 7, account())
@@ -236,9 +236,9 @@ async def test_a_refused_subscription_is_not_asked_for_again_and_again(
     node: Node, heard: Heard, subscriptions: Subscriptions
 ) -> None:
     node.refuse.add("programSubscribe")
-    subscriptions.want(frozenset({RunsTarget("N")}))
+    subscriptions.set_targets(frozenset({RunsTarget("N")}))
     await heard.until(lambda: "programSubscribe" in node.methods)
-    subscriptions.want(frozenset({RunsTarget("N"), AccountTarget("A")}))
+    subscriptions.set_targets(frozenset({RunsTarget("N"), AccountTarget("A")}))
     await heard.until(lambda: AccountTarget("A") in heard.subscribed)
     assert node.methods.count("programSubscribe") == 1
     assert RunsTarget("N") not in heard.subscribed
@@ -248,11 +248,11 @@ async def test_a_node_that_numbers_two_subscriptions_alike(
     node: Node, heard: Heard, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Node, "next_number", lambda self: 7)
-    subscriptions.want(frozenset({AccountTarget("A"), AccountTarget("B")}))
+    subscriptions.set_targets(frozenset({AccountTarget("A"), AccountTarget("B")}))
     await heard.until(lambda: {AccountTarget("A"), AccountTarget("B")} <= set(heard.subscribed))
-    subscriptions.want(frozenset())
+    subscriptions.set_targets(frozenset())
     await heard.until(lambda: node.methods.count("accountUnsubscribe") == 2)
-    subscriptions.want(frozenset({AccountTarget("C")}))
+    subscriptions.set_targets(frozenset({AccountTarget("C")}))
     await heard.until(lambda: AccountTarget("C") in heard.subscribed)
     assert subscriptions.connections == 1
 

@@ -16,7 +16,6 @@ from nosana_operator.chain import (
     JobState,
     Network,
     OutcomeState,
-    SignedTransaction,
     TransactionFailed,
     Wallet,
 )
@@ -181,10 +180,9 @@ async def test_pay_goes_where_the_admin_wants_it(world: World) -> None:
 async def test_the_same_bytes_act_once_however_often_they_are_sent(world: World) -> None:
     client = world.client
     work = await client.sign_work(world.host, world.market)
-    stored = SignedTransaction.from_dict(work.to_dict())
-    await client.send(stored.raw, first=True)
-    await client.send(stored.raw, first=False)
-    await client.send(stored.raw, first=True)
+    await client.send(work.raw, first=True)
+    await client.send(work.raw, first=False)
+    await client.send(work.raw, first=True)
     await world.confirm(work)
     assert (await client.fetch_market(world.market)).queue == (world.host.address,)
     again = await client.sign_work(world.host, world.market)

@@ -28,6 +28,7 @@ from nosana_operator.chain import (
 )
 from nosana_sandbox.world.genesis import Founded, access_key_accounts
 from support.chain_world import RESULT, Watching, World, eventually, running_world
+from support.sending import balance
 
 pytestmark = pytest.mark.contract
 
@@ -67,10 +68,10 @@ async def test_no_answer_is_unknown_and_the_next_try_helps(fault: dict[str, obje
     async with running_world(retry=IMPATIENT) as world:
         world.chain.faults.add(times=1, method="getBalance", **fault)  # type: ignore[arg-type]
         with pytest.raises(ChainUnavailable):
-            await world.client.rpc.balance(world.market, Confirmed)
+            await balance(world.client.rpc, world.market)
     async with running_world(retry=Retry(attempts=3, backoff=Backoff(0.01, 1), request_timeout=0.2)) as world:
         world.chain.faults.add(times=2, method="getBalance", **fault)  # type: ignore[arg-type]
-        assert await world.client.rpc.balance(world.market, Confirmed) > 0
+        assert await balance(world.client.rpc, world.market) > 0
 
 
 @pytest.mark.parametrize("code", [-32002, -32003, -32005, -32015, -32016, -32601, -32602, 429, 410, 0])

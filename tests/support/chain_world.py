@@ -28,6 +28,7 @@ from nosana_operator.chain import (
 from nosana_sandbox.chain import ChainClock as SandboxClock
 from nosana_sandbox.chain import RunningChain, running_chain
 from nosana_sandbox.world.genesis import Founded, found
+from support.sending import send_and_confirm
 
 SLOT = 0.02
 OFTEN = WatchSettings(markets=0.1, jobs=0.2, jobs_followed=0.2, runs=0.3)
@@ -62,7 +63,8 @@ class World:
         self.founded.bank.tick(2)
 
     async def confirm(self, signed: SignedTransaction, finalized: bool = False) -> SignedTransaction:
-        await self.client.sender.send_and_confirm(signed, Finalized if finalized else Confirmed)
+        level = Finalized if finalized else Confirmed
+        await send_and_confirm(self.client.rpc, self.client.sender, signed, level)
         return signed
 
     async def post(self, timeout: int = 600) -> tuple[str, str]:
@@ -107,7 +109,7 @@ async def running_world(
 ) -> AsyncIterator[World]:
     """A world whose chain answers at so many endpoints; the client prefers the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nosana_operator.chain.sender._POLL", SLOT)
+        patch.setattr("support.sending.POLL", SLOT)
         founded = found(price=10, finality=4, clock=SandboxClock())
         async with contextlib.AsyncExitStack() as stack:
             chain = await stack.enter_async_context(running_chain(founded.bank, slot_seconds=SLOT))

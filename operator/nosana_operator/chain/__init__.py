@@ -1,4 +1,4 @@
-"""Solana: the one room that imports solana, solders and anchorpy. Knows nothing of Kubernetes or of content.
+"""Solana: the one package that imports solana, solders and anchorpy. It knows nothing of Kubernetes or IPFS.
 
 `ChainClient` is the façade; posters and tests also use `JobsProgram` and `Programs`.
 """
@@ -29,7 +29,6 @@ from nosana_operator.chain.errors import (
     InvalidWallet,
     MethodRefused,
     RpcError,
-    TransactionExpired,
     TransactionFailed,
 )
 from nosana_operator.chain.fees import SIGNATURE_FEE, FeePolicy
@@ -89,7 +88,6 @@ __all__ = [
     "SignedTransaction",
     "Stake",
     "TokenAccount",
-    "TransactionExpired",
     "TransactionFailed",
     "Wallet",
     "WalletState",

@@ -1,6 +1,6 @@
-"""The token that lets a host into a market that is not open: any NFT or SFT of the market's collection.
+"""Access keys: the NFT or SFT of a market's collection that a host needs in a market that is not open.
 
-The Jobs program wants it held by the host, and its Metaplex metadata to name the collection as verified
+The Jobs program requires that the host holds it, and that its Metaplex metadata names the collection as verified
 (docs/protocol/jobs-program.md#work).
 """
 
@@ -27,7 +27,7 @@ class AccessKey:
 
 
 def verified_collection(metadata: bytes) -> str | None:
-    """The collection that a metadata account names and that has verified it; None: none, or unreadable."""
+    """The verified collection that a metadata account names; None: it names none, or cannot be read."""
     try:
         return _Reader(metadata).verified_collection()
     except _Unreadable:
@@ -35,11 +35,11 @@ def verified_collection(metadata: bytes) -> str | None:
 
 
 class _Unreadable(Exception):
-    """The bytes end early, or a flag is none."""
+    """The bytes end early, or a flag is neither 0 nor 1."""
 
 
 class _Reader:
-    """Metaplex' Borsh: texts and options in front of the collection have no fixed length."""
+    """Reads Metaplex' Borsh: the strings and options before the collection vary in length."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

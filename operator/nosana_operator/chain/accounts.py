@@ -1,7 +1,7 @@
 """The accounts that a host reads, as values (docs/protocol/jobs-program.md#account-layouts).
 
-Read with `struct`: seven times faster than the IDL's coder, which the tests hold it against. Accounts are
-longer than their body; what comes after it is padding.
+They are decoded with `struct`, seven times faster than by the IDL's coder; the tests compare the two. Accounts are
+longer than their body; the rest is padding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RUN_DISCRIMINATOR: Final = bytes.fromhex("c2a96ee6eb0be116")
 STAKE_DISCRIMINATOR: Final = bytes.fromhex("509e437c32bdc0ff")
 
 RUN_DISCRIMINATOR_BASE58: Final = "ZZTu8o6YwNM"
-"""As memcmp filters of an RPC want it."""
+"""In the form that memcmp filters take."""
 RUN_NODE_OFFSET: Final = 40
 """Where a RunAccount holds its node."""
 
@@ -38,7 +38,7 @@ _TOKEN_LENGTH: Final = 165
 
 
 class JobState(IntEnum):
-    """`JobAccount.state`. Running is not stored: it is QUEUED and a run exists."""
+    """`JobAccount.state`. Running is not stored: a running job is QUEUED and has a run account."""
 
     QUEUED = 0
     DONE = 2
@@ -57,11 +57,11 @@ class Market:
     job_type: int
     vault: str
     node_access_key: str | None
-    """The collection whose token a host must hold; None: an open market."""
+    """The collection of which a host must hold a token; None: an open market."""
     xnos_minimum: int
     queue_type: QueueType
     queue: tuple[str, ...]
-    """Jobs or hosts that wait, head first, as `queue_type` says."""
+    """Waiting jobs or hosts (`queue_type` says which), head first."""
 
     @classmethod
     def decode(cls, address: str, data: bytes) -> Market:
@@ -100,7 +100,7 @@ class Job:
     """Digest of the result's CIDv0; zeros: none yet."""
     market: str
     node: str
-    """Set by finish and end; the System address before."""
+    """Set by `finish` and `end`; the System address before."""
     payer: str
     price: int
     project: str
@@ -138,14 +138,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A RunAccount: one match of a job and a host. Its state byte is never written, so it is left out."""
+    """A RunAccount: one match of a job and a host. The program never writes its state byte, so it is left out."""
 
     address: str
     job: str
     node: str
     payer: str
     time: int
-    """Unix seconds of the match by the chain's clock."""
+    """When they were matched, unix seconds of the chain's clock."""
 
     @classmethod
     def decode(cls, address: str, data: bytes) -> Run:
@@ -164,7 +164,7 @@ class Stake:
     duration: int
     """Seconds."""
     time_unstake: int
-    """Unix seconds; zero: staked."""
+    """Unix seconds; zero: still staked."""
     xnos: int
     """What markets compare with their minimum; zero after unstaking."""
 
@@ -195,7 +195,7 @@ class TokenAccount:
 
 
 def decode_clock(data: bytes) -> tuple[int, int]:
-    """Slot and unix seconds of the Clock sysvar: the time that programs see."""
+    """Slot and unix seconds of the Clock sysvar, the time that programs see."""
     if len(data) < _CLOCK.size:
         raise AccountMalformed("The chain's Clock sysvar cannot be read; use another RPC node.")
     slot, _epoch_start, _epoch, _leader_epoch, unix = _CLOCK.unpack_from(data)

@@ -1,8 +1,8 @@
-"""Addresses: the programs of each cluster, derived addresses, and text that is none.
+"""Addresses: the programs of each cluster, derived addresses, and the check of text.
 
 (docs/protocol/jobs-program.md#programs-and-mints, docs/protocol/jobs-program.md#derived-addresses)
 
-Addresses are base58 `str` everywhere outside this room; `Pubkey` only where instructions are built.
+Addresses are base58 `str` everywhere outside this package; `Pubkey` only where instructions are built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spl.token.instructions import get_associated_token_address
 from nosana_operator.chain.errors import InvalidAddress
 
 SYSTEM: Final = "11111111111111111111111111111111"
-"""The System program; also what an unset pubkey field of an account reads as."""
+"""The System program; an unset pubkey field of an account reads as this address too."""
 TOKEN: Final = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"  # noqa: S105 - a program, no secret
 ASSOCIATED_TOKEN: Final = "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL"  # noqa: S105
 RENT_SYSVAR: Final = "SysvarRent111111111111111111111111111111111"
@@ -25,7 +25,7 @@ CLOCK_SYSVAR: Final = "SysvarC1ock11111111111111111111111111111111"
 
 
 def pubkey(address: str) -> Pubkey:
-    """The key of an address.
+    """The public key of an address.
 
     Raises:
         InvalidAddress: not base58 of 32 bytes.
@@ -37,7 +37,7 @@ def pubkey(address: str) -> Pubkey:
 
 
 def address_problem(address: str) -> str | None:
-    """Why the text is no address, as a sentence; None when it is one."""
+    """Why the text is not an address, as a sentence; None if it is one."""
     try:
         Pubkey.from_string(address)
     except ValueError:
@@ -47,7 +47,7 @@ def address_problem(address: str) -> str | None:
 
 
 def address_of(key: bytes) -> str:
-    """The address of 32 bytes out of an account's data."""
+    """The address that 32 bytes of an account's data hold."""
     if len(key) != Pubkey.LENGTH:
         raise InvalidAddress(f"A Solana address has {Pubkey.LENGTH} bytes, not {len(key)}.")
     return str(Pubkey(key))
@@ -60,7 +60,7 @@ REWARDS_PROGRAM: Final = "nosRB8DUV67oLNrL45bo2pFLrmsWPiewe2Lk2DRNYCp"
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """One cluster's program ids and NOS mint, and the addresses derived from them."""
+    """The program ids and the NOS mint of one cluster, and the addresses derived from them."""
 
     jobs: str
     nos_mint: str
@@ -77,7 +77,7 @@ class Programs:
         return _derive(self.staking, b"stake", bytes(pubkey(self.nos_mint)), bytes(pubkey(authority)))
 
     def rewards_reflection(self) -> str:
-        """The rewards program's one reflection account."""
+        """The rewards program's only reflection account."""
         return _derive(self.rewards, b"reflection")
 
     def rewards_vault(self) -> str:

@@ -1,7 +1,7 @@
-"""One network's Solana as the market room needs it: text and numbers in, values out.
+"""The client of one Solana network: text and numbers in, values out.
 
-Addresses cross as base58 `str`, amounts as `int` base units, signed transactions as bytes; no solders type
-is needed to use it. (Posters, who build other instructions, take them from `program` to `sign`.)
+Addresses are base58 `str`, amounts `int` base units, signed transactions bytes; callers need no solders type.
+(Posters build other instructions with `program` and sign them with `sign`.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from nosana_operator.chain.watch.watcher import ChainWatcher, WatchSettings
 log = logging.getLogger(__name__)
 
 OnTransaction = Callable[[str, str, int], None]
-"""Called with a transaction's kind, what became of it (`landed`, `failed`, `expired`) and its fee, lamports."""
+"""Called with a transaction's kind, its outcome (`landed`, `failed`, `expired`) and its fee in lamports."""
 
 _OUTCOMES = {
     OutcomeState.CONFIRMED: "landed",
@@ -50,12 +50,12 @@ _OUTCOMES = {
     OutcomeState.EXPIRED: "expired",
 }
 _MOST_OPEN = 1000
-"""Transactions remembered until their outcome is known."""
+"""How many transactions are remembered until their outcome is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where a network is and what is deployed there."""
+    """A network's nodes and the programs deployed there."""
 
     rpc_urls: tuple[str, ...]
     """In the order of preference."""
@@ -64,12 +64,12 @@ class Network:
     programs: Programs
     fees: FeePolicy = field(default_factory=FeePolicy)
     requests_per_second: float | None = None
-    """What each RPC node allows; None: as many as there are."""
+    """What each RPC node allows; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class WalletState:
-    """What a wallet has, all read at one slot."""
+    """A wallet's balances and stake, all read at one slot."""
 
     address: str
     slot: int
@@ -80,14 +80,14 @@ class WalletState:
     nos_balance: int
     """Base units."""
     stake_xnos: int | None
-    """None: there is no stake account, so no market lets it work."""
+    """None: there is no stake account, and no market lets the wallet work."""
 
 
 class ChainClient:
-    """One network: reading at confirmed and finalized, signing, sending, watching.
+    """Reads one network at confirmed and finalized, signs, sends and watches.
 
-    `run` has to run as a task for snapshots, clock and the nodes' ranking to be kept. Silence of the nodes is
-    `ChainUnavailable` everywhere: unknown.
+    Snapshots, the clock and the ranking of the nodes are kept only while `run` runs as a task. Where no node
+    answers, every method raises `ChainUnavailable`: unknown.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class ChainClient:
         self._on_transaction = on_transaction or (lambda kind, outcome, fee: None)
         self._finalized = NewestSlot()
         self._open: dict[str, tuple[str, int]] = {}
-        """Kind and fee of what was signed here and is not known to have ended, by signature."""
-        # The next poll is the watcher's retry; waiting long for one answer would cost its bound.
-        impatient = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
+        """Kind and fee of each transaction that was signed here and whose outcome is not known yet, by signature."""
+        # The watcher's retry is its next poll; waiting longer for one answer would break its bounds.
+        single_attempt = Rpc(self.endpoints, retry=Retry(attempts=1, request_timeout=4.0), observer=observer)
         self.watcher = ChainWatcher(
-            impatient, network.ws_urls, session, network.programs.jobs, self.clock, settings=watch
+            single_attempt, network.ws_urls, session, network.programs.jobs, self.clock, settings=watch
         )
 
     async def run(self) -> None:
@@ -129,8 +129,8 @@ class ChainClient:
         """A market.
 
         Raises:
-            AccountMissing: there is none.
-            AccountMalformed: the account is no market.
+            AccountMissing: there is no such account.
+            AccountMalformed: the account is not a market.
         """
         data = await self._data(address, finalized)
         if data is None:
@@ -152,7 +152,7 @@ class ChainClient:
         return (await self.fetch_wallet_states([address]))[address]
 
     async def fetch_wallet_states(self, addresses: Sequence[str]) -> dict[str, WalletState]:
-        """The same of several wallets: 33 fit into one request."""
+        """Balances and stakes of several wallets at confirmed; 33 wallets fit into one request."""
         programs = self.program.programs
         places = {address: (programs.nos_account(address), programs.stake(address)) for address in addresses}
         asked = [one for address, (nos, stake) in places.items() for one in (address, nos, stake)]
@@ -174,11 +174,11 @@ class ChainClient:
         return out
 
     async def fetch_payout_problem(self, address: str) -> str | None:
-        """Why that address is none to pay to; None: a wallet."""
+        """Why this address cannot receive the payout; None if it can."""
         return await read_payout_problem(self.rpc, address)
 
     async def fetch_payment(self, *, market: str, payer: str, payout: str | None) -> PaymentState:
-        """What a `finish` finds besides run and job, at confirmed, in one request."""
+        """What a `finish` depends on besides run and job, at confirmed, in one request."""
         return await read_payment(
             self.rpc,
             self.program.programs,
@@ -193,7 +193,7 @@ class ChainClient:
         return (await self.find_access_keys(wallet)).get(collection)
 
     async def find_access_keys(self, wallet: str) -> dict[str, AccessKey]:
-        """The wallet's tokens at confirmed that belong to a verified collection, by collection."""
+        """The wallet's tokens of verified collections at confirmed, by collection."""
         programs = self.program.programs
         held = await self.rpc.token_accounts(wallet, Confirmed)
         by_metadata: dict[str, TokenAccount] = {}
@@ -216,7 +216,7 @@ class ChainClient:
         return found
 
     async def measure_clock(self) -> float:
-        """Read the chain's clock now; returns its time, unix seconds. The watcher does so with each poll."""
+        """Read the chain's clock now; its time in unix seconds. The watcher reads it with each poll."""
         found = await self.rpc.account(CLOCK_SYSVAR, Confirmed)
         if found.value is None:
             raise AccountMissing("Clock sysvar", CLOCK_SYSVAR)
@@ -226,25 +226,25 @@ class ChainClient:
     async def fetch_history(
         self, key: str, *, until: str | None, before: str | None = None, limit: int = MAX_HISTORY
     ) -> list[HistoryEntry]:
-        """Transactions that name the key, at finalized, the newest first: those after `until`, `limit` at most.
+        """Transactions that name the key, at finalized, newest first: those after `until`, at most `limit`.
 
-        Without `until`, or where the node that answers does not know it, they end anywhere. With `before` they
-        begin after that one, and a node that does not know it gives none.
+        Without `until`, or when the node does not know it, the list may end anywhere. With `before` it begins
+        with the transaction preceding that one; it is empty when the node does not know `before`.
         """
         return await self.rpc.signatures_of(key, Finalized, until=until, before=before, limit=limit)
 
     async def signed_by(self, signature: str, key: str) -> str | None:
-        """What the key signed with that transaction: see `ledger.signed_by`."""
+        """The instruction that the key signed in that transaction: see `ledger.signed_by`."""
         return await signed_by(self.rpc, self.program.programs, signature, key)
 
     async def paid_by(self, signature: str) -> tuple[int, int] | None:
-        """What a `finish` paid and gave back: see `ledger.paid_by`."""
+        """What a `finish` paid the host and refunded to the payer: see `ledger.paid_by`."""
         return await paid_by(self.rpc, self.program.programs, signature)
 
     async def finalized_time(self) -> int:
         """The chain's time in the newest finalized slot, unix seconds.
 
-        What is read at finalized after it is at most ten seconds of slots older.
+        A later reading at finalized is at most ten seconds of slots older.
         """
         found = await self.rpc.account(CLOCK_SYSVAR, Finalized)
         if found.value is None:
@@ -253,7 +253,7 @@ class ChainClient:
         return decode_clock(found.value.data)[1]
 
     def chain_time(self) -> float:
-        """The chain's time by the last measurement, unix seconds. Raises ChainUnavailable before one."""
+        """The chain's time, unix seconds. Raises ChainUnavailable while it has not been measured."""
         return self.clock.now()
 
     async def _data(self, address: str, finalized: bool) -> bytes | None:
@@ -262,12 +262,13 @@ class ChainClient:
         commitment = Finalized if finalized else Confirmed
         found = await self.rpc.account(address, commitment, not_before=self._not_before(address, commitment))
         info = found.value
-        # A closed account that got lamports again belongs to the System program.
+        # A closed account that receives lamports again belongs to the System program.
         return info.data if info is not None and info.owner == self.program.programs.jobs else None
 
     def _not_before(self, address: str, commitment: Commitment) -> int:
-        """The oldest slot at which a reading of an account is of use: a node that lags shows what is no more,
-        and not what is. Sound nodes differ by some slots; where the account itself was seen, by none.
+        """The oldest slot at which a reading of an account is useful: a node that lags still shows closed accounts
+        and does not show new ones. Healthy nodes differ by some slots; a reading is never older than the last one
+        of the same account.
         """
         if commitment == Finalized:
             return self._finalized.slot - SLOTS_BEHIND
@@ -286,11 +287,11 @@ class ChainClient:
         *,
         run: str | None = None,
     ) -> SignedTransaction:
-        """Sign any instructions of `self.program`, with compute limit and price as the network's fees say.
+        """Sign instructions built by `self.program`; compute limit and price follow the network's fee policy.
 
         Raises:
-            ChainUnavailable: no blockhash to be had.
-            InvalidInstruction: a signer is missing, or it is too large.
+            ChainUnavailable: no node gave a blockhash.
+            InvalidInstruction: a signer is missing, or the transaction is too large.
         """
         limit = self.program.compute_unit_limit(instructions)
         signers = {wallet.address, *(signer.address for signer in extra_signers)}
@@ -311,7 +312,7 @@ class ChainClient:
             )
 
         if price:
-            # The price is paid for the whole limit: a tight one is worth a request now.
+            # The price is paid for the whole limit, so a tight one is worth a request.
             limit = await self._tight_limit(signed(limit, 0), instructions, limit)
             cap = self.network.fees.cap
             price = capped_price(price, limit=limit, signatures=len(signers), cap=cap)
@@ -322,25 +323,25 @@ class ChainClient:
     async def _tight_limit(
         self, trial: SignedTransaction, instructions: Sequence[Instruction], fallback: int
     ) -> int:
-        """Compute units of a simulation with the margin on top; `fallback` where it tells nothing."""
+        """The compute units of a simulation plus a margin; `fallback` when the simulation gives none."""
         try:
-            told = await self.rpc.simulate(trial.raw, Confirmed)
+            simulated = await self.rpc.simulate(trial.raw, Confirmed)
         except ChainError as error:
             log.info("no simulation of %s: %s", trial.kind, error)
             return fallback
-        if told.err is not None or not told.units_consumed:
-            # What is wrong is said by the preflight, to whoever sends.
+        if simulated.err is not None or not simulated.units_consumed:
+            # The preflight reports the error to whoever sends the transaction.
             return fallback
-        margin = told.units_consumed * self.network.fees.compute_margin // 100
-        return told.units_consumed + margin + self.program.growth_units(instructions)
+        margin = simulated.units_consumed * self.network.fees.compute_margin // 100
+        return simulated.units_consumed + margin + self.program.growth_units(instructions)
 
     async def sign_work(
         self, wallet: Wallet, market: str, *, access_key: AccessKey | None = None
     ) -> SignedTransaction:
-        """Stand in the market, or take its first job; `.run` is the run account when a job waits.
+        """Join the market's queue, or take its first job; `.run` is the address of the run account in that case.
 
-        Makes the wallet's NOS account when missing: the program wants one, and `end` pays into it. A market
-        that is not open wants an `access_key` (see `find_access_key`).
+        Creates the wallet's NOS account if it is missing: the program requires one, and `end` pays into it. A
+        market that is not open requires an `access_key` (see `find_access_key`).
         """
         run = Wallet.generate()
         node = wallet.address
@@ -372,10 +373,10 @@ class ChainClient:
         payout: str | None = None,
         make_payer_account: bool = True,
     ) -> SignedTransaction:
-        """End a run with its result; paid to the NOS account of the wallet `payout` (default: the host's).
+        """End a run with its result; the pay goes to the NOS account of the wallet `payout` (default: the host's).
 
-        NOS accounts that are missing are made: the one that is paid on, and with `make_payer_account` a priced
-        job's payer's, who may have closed it.
+        Creates missing NOS accounts: the one that receives the pay, and with `make_payer_account` that of the
+        payer of a priced job, who may have closed it.
         """
         owner = payout or wallet.address
         instructions = [self.program.create_nos_account(payer=wallet.address, owner=owner)]
@@ -415,14 +416,14 @@ class ChainClient:
     async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
         """See `Sender.outcome`."""
         outcome = await self.sender.outcome(signature, last_valid_block_height)
-        if outcome.state in _OUTCOMES and (known := self._open.pop(signature, None)) is not None:
-            kind, fee = known
+        if outcome.state in _OUTCOMES and (sent := self._open.pop(signature, None)) is not None:
+            kind, fee = sent
             paid = 0 if outcome.state is OutcomeState.EXPIRED else fee
             self._on_transaction(kind, _OUTCOMES[outcome.state], paid)
         return outcome
 
     def _remember(self, signed: SignedTransaction, fee: int) -> None:
-        """Until its outcome is asked for; what is never sent never is."""
+        """Keep kind and fee until the outcome is known; a transaction that is never sent is dropped in the end."""
         self._open[signed.signature] = signed.kind, fee
         while len(self._open) > _MOST_OPEN:
             del self._open[next(iter(self._open))]

@@ -1,4 +1,4 @@
-"""Several requests at the same time, but not all of them."""
+"""Concurrent requests, limited in number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AT_ONCE: Final = 8
 
 
 async def gather_limited(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run at most eight at a time, wait for all, then raise the first problem: the others' answers count."""
+    """Run at most eight at a time, wait for all, then raise the first error: the other answers are kept."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def one(request: Coroutine[Any, Any, None]) -> None:
@@ -21,7 +21,7 @@ async def gather_limited(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
     try:
         answers = await asyncio.gather(*(one(request) for request in waiting), return_exceptions=True)
     finally:
-        # Cancelled before its turn came, a request would be left never awaited; a done one minds not.
+        # A request that was cancelled before it started would never be awaited; closing a finished one is harmless.
         for request in waiting:
             request.close()
     for answer in answers:

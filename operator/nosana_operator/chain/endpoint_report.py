@@ -1,7 +1,7 @@
-"""Asking one RPC endpoint what it is good for, by itself: for who has to tell them apart.
+"""Reports what one RPC endpoint supports; used by the doctor.
 
-`Endpoints` chooses among nodes and hides their differences; this shows them. Errors never hold a URL, which
-may hold a key.
+`Endpoints` chooses among nodes and hides their differences; this module shows them. Errors never contain a URL,
+which may contain an API key.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ GENESIS: Final = {
     "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
     "testnet": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
 }
-"""Hash of each public cluster's first block: what tells one from another."""
+"""Hash of each public cluster's first block, which identifies the cluster."""
 
 _SECONDS: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointReport:
-    """What one endpoint answered; None where it did not answer that one question."""
+    """What one endpoint answered; None where it gave no answer to that question."""
 
     latency: float
-    """Seconds that one request took on a connection that stood."""
+    """Seconds that one request took on an open connection."""
     slot: int
     """At confirmed."""
     genesis: str | None
     lists_accounts: bool | None
     """Whether it answers getProgramAccounts."""
     has_mint: bool | None
-    """Whether the network's NOS mint is a token there."""
+    """Whether the network's NOS mint exists there."""
 
 
 async def report_endpoint(url: str, session: aiohttp.ClientSession, programs: Programs) -> EndpointReport:
@@ -70,7 +70,7 @@ async def report_endpoint(url: str, session: aiohttp.ClientSession, programs: Pr
 
 
 async def time_websocket(url: str, session: aiohttp.ClientSession) -> float:
-    """Subscribe to slots; seconds until the first one was told. Raises ChainUnavailable."""
+    """Subscribe to slots; the seconds until the first notification. Raises ChainUnavailable."""
     began = time.monotonic()
     try:
         async with (
@@ -85,7 +85,7 @@ async def time_websocket(url: str, session: aiohttp.ClientSession) -> float:
                 if isinstance(body, dict) and "error" in body:
                     raise ChainUnavailable("The WebSocket endpoint refuses slotSubscribe.")
     except TimeoutError:
-        raise ChainUnavailable(f"The WebSocket endpoint told no slot in {_SECONDS:g} s.") from None
+        raise ChainUnavailable(f"The WebSocket endpoint sent no slot in {_SECONDS:g} s.") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise ChainUnavailable(
             f"The WebSocket endpoint cannot be reached ({type(error).__name__})."
@@ -106,7 +106,7 @@ async def _has_mint(rpc: Rpc, programs: Programs) -> bool:
 
 
 async def _lists(rpc: Rpc, programs: Programs) -> bool | None:
-    # Of a host that cannot be: an answer without accounts, however many runs there are.
+    # Nobody can have this host key, so the answer is empty however many runs there are.
     filters = [Memcmp(0, RUN_DISCRIMINATOR_BASE58), Memcmp(RUN_NODE_OFFSET, SYSTEM)]
     try:
         await rpc.program_accounts(programs.jobs, filters, Confirmed)

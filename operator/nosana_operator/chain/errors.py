@@ -2,22 +2,21 @@
 
     ChainError
     ├── ChainUnavailable     no answer, 429, 5xx: the outcome is unknown (Unavailable)
-    │   └── NodeBehind       the node that answered has not seen what is known already
+    │   └── NodeBehind       the node that answered lags behind what is known already
     ├── RpcError             the node answered with an error of its own (Refused)
-    │   └── MethodRefused    the method is switched off there, or needs another API key
-    ├── TransactionFailed    the chain ran, or simulated, the transaction and says no (Refused)
+    │   └── MethodRefused    that node does not offer the method, or not with this API key
+    ├── TransactionFailed    the transaction ran, or was simulated, and failed (Refused)
     ├── BlockhashNotFound    the node does not know the blockhash: expired, or the node lags (Unavailable)
-    ├── TransactionExpired   proven: never landed and cannot land any more (Refused)
-    ├── AccountMissing       the chain says that there is no such account (NotFound)
+    ├── AccountMissing       the account does not exist (NotFound)
     ├── AccessKeyMissing     the wallet holds no token that opens the market (Refused)
-    ├── AccountMalformed     the account is not what it should be (Refused)
-    ├── InvalidInstruction   an argument that no instruction can hold (Refused)
-    ├── InvalidAddress       the text is no address (Refused)
-    └── InvalidWallet        the Secret's bytes are no key (Refused)
+    ├── AccountMalformed     the account has another owner or layout (Refused)
+    ├── InvalidInstruction   an argument does not fit the instruction (Refused)
+    ├── InvalidAddress       the text is not an address (Refused)
+    └── InvalidWallet        the Secret's bytes are not a key (Refused)
 
 `solders` raises `PanicException`, a BaseException, on some inputs
-(docs/protocol/solana-rpc.md#error-replies-without-data): every value is checked before it gets there, and
-replies are read as plain JSON, so none leaves this room.
+(docs/protocol/solana-rpc.md#error-replies-without-data). It never reaches a caller: every value is checked before
+solders gets it, and replies are read as plain JSON.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ _ANCHOR: Final = re.compile(r"Error Code: (?P<name>\w+)\. Error Number: (?P<numb
 
 
 class ChainError(NosanaError):
-    """Solana refused or cannot be reached."""
+    """Solana refused, or cannot be reached."""
 
 
 class ChainUnavailable(ChainError, Unavailable):
     """The node gave no usable answer; whether a transaction took effect is unknown.
 
-    `limited`: it answered that we ask too much; `retry_after` is its wish in seconds, None when it named
+    `limited`: the node limits our requests; `retry_after`: the seconds that it asked us to wait, None if it named
     none.
     """
 
@@ -52,10 +51,10 @@ class ChainUnavailable(ChainError, Unavailable):
 
 
 class NodeBehind(ChainUnavailable):
-    """The node that answered is `slots` behind the slot that was asked for: what it says is too old."""
+    """The node that answered is `slots` behind the slot that was required: its answer is too old."""
 
     def __init__(self, slots: int) -> None:
-        super().__init__(f"The RPC node that answered is {slots} slots behind; asked again.")
+        super().__init__(f"The RPC node that answered is {slots} slots behind; the request is repeated.")
         self.slots = slots
 
 
@@ -69,16 +68,16 @@ class RpcError(ChainError, Refused):
 
 
 class MethodRefused(RpcError):
-    """The node does not offer the method: public ones switch getProgramAccounts off."""
+    """The node does not offer the method: public nodes switch getProgramAccounts off."""
 
 
 class TransactionFailed(ChainError, Refused):
-    """The chain ran or simulated a transaction and it failed; nothing of it took effect but the fee.
+    """A transaction ran or was simulated, and failed; it had no effect but the fee.
 
     Attributes:
         name: Anchor's error name from the log (`NodeAlreadyQueued`), or the runtime's
             (`InsufficientFundsForFee`); None when a program gave a bare number. Several
-            of Nosana's enums share the numbers from 6000 on: only the name is a fact
+            of Nosana's enums share the numbers from 6000 on, so only the name identifies the error
             (docs/protocol/jobs-program.md#error-names).
         number: the custom error number, None for the runtime's own errors.
         instruction: index of the failing instruction, None for an error of the transaction as a whole.
@@ -88,9 +87,9 @@ class TransactionFailed(ChainError, Refused):
     def __init__(
         self, name: str | None, number: int | None, instruction: int | None, logs: Sequence[str] = ()
     ) -> None:
-        said = name or (f"custom error {number}" if number is not None else "an unknown error")
+        shown = name or (f"custom error {number}" if number is not None else "an unknown error")
         where = f" (instruction {instruction})" if instruction is not None else ""
-        super().__init__(f"The transaction failed with {said}{where}.")
+        super().__init__(f"The transaction failed with {shown}{where}.")
         self.name = name
         self.number = number
         self.instruction = instruction
@@ -110,16 +109,12 @@ class TransactionFailed(ChainError, Refused):
 class BlockhashNotFound(ChainError, Unavailable):
     """The node does not know the transaction's blockhash: it expired, or the node is behind.
 
-    No proof of anything: ask for the outcome.
+    That proves nothing about the transaction: look up its outcome.
     """
 
 
-class TransactionExpired(ChainError, Refused):
-    """The transaction is in no block and its blockhash is past at finalized; it can be signed anew."""
-
-
 class AccountMissing(ChainError, NotFound):
-    """There is no such account at the level asked for."""
+    """There is no such account at the commitment that was requested."""
 
     def __init__(self, what: str, address: str) -> None:
         super().__init__(f"There is no {what} {address} on chain; check the address and the network.")
@@ -127,12 +122,12 @@ class AccountMissing(ChainError, NotFound):
 
 
 class AccessKeyMissing(ChainError, Refused):
-    """The wallet holds no token of the collection that the market wants."""
+    """The wallet holds no token of the collection that the market requires."""
 
     def __init__(self, wallet: str, collection: str) -> None:
         super().__init__(
-            f"The wallet {wallet} holds no token of the collection {collection}, which the market wants; have "
-            "Nosana issue one to it, or choose an open market."
+            f"The wallet {wallet} holds no token of the collection {collection}, which the market requires; "
+            "have Nosana issue one to it, or choose an open market."
         )
         self.wallet = wallet
         self.collection = collection
@@ -151,7 +146,7 @@ class InvalidAddress(ChainError, Refused):
 
 
 class InvalidWallet(ChainError, Refused):
-    """The bytes are not a key. The message never holds any of them."""
+    """The bytes are not a key. The message never contains any of them."""
 
 
 def _read_error(err: object) -> tuple[str | None, int | None, int | None]:

@@ -1,8 +1,8 @@
-"""What a transaction pays beyond its signatures: the price of a compute unit, and how many it asks for.
+"""Priority fees: the price of a compute unit, and the limit of compute units.
 
-The priority fee is the price times the limit, not times what is used (docs/protocol/solana-rpc.md#priority-fees), so
-a tight limit is worth a simulation as soon as there is a price. The cap bounds what one transaction may cost
-whatever the market of fees does; the SOL reserve of a key is reckoned with it.
+The priority fee is the price times the limit, not times the units used (docs/protocol/solana-rpc.md#priority-fees),
+so a simulation that tightens the limit pays off as soon as there is a price. The cap bounds the cost of one
+transaction whatever the going price; the SOL reserve of a key is computed from it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SIGNATURE_FEE: Final = 5_000
 _MICRO: Final = 1_000_000
 _FRESH_SECONDS: Final = 10.0
 _MOST_ACCOUNTS: Final = 128
-"""That getRecentPrioritizationFees takes."""
+"""The limit of getRecentPrioritizationFees."""
 _MOST_PRICES: Final = 100
-"""Prices that are remembered: most transactions write accounts that no other one does."""
+"""Prices that are remembered. Most transactions write accounts that no other one writes."""
 
 
 class FeePolicy(SettingsGroup):
@@ -56,7 +56,7 @@ class FeePolicy(SettingsGroup):
 
 
 def percentile_price(policy: FeePolicy, recent: Sequence[int]) -> int:
-    """The price that the policy draws from recent ones; the nearest-rank percentile, clamped."""
+    """The nearest-rank percentile of recent prices, clamped to the policy's bounds."""
     ranked = sorted(recent)
     rank = max(1, math.ceil(len(ranked) * policy.percentile / 100))
     found = ranked[rank - 1] if ranked else 0
@@ -64,18 +64,18 @@ def percentile_price(policy: FeePolicy, recent: Sequence[int]) -> int:
 
 
 def capped_price(price: int, *, limit: int, signatures: int, cap: int) -> int:
-    """The price, lowered until the whole fee of a transaction with this compute limit keeps to the cap."""
+    """The price, lowered until the total fee of a transaction with this compute limit stays within the cap."""
     left = max(0, cap - SIGNATURE_FEE * signatures)
     return min(price, left * _MICRO // limit)
 
 
 def fee_of(price: int, *, limit: int, signatures: int) -> int:
-    """Lamports that a transaction with this compute limit costs, rounded up as the chain does."""
+    """The fee of a transaction with this compute limit in lamports, rounded up as the chain does."""
     return SIGNATURE_FEE * signatures - (-price * limit // _MICRO)
 
 
 class FeeMarket:
-    """Knows the going price; asks the chain at most every ten seconds for the same accounts.
+    """The going price, read from the chain at most every ten seconds for the same accounts.
 
     Args:
         rpc: the network's RPC.
@@ -88,33 +88,33 @@ class FeeMarket:
         self._policy = policy
         self._clock = clock
         self._last = policy.minimum
-        """The price told last, whatever for."""
-        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
-        """Accounts → when it was asked and what it was."""
+        """The last price read, for whichever accounts."""
+        self._prices: dict[tuple[str, ...], tuple[float, int]] = {}
+        """Accounts → when their price was read, and the price."""
 
     async def price(self, writable: Sequence[str]) -> int:
-        """Micro-lamports a compute unit for a transaction that writes these accounts.
+        """Micro-lamports per compute unit for a transaction that writes these accounts.
 
-        Never fails: a node that does not tell its fees leaves the last price of these accounts, else of any, at
-        first the minimum, so that no transaction waits for it.
+        Never fails, so that no transaction waits for it: when the node gives no fees, the last price of these
+        accounts holds, else the last price of any, at first the minimum.
         """
         if self._policy.priority == "none":
             return 0
         if self._policy.priority == "fixed":
             return self._policy.price
         now, accounts = self._clock(), tuple(writable[:_MOST_ACCOUNTS])
-        read_at, price = self._told.pop(accounts, (None, self._last))
+        read_at, price = self._prices.pop(accounts, (None, self._last))
         if read_at is not None and now - read_at < _FRESH_SECONDS:
-            self._told[accounts] = read_at, price
+            self._prices[accounts] = read_at, price
             return price
-        # Before the answer: who asks meanwhile makes no request of his own.
-        self._told[accounts] = now, price
-        while len(self._told) > _MOST_PRICES:
-            del self._told[next(iter(self._told))]
+        # Set before the answer comes, so that concurrent callers make no request of their own.
+        self._prices[accounts] = now, price
+        while len(self._prices) > _MOST_PRICES:
+            del self._prices[next(iter(self._prices))]
         try:
             recent = await self._rpc.recent_priority_fees(accounts)
         except ChainError:
             return price
         self._last = percentile_price(self._policy, recent)
-        self._told[accounts] = now, self._last
+        self._prices[accounts] = now, self._last
         return self._last

@@ -1,10 +1,10 @@
-"""What a host's key did and earned, read back from its transactions (docs/protocol/jobs-program.md#instructions).
+"""What a host's key did and earned, read from its transactions (docs/protocol/jobs-program.md#instructions).
 
-The accounts of a run and, in time, of its job are closed; the transactions stay. So this is the one account
-of a host's money that needs nothing kept: any installation, and none at all, reads the same.
+The accounts of a run and, later, of its job are closed; the transactions stay. So this record of a host's money
+needs no stored state: every installation reads the same.
 
-Two histories name a key's earnings: its own (it signs `finish`), and that of its NOS account, for the `end`
-of a job's owner names only that.
+Two histories name a key's earnings: its own (it signs `finish`), and that of its NOS account, because the `end`
+of a job's owner names only that account.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _AMOUNT: Final = slice(1, 9)
 class LedgerEntry:
     """One instruction of the Jobs program that the key signed, or that paid it.
 
-    Amounts are NOS base units, fees lamports. None is *unknown*: the node that answered does not keep it, or
-    the account that tells is closed.
+    Amounts are NOS base units, fees lamports. None is *unknown*: the node does not keep it, or the account that
+    held it is closed.
     """
 
     signature: str
@@ -49,16 +49,16 @@ class LedgerEntry:
     market: str | None
     job: str | None
     run: str | None
-    """Of `work` only when it took a job."""
+    """For `work`, only when it took a job."""
     failed: bool
     """Rejected by the program: only the fee was spent."""
     earned: int | None
     refunded: int | None
-    """Given back to the poster."""
+    """Refunded to the poster."""
     seconds: int | None
-    """That were paid; 0 where the kind pays nothing."""
+    """Seconds paid; 0 where the kind pays nothing."""
     fee: int
-    """What the key paid for the transaction; 0 when another did, or when an earlier entry has it."""
+    """The transaction fee, if the key paid it; an entry after the first of a transaction has 0."""
 
 
 async def read_ledger(
@@ -75,39 +75,39 @@ async def read_ledger(
         rpc: the network's.
         programs: the network's.
         key: the host's address.
-        since: unix seconds; what is older is left out.
-        progress: told how many of how many transactions were read.
+        since: unix seconds; older transactions are left out.
+        progress: called with the transactions read so far, and their number.
 
     Raises:
-        ChainUnavailable, RpcError: the histories could not be read to their end.
+        ChainUnavailable, RpcError: the histories could not be read completely.
     """
     nos_account = programs.nos_account(key)
-    told: dict[str, HistoryEntry] = {}
+    history: dict[str, HistoryEntry] = {}
     for address in (key, nos_account):
-        told |= {entry.signature: entry for entry in await _history(rpc, address, since)}
+        history |= {entry.signature: entry for entry in await _history(rpc, address, since)}
     read: dict[str, list[LedgerEntry]] = {}
 
     async def one(signature: str) -> None:
         landed = await rpc.landed(signature, Finalized)
         if landed is None:
             raise ChainUnavailable(
-                f"The RPC node names the transaction {signature} but does not give it; use a node that keeps "
+                f"The RPC node lists the transaction {signature} but does not have it; use a node that keeps "
                 "its whole history, or ask for a later time with --since."
             )
         read[signature] = _entries(signature, landed, programs, key, nos_account)
-        progress(len(read), len(told))
+        progress(len(read), len(history))
 
-    await gather_limited(one(signature) for signature in told)
-    # Within a slot the node tells the newest first, as everywhere.
-    newest_first = sorted(told.values(), key=lambda entry: entry.slot, reverse=True)
+    await gather_limited(one(signature) for signature in history)
+    # Within a slot, too, the node lists the newest first.
+    newest_first = sorted(history.values(), key=lambda entry: entry.slot, reverse=True)
     entries = [entry for each in reversed(newest_first) for entry in read[each.signature]]
     return await _with_seconds(rpc, programs, _with_markets(entries))
 
 
 async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEntry]:
-    """An address' transactions, newest first, back to `since`."""
+    """The transactions of an address, newest first, back to `since`."""
     found: list[HistoryEntry] = []
-    named: set[str] = set()
+    seen: set[str] = set()
     before = None
     while True:
         page = await rpc.signatures_of(address, Finalized, before=before)
@@ -117,33 +117,37 @@ async def _history(rpc: Rpc, address: str, since: int | None) -> list[HistoryEnt
             found.append(entry)
         if len(page) < MAX_HISTORY:
             return found
-        if page[-1].signature in named:
-            raise ChainUnavailable("The RPC node tells the same history again and again; use another one.")
-        named |= {entry.signature for entry in page}
+        if page[-1].signature in seen:
+            raise ChainUnavailable(
+                "The RPC node returns the same page of history again and again; use another one."
+            )
+        seen |= {entry.signature for entry in page}
         before = page[-1].signature
 
 
 async def signed_by(rpc: Rpc, programs: Programs, signature: str, key: str) -> str | None:
-    """The instruction of the Jobs program that the key signed with that transaction; None: there is none in it.
+    """The instruction of the Jobs program that the key signed in that transaction; None: it signed none.
 
-    So money that arrives, a poster's `end` and an admin's own payments say nothing.
+    Incoming payments, a poster's `end` and an admin's own transfers therefore give None.
 
     Raises:
-        ChainUnavailable: the node names the transaction and does not give it (yet).
+        ChainUnavailable: the node lists the transaction but does not have it (yet).
     """
     landed = await rpc.landed(signature, Finalized)
     if landed is None:
-        raise ChainUnavailable(f"The RPC node does not give the transaction {signature}; asked again.")
-    for kind, accounts, _ in _taken_apart(landed, programs)[1]:
+        raise ChainUnavailable(
+            f"The RPC node does not have the transaction {signature} yet; it is asked again."
+        )
+    for kind, accounts, _ in _calls_of(landed, programs)[1]:
         if kind in HOST_INSTRUCTIONS and accounts["authority"] == key:
             return kind
     return None
 
 
 async def paid_by(rpc: Rpc, programs: Programs, signature: str) -> tuple[int, int] | None:
-    """NOS base units that the `finish` in that transaction paid the host and gave back to the payer.
+    """NOS base units that the `finish` in that transaction paid the host and refunded to the payer.
 
-    None: the node does not keep it, or there is none in it.
+    None: the node does not keep the transaction, or it has no `finish`.
 
     Raises:
         ChainUnavailable: no answer.
@@ -151,7 +155,7 @@ async def paid_by(rpc: Rpc, programs: Programs, signature: str) -> tuple[int, in
     landed = await rpc.landed(signature, Finalized)
     if landed is None or landed.err is not None:
         return None
-    keys, calls = _taken_apart(landed, programs)
+    keys, calls = _calls_of(landed, programs)
     for kind, accounts, inner in calls:
         if kind == "finish":
             earned, refunded = _payments(inner, keys, accounts)
@@ -165,13 +169,13 @@ class _Call(NamedTuple):
     kind: str
     accounts: Mapping[str, str]
     inner: tuple[InnerInstruction, ...] | None
-    """What it called in turn; None: the node does not keep it."""
+    """The calls that it made in turn; None: the node does not keep them."""
 
 
 def _entries(
     signature: str, landed: LandedTransaction, programs: Programs, key: str, nos_account: str
 ) -> list[LedgerEntry]:
-    keys, calls = _taken_apart(landed, programs)
+    keys, calls = _calls_of(landed, programs)
     found: list[LedgerEntry] = []
     for kind, accounts, inner in calls:
         own = kind in HOST_INSTRUCTIONS and accounts["authority"] == key
@@ -191,7 +195,7 @@ def _entries(
                 market=accounts.get("market"),
                 job=accounts.get("job"),
                 run=None
-                if kind == "work" and not _made(accounts["run"], inner, keys)
+                if kind == "work" and not _created(accounts["run"], inner, keys)
                 else accounts.get("run"),
                 failed=landed.err is not None,
                 earned=earned,
@@ -203,14 +207,14 @@ def _entries(
     return found
 
 
-def _taken_apart(landed: LandedTransaction, programs: Programs) -> tuple[list[str], list[_Call]]:
-    """The transaction's keys, and what it called of the Jobs program: itself, or through another program, as
-    the `end` of an owner does whose jobs belong to a multisig.
+def _calls_of(landed: LandedTransaction, programs: Programs) -> tuple[list[str], list[_Call]]:
+    """The transaction's keys and its calls of the Jobs program, direct ones and those through another program:
+    an owner whose jobs belong to a multisig sends `end` through it.
     """
     try:
         message = VersionedTransaction.from_bytes(landed.raw).message
     except ValueError:
-        # Of a version that is not known here: nothing of Nosana's clients.
+        # A transaction version that we do not know: Nosana's clients send none.
         return [], []
     keys = [*(str(key) for key in message.account_keys), *landed.loaded]
     found: list[_Call] = []
@@ -218,12 +222,12 @@ def _taken_apart(landed: LandedTransaction, programs: Programs) -> tuple[list[st
         outer = InnerInstruction(each.program_id_index, tuple(each.accounts), bytes(each.data))
         inner = None if landed.inner is None else landed.inner.get(number, ())
         line = (outer, *(inner or ()))
-        ours = [at for at, call in enumerate(line) if _at(keys, call.program) == programs.jobs]
+        ours = [at for at, each_call in enumerate(line) if _at(keys, each_call.program) == programs.jobs]
         for at, end in pairwise((*ours, len(line))):
-            # What a call did stands behind it, up to the next.
-            known = read_instruction(line[at].data, [_at(keys, one) for one in line[at].accounts])
-            if known is not None:
-                found.append(_Call(*known, None if inner is None else line[at + 1 : end]))
+            # The inner calls of a call follow it, up to the next call of ours.
+            call = read_instruction(line[at].data, [_at(keys, one) for one in line[at].accounts])
+            if call is not None:
+                found.append(_Call(*call, None if inner is None else line[at + 1 : end]))
     return keys, found
 
 
@@ -234,7 +238,7 @@ def _at(keys: Sequence[str], index: int) -> str:
 def _payments(
     inner: tuple[InnerInstruction, ...] | None, keys: Sequence[str], accounts: Mapping[str, str]
 ) -> tuple[int | None, int | None]:
-    """What went from the vault to the host's account and back to the payer's."""
+    """The amounts that went from the vault to the host's account and back to the payer's."""
     if inner is None:
         return None, None
     transfers = [
@@ -248,13 +252,13 @@ def _payments(
     return paid, sum(amount for target, amount in transfers if target == accounts["deposit"])
 
 
-def _made(run: str, inner: tuple[InnerInstruction, ...] | None, keys: Sequence[str]) -> bool:
-    """Whether `work` took a job; else its run account stays unused, and the host stands in the queue."""
+def _created(run: str, inner: tuple[InnerInstruction, ...] | None, keys: Sequence[str]) -> bool:
+    """Whether `work` took a job and created the run account; otherwise the host joined the queue."""
     return any(_at(keys, at) == run for call in inner or () for at in call.accounts)
 
 
 def _transfer(call: InnerInstruction, keys: Sequence[str]) -> tuple[str, str, int]:
-    """Source, target and amount of a token transfer; nothing to nobody for any other call."""
+    """Source, target and amount of a token transfer; empty addresses and 0 for any other call."""
     tag = call.data[0] if len(call.data) >= _AMOUNT.stop and _at(keys, call.program) == TOKEN else None
     target = {_TRANSFER: 1, _TRANSFER_CHECKED: 2}.get(tag) if tag is not None else None
     if target is None or len(call.accounts) <= target:
@@ -264,7 +268,7 @@ def _transfer(call: InnerInstruction, keys: Sequence[str]) -> tuple[str, str, in
 
 
 def _with_markets(entries: list[LedgerEntry]) -> list[LedgerEntry]:
-    """`complete` names only the job, `quit` only job and run: the market is known from what went before."""
+    """Fill in markets: `complete` names only the job, `quit` only job and run; earlier entries name the market."""
     of_job: dict[str | None, str] = {e.job: e.market for e in entries if e.job and e.market}
     of_run: dict[str | None, str] = {e.run: e.market for e in entries if e.run and e.market}
     return [
@@ -276,7 +280,7 @@ def _with_markets(entries: list[LedgerEntry]) -> list[LedgerEntry]:
 
 
 async def _with_seconds(rpc: Rpc, programs: Programs, entries: list[LedgerEntry]) -> list[LedgerEntry]:
-    """Paid seconds, where the job's account is still open; a day after its end anybody may close it."""
+    """Fill in the paid seconds where the job's account is still open; a day after its end anybody may close it."""
     asked = sorted(
         {
             entry.job

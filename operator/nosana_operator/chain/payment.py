@@ -1,4 +1,4 @@
-"""What a `finish` finds besides run and job: market, vault and NOS accounts, read together.
+"""What a `finish` depends on besides run and job: market, vault and NOS accounts, read together.
 
 (docs/protocol/jobs-program.md#finish)
 """
@@ -17,22 +17,22 @@ from nosana_operator.chain.rpc.wire import AccountInfo
 
 @dataclass(frozen=True, slots=True)
 class PaymentState:
-    """At one slot at confirmed."""
+    """The accounts at one slot, at confirmed."""
 
     market: bool
-    """The market account is there."""
+    """Whether the market account exists."""
     vault: int | None
     """NOS base units in the market's vault; None: there is no vault."""
     payer_account: bool
-    """The payer's NOS account is there."""
+    """Whether the payer's NOS account exists."""
     payout_problem: str | None
-    """Why the payout address is none to pay to; None: it is a wallet, or nothing is known against it."""
+    """Why the payout address cannot receive the payout; None if it can, or if none is set."""
 
 
 async def read_payment(
     rpc: Rpc, programs: Programs, *, market: str, payer: str, payout: str | None, not_before: int = 0
 ) -> PaymentState:
-    """Read them in one request, at slot `not_before` or later. Raises ChainUnavailable."""
+    """Read the accounts in one request, at slot `not_before` or later. Raises ChainUnavailable."""
     vault, account = programs.market_vault(market), programs.nos_account(payer)
     problem = address_problem(payout) if payout is not None else None
     asked = [market, vault, account, *([payout] if payout is not None and problem is None else [])]
@@ -54,7 +54,7 @@ def _token(address: str, info: AccountInfo | None) -> TokenAccount | None:
 
 
 async def read_payout_problem(rpc: Rpc, address: str) -> str | None:
-    """Why an address is none to pay to, as far as the chain tells; None: a wallet. Raises ChainUnavailable."""
+    """Why this address cannot receive the payout; None if it can. Raises ChainUnavailable."""
     problem = address_problem(address)
     if problem is not None:
         return problem
@@ -62,7 +62,7 @@ async def read_payout_problem(rpc: Rpc, address: str) -> str | None:
 
 
 def _payout_problem(address: str, info: AccountInfo | None) -> str | None:
-    """NOS that a token account or a program owns is lost: the address has to be a wallet's."""
+    """NOS that a token account or a program owns is lost, so the address has to be a wallet."""
     if info is None or info.owner == SYSTEM:
         return None
     what = "a token account" if info.owner == TOKEN else "an account of a program"

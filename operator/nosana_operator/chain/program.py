@@ -2,7 +2,7 @@
 
 The IDL (`idl/nosana_jobs.json`, the old format that anchorpy reads) holds all nineteen instructions with
 their accounts in wire order; the published files have them wrong (docs/protocol/jobs-program.md#published-idls).
-Which address goes where is decided here. Every account of an instruction must be named by its IDL name, or is
+This module decides which address goes where: each account of an instruction is given under its IDL name, or is
 one of the fixed ones.
 """
 
@@ -47,14 +47,14 @@ _MEASURED_UNITS: Final[Mapping[str, int]] = {
 }
 _UNMEASURED_UNITS: Final = 40_000
 _FULL_QUEUE_UNITS: Final = 131 * 314
-"""On top, for an instruction that reads a market: units an entry times the queue's capacity."""
+"""Added for an instruction that reads a market: units per entry times the queue's capacity."""
 _GROWTH_UNITS: Final = 131 * 32
-"""On top of a simulation: units an entry times what a queue grows in the seconds until the block."""
+"""Added to a simulation: units per entry times the entries that a queue may gain before the block."""
 _TOKEN_ACCOUNT_UNITS: Final = 40_000
-"""An associated token account: creation, and the search for its address."""
+"""Creating an associated token account, the search for its address included."""
 _OTHER_UNITS: Final = 10_000
 _MARGIN: Final = 2
-"""Programs grow; the price of a limit is a fraction of the fee."""
+"""Programs grow, and a higher limit costs only a fraction of the fee."""
 _BUDGET_UNITS: Final = 1_000
 """For the instructions that set limit and price."""
 
@@ -81,7 +81,7 @@ def _account_lists() -> Mapping[str, tuple[IdlAccount, ...]]:
 
 @cache
 def run_positions() -> Mapping[bytes, int]:
-    """Discriminator → place of the run account, of the instructions that may make one (except `claim`)."""
+    """Discriminator → position of the run account, for the instructions that may create one (except `claim`)."""
     return {
         discriminator: [account.name for account in _account_lists()[name]].index("run")
         for discriminator, name in _coder().sighash_to_name.items()
@@ -90,9 +90,9 @@ def run_positions() -> Mapping[bytes, int]:
 
 
 def read_instruction(data: bytes, accounts: Sequence[str]) -> tuple[str, Mapping[str, str]] | None:
-    """Name and accounts, by the names that they have here, of an instruction of the Jobs program.
+    """Name and accounts (by IDL name in snake case) of an instruction of the Jobs program.
 
-    None: it is no instruction that is known, or accounts are missing.
+    None: the instruction is unknown, or accounts are missing.
     """
     name = _coder().sighash_to_name.get(data[:8])
     if name is None:
@@ -100,7 +100,7 @@ def read_instruction(data: bytes, accounts: Sequence[str]) -> tuple[str, Mapping
     expected = _account_lists()[name]
     if len(accounts) < len(expected):
         return None
-    # The program ignores what is there beyond its own (docs/protocol/jobs-program.md#instructions).
+    # The program ignores additional accounts (docs/protocol/jobs-program.md#instructions).
     return name, {snake(each.name): address for each, address in zip(expected, accounts, strict=False)}
 
 
@@ -108,7 +108,7 @@ class JobsProgram:
     """Builds instructions for one cluster's Jobs program.
 
     All addresses are base58 text; a malformed one raises InvalidAddress. Amounts are NOS base units, times
-    seconds. Who signs is said by the accounts' names: `job`, `run` and `market` sign their own creation.
+    seconds. `job`, `run` and `market` are fresh keys that sign their own creation.
     """
 
     def __init__(self, programs: Programs) -> None:
@@ -169,7 +169,7 @@ class JobsProgram:
     def list(
         self, *, job: str, run: str, market: str, payer: str, project: str, ipfs_job: bytes, timeout: int
     ) -> Instruction:
-        """Post a job at the fresh key `job`; the fresh `run` is used when a host waits. All four sign."""
+        """Post a job at the fresh key `job`; `run`, also fresh, is used if a host waits. All four sign."""
         return self._build(
             "list",
             {
@@ -219,7 +219,7 @@ class JobsProgram:
     def end(
         self, *, job: str, market: str, run: str, node: str, job_payer: str, run_payer: str, project: str
     ) -> Instruction:
-        """Stop a running job; the project signs. The host is paid on its own NOS account: it must exist."""
+        """Stop a running job; the project signs. The pay goes to the host's own NOS account, which must exist."""
         return self._build(
             "end",
             {
@@ -237,9 +237,9 @@ class JobsProgram:
     def work(
         self, *, run: str, market: str, node: str, nft: str | None = None, metadata: str | None = None
     ) -> Instruction:
-        """Stand in a market's queue, or take its first job at the fresh key `run`, which signs.
+        """Join a market's queue, or take its first job at the fresh key `run`, which signs.
 
-        In an open market `nft` is any token account (default: the host's own for NOS) and `metadata` none.
+        In an open market `nft` is any token account (default: the host's own for NOS) and `metadata` is not needed.
         """
         return self._build(
             "work",
@@ -277,9 +277,10 @@ class JobsProgram:
         payout: str,
         free: bool,
     ) -> Instruction:
-        """End a run with its result and be paid on the NOS account `payout`.
+        """End a run with its result; the pay goes to the NOS account `payout`.
 
-        A free job refunds nothing, and takes any token account as the payer's: ours, which surely exists.
+        A free job refunds nothing, and the program accepts any token account as the payer's: we give ours, which
+        exists.
         """
         return self._build(
             "finish",
@@ -298,17 +299,17 @@ class JobsProgram:
         )
 
     def quit(self, *, job: str, run: str, run_payer: str, node: str) -> Instruction:
-        """Give a run up: nothing is published or paid, and the job is not queued again."""
+        """Give up a run: nothing is published or paid, and the job is not queued again."""
         return self._build("quit", {"job": job, "run": run, "payer": run_payer, "authority": node})
 
     def create_nos_account(self, *, payer: str, owner: str) -> Instruction:
-        """Make the owner's NOS account if it is missing; `payer` pays its rent."""
+        """Create the owner's NOS account if it is missing; `payer` pays its rent."""
         return create_idempotent_associated_token_account(
             pubkey(payer), pubkey(owner), pubkey(self.programs.nos_mint)
         )
 
     def compute_unit_limit(self, instructions: Sequence[Instruction]) -> int:
-        """Enough compute units for a transaction with these instructions, whatever the queue's length.
+        """A limit that is enough for a transaction with these instructions, whatever the queue's length.
 
         The priority fee is the price times this limit, so the runtime's default (200,000 an instruction)
         would be paid several times over.
@@ -316,7 +317,7 @@ class JobsProgram:
         return _BUDGET_UNITS + sum(self._units(instruction) for instruction in instructions)
 
     def growth_units(self, instructions: Sequence[Instruction]) -> int:
-        """What these may take more than in a simulation, because the queue grew until they ran."""
+        """What these instructions may use beyond a simulation, because the queue may grow before they run."""
         return _GROWTH_UNITS * sum(self._reads_market(instruction) for instruction in instructions)
 
     def _units(self, instruction: Instruction) -> int:
@@ -351,9 +352,9 @@ class JobsProgram:
             data = _coder().encode(name, args)
         except ConstructError as error:
             raise InvalidInstruction(f"{name} cannot be encoded: {error}; check its arguments.") from error
-        known = {"system_program": SYSTEM, "token_program": TOKEN, "rent": RENT_SYSVAR, **accounts}
+        named = {"system_program": SYSTEM, "token_program": TOKEN, "rent": RENT_SYSVAR, **accounts}
         metas = [
-            AccountMeta(pubkey(known[snake(account.name)]), account.is_signer, account.is_mut)
+            AccountMeta(pubkey(named[snake(account.name)]), account.is_signer, account.is_mut)
             for account in _account_lists()[name]
         ]
         return Instruction(pubkey(self.programs.jobs), data, metas)

@@ -1,22 +1,19 @@
-"""Signing, sending, and finding out what became of it.
+"""Signing, sending, and reading the outcome.
 
 The order that keeps money safe (docs/architecture.md#why-it-cannot-pay-twice): sign, make the signed bytes
-durable, send, look. Resending the same bytes is harmless, the chain takes a signature once
-(docs/protocol/solana-rpc.md#the-life-of-a-signature); a new signature for the same purpose is not, so it
-is made only when `outcome` proves the old one dead.
+durable, send, read the outcome. Sending the same bytes again is harmless, because the chain takes a signature once
+(docs/protocol/solana-rpc.md#the-life-of-a-signature); a new signature for the same purpose is not harmless, so it
+is made only when `outcome` proves that the old one can never land.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
-from solana.rpc.commitment import Commitment, Confirmed, Finalized
+from solana.rpc.commitment import Confirmed, Finalized
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.errors import SignerError
 from solders.hash import Hash, ParseHashError
@@ -28,7 +25,6 @@ from nosana_operator.chain.errors import (
     ChainError,
     ChainUnavailable,
     InvalidInstruction,
-    TransactionExpired,
     TransactionFailed,
 )
 from nosana_operator.chain.rpc.methods import Rpc
@@ -37,18 +33,16 @@ from nosana_operator.chain.wallet import Wallet
 
 MAX_TRANSACTION: Final = 1232
 """Bytes of a transaction: what fits in one network packet."""
-_POLL: Final = 0.4
-_RESEND_AFTER: Final = 2.0
 _MOST_PAST: Final = 1000
-"""Signatures remembered that wait for the proof of their end."""
+"""How many signatures are remembered for which the proof of expiry is still incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedTransaction:
-    """A transaction that can be made durable, sent and asked for."""
+    """A signed transaction: what is made durable, sent and looked up."""
 
     kind: str
-    """What it is for: `work`, `finish`, …"""
+    """`work`, `finish`, …"""
     key: str
     """The address that pays and signs."""
     signature: str
@@ -56,27 +50,11 @@ class SignedTransaction:
     blockhash: str
     last_valid_block_height: int
     run: str | None = None
-    """For `work` and `list`: the run account that it makes when it matches."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; `raw` in base64."""
-        return asdict(self) | {"raw": base64.b64encode(self.raw).decode()}
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> SignedTransaction:
-        """Inverse of `to_dict`.
-
-        Raises:
-            InvalidInstruction: fields are missing or broken.
-        """
-        try:
-            return cls(**{**stored, "raw": base64.b64decode(stored["raw"], validate=True)})
-        except (TypeError, KeyError, binascii.Error) as error:
-            raise InvalidInstruction(f"A stored transaction cannot be read: {error}.") from error
+    """For `work` and `list`: the run account that it creates when it matches."""
 
 
 class OutcomeState(Enum):
-    """What became of a signed transaction."""
+    """The outcome of a signed transaction."""
 
     PENDING = "pending"
     """Not seen at confirmed yet; it can still land."""
@@ -85,19 +63,19 @@ class OutcomeState(Enum):
     FAILED = "failed"
     """In a block, with an error."""
     EXPIRED = "expired"
-    """In no block, and it cannot land any more."""
+    """In no block, and it can never land."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a signed transaction. `finalized` says that this cannot change any more."""
+    """The outcome of a signed transaction. `finalized`: it cannot change any more."""
 
     state: OutcomeState
     finalized: bool = False
     error: TransactionFailed | None = None
     """For FAILED."""
     slot: int | None = None
-    """Of the block that holds it."""
+    """The slot of its block."""
 
 
 def sign_transaction(
@@ -111,7 +89,7 @@ def sign_transaction(
     priority_fee: int,
     run: str | None = None,
 ) -> SignedTransaction:
-    """Sign a v0 transaction; `priority_fee` in micro-lamports a compute unit, zero for none.
+    """Sign a v0 transaction; `priority_fee` in micro-lamports per compute unit, zero for none.
 
     Raises:
         InvalidInstruction: a signer is missing, or the transaction is larger than a packet.
@@ -144,28 +122,28 @@ def sign_transaction(
 
 
 class Sender:
-    """Sends over a network's RPC, and finds out what became of it."""
+    """Sends over a network's RPC, and reads outcomes."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
         self._past: dict[str, int] = {}
-        """Signature → the oldest finalized slot seen at which it cannot land any more, while that is no proof yet."""
+        """Signature → the oldest finalized slot at which it was past its validity, while that is not proof yet."""
 
     async def send(self, raw: bytes, *, first: bool) -> None:
-        """Send signed bytes, the first time with preflight. Returning means taken, not landed.
+        """Send signed bytes, the first time with preflight. A node has then taken them; they may not have landed.
 
         Raises:
-            TransactionFailed: the preflight says no. That proves nothing about an earlier send.
-            BlockhashNotFound, ChainUnavailable: unknown; ask for the outcome.
+            TransactionFailed: the preflight failed. That proves nothing about an earlier send.
+            BlockhashNotFound, ChainUnavailable: unknown; read the outcome.
             RpcError: refused otherwise.
         """
         await self._rpc.send(raw, preflight=first)
 
     async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
-        """What became of a transaction.
+        """The outcome of a transaction.
 
-        EXPIRED needs proof: the *finalized* block height is past the last valid one, and a node that has
-        seen that block, its history included, does not know the signature.
+        EXPIRED needs proof: the *finalized* block height is past the last valid one, and a node that has seen that
+        block does not know the signature, in its history either.
 
         Raises:
             ChainUnavailable: unknown.
@@ -176,12 +154,12 @@ class Sender:
             finalized = await self._rpc.epoch_info(Finalized)
             if finalized.block_height <= last_valid_block_height:
                 return Outcome(OutcomeState.PENDING)
-            # Asked again, after the height: it may have landed between the two answers.
+            # Read again after the height, because it may have landed between the two answers.
             statuses = await self._rpc.signature_statuses([signature])
             status = statuses.value[0]
             if status is None:
-                # Behind a load balancer the second answer may come from a node that lags; where the node that
-                # keeps history always does, it has once seen the slot that another told before.
+                # Behind a load balancer the second answer may come from a node that lags. Where the node that
+                # keeps history always lags, it will in time reach the slot that another node reported before.
                 past = min(finalized.slot, self._past.pop(signature, finalized.slot))
                 if statuses.slot < past:
                     self._wait_for(signature, past)
@@ -201,33 +179,8 @@ class Sender:
         while len(self._past) > _MOST_PAST:
             del self._past[next(iter(self._past))]
 
-    async def send_and_confirm(self, signed: SignedTransaction, commitment: Commitment = Confirmed) -> None:
-        """Send and wait until the transaction has landed: for those who have no durable intent to keep.
-
-        Raises:
-            TransactionFailed, TransactionExpired: as it ended.
-            ChainUnavailable, RpcError: the outcome is unknown.
-        """
-        await self._rpc.send(signed.raw, preflight=True)
-        sent = asyncio.get_running_loop().time()
-        while True:
-            outcome = await self.outcome(signed.signature, signed.last_valid_block_height)
-            if outcome.error is not None:
-                raise outcome.error
-            if outcome.state is OutcomeState.EXPIRED:
-                raise TransactionExpired(
-                    f"The {signed.kind} transaction was never taken into a block; repeat it."
-                )
-            if outcome.finalized or (outcome.state is OutcomeState.CONFIRMED and commitment != Finalized):
-                return
-            await asyncio.sleep(_POLL)
-            now = asyncio.get_running_loop().time()
-            if outcome.state is OutcomeState.PENDING and now - sent >= _RESEND_AFTER:
-                await self._rpc.send(signed.raw, preflight=False)
-                sent = now
-
     async def _failure(self, signature: str, err: object) -> TransactionFailed:
-        """With the program log when the node still has it: only the log names the error surely."""
+        """The failure with the program log if the node still has it: only the log names the error reliably."""
         try:
             logs = await self._rpc.transaction_logs(signature, Confirmed)
         except ChainError:

@@ -1,4 +1,4 @@
-"""A signing key out of a Secret. Nothing here ever shows it: not `repr`, not an error, not a log."""
+"""A signing key from a Secret. It is never shown: not in `repr`, an error or a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REMEDY: Final = (
     "put a Solana CLI key file (a JSON array of 64 numbers), or its 64 bytes in base58, into the Secret."
 )
 _LONGEST: Final = 4096
-"""Bytes: 64 numbers, one a line and indented, have fewer than a thousand."""
+"""Bytes: 64 numbers, one per line and indented, take fewer than a thousand."""
 
 
 class Wallet:
@@ -31,7 +31,7 @@ class Wallet:
         """Read what Solana tools write: a JSON array of 64 bytes, or 64 bytes in base58.
 
         Raises:
-            InvalidWallet: neither, or the public half does not belong to the secret one.
+            InvalidWallet: it is neither, or the public half does not match the secret one.
         """
         if len(secret) > _LONGEST:
             raise InvalidWallet(f"The wallet has {len(secret)} bytes; {_REMEDY}")
@@ -51,13 +51,13 @@ class Wallet:
 
     @classmethod
     def generate(cls) -> Wallet:
-        """A fresh key: for an account that signs its own creation, and for tests."""
+        """A fresh key, for an account that signs its own creation, and for tests."""
         return cls(Keypair())
 
     def authorization(self, message: str, moment: datetime) -> str:
         """The `Authorization` header of Nosana's clients: message, signature over it, unix milliseconds.
 
-        The time is not part of what is signed; who reads it refuses one that is minutes old
+        The time is not part of the signed message; readers refuse a header that is minutes old
         (docs/protocol/node.md#authorization-header). `message` holds no colon.
         """
         signature = self._keypair.sign_message(message.encode())
@@ -65,14 +65,14 @@ class Wallet:
 
     @property
     def keypair(self) -> Keypair:
-        """For signing, inside this room and in the sandbox only."""
+        """For signing, inside this package and in the sandbox only."""
         return self._keypair
 
     def __repr__(self) -> str:
         return f"Wallet({self.address})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a Wallet is not pickled or copied: its secret stays in one place")
+        raise TypeError("a Wallet cannot be pickled or copied: its secret stays in one place")
 
 
 def _from_json(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Asking ops over the network whether they are well."""
+"""Health probes of ops: HTTP requests and WebSocket handshakes to their pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe comes back with in place of an answer."""
+"""Errors of health probes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from nosana_operator.errors import NosanaError, Refused, Unavailable
 
 
 class ProbeError(NosanaError):
-    """Branch of the probes."""
+    """A probe got no valid answer."""
 
 
 class ProbeUnavailable(ProbeError, Unavailable):
-    """The pod was not reached, which says nothing about the op: we may stand outside the pods' network."""
+    """The pod was not reached, which says nothing about the op: the operator may run outside the pod network."""
 
 
 class ProbeRefused(ProbeError, Refused):
-    """The pod was reached, and the op does not answer as a server would."""
+    """The pod was reached, but the op does not answer as a server would."""

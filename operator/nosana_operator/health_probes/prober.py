@@ -1,4 +1,4 @@
-"""HTTP and WebSocket requests to a pod's own address, each over a connection of its own."""
+"""HTTP and WebSocket requests to a pod's own address, each over its own connection."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _HANDSHAKE: Final = 101
 
 
 class NetworkProber:
-    """Asks ops. Make it where an event loop runs, and close it."""
+    """Probes ops. Needs a running event loop when it is created; the caller closes it."""
 
     def __init__(self) -> None:
-        # Not the connector's own limit: a wait for others' slow answers would count as one of this op's.
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        # Not the connector's own limit: waiting behind others' slow answers would count against this op's timeout.
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -34,7 +34,7 @@ class NetworkProber:
         )
 
     async def close(self) -> None:
-        """Drop what is under way."""
+        """Abort the requests in flight."""
         await self._session.close()
 
     async def http(
@@ -48,7 +48,7 @@ class NetworkProber:
         body: bytes | None,
         seconds: float,
     ) -> int:
-        """The status that the op answers with; redirects are answers, and the body is not read.
+        """The HTTP status of the op's response. Redirects are not followed, and the body is not read.
 
         Raises ProbeRefused, ProbeUnavailable.
         """
@@ -56,7 +56,7 @@ class NetworkProber:
         try:
             url = _url("http", address, port, path)
             async with (
-                self._turn,
+                self._slots,
                 self._session.request(
                     method, url, headers=headers, data=body, allow_redirects=False, timeout=limit
                 ) as response,
@@ -66,18 +66,18 @@ class NetworkProber:
             raise _failure(error, port, seconds) from error
 
     async def websocket(self, address: str, port: int, *, listen: bool, seconds: float) -> str:
-        """Shake hands; with `listen`, the first message that the op then sends.
+        """Do the WebSocket handshake; with `listen`, return the first message that the op then sends, else "".
 
         Raises ProbeRefused, ProbeUnavailable.
         """
         try:
-            async with self._turn, asyncio.timeout(seconds):
+            async with self._slots, asyncio.timeout(seconds):
                 url = _url("ws", address, port, "/")
                 async with self._session.ws_connect(url, max_msg_size=_LONGEST_MESSAGE) as connection:
                     return await _message(connection, port) if listen else ""
         except aiohttp.WSServerHandshakeError as error:
             raise ProbeRefused(
-                f"port {port} answers a WebSocket handshake with {error.status} and not {_HANDSHAKE}"
+                f"port {port} answers a WebSocket handshake with {error.status} instead of {_HANDSHAKE}"
             ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error, port, seconds) from error
@@ -89,7 +89,7 @@ async def _message(connection: aiohttp.ClientWebSocketResponse, port: int) -> st
         return str(message.data)
     if message.type is aiohttp.WSMsgType.BINARY:
         return bytes(message.data).decode("utf-8", "replace")
-    raise ProbeRefused(f"port {port} closes its WebSocket without having sent a message")
+    raise ProbeRefused(f"port {port} closes its WebSocket without sending a message")
 
 
 def _url(scheme: str, address: str, port: int, path: str) -> URL:
@@ -98,15 +98,15 @@ def _url(scheme: str, address: str, port: int, path: str) -> URL:
 
 
 def _failure(error: Exception, port: int, seconds: float) -> ProbeError:
-    """A sentence without what the request held: headers and bodies may be secret."""
+    """The error, in words that leave out what the request held: headers and bodies may be secret."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return ProbeUnavailable(f"no connection to port {port} within {CONNECT_SECONDS:g} s")
     if isinstance(error, TimeoutError):
-        return ProbeRefused(f"port {port} takes a connection, and gives no answer within {seconds:g} s")
+        return ProbeRefused(f"port {port} accepts the connection, but gives no answer within {seconds:g} s")
     if isinstance(error, aiohttp.ClientConnectorError):
         if error.os_error.errno == errno.ECONNREFUSED:
             return ProbeRefused(f"nothing listens on port {port} yet, or only on the container's localhost")
         return ProbeUnavailable(f"port {port} cannot be reached: {error.os_error.strerror or 'no route'}")
     if isinstance(error, ValueError):
         return ProbeRefused(f"the request to port {port} cannot be sent; check its path and headers")
-    return ProbeRefused(f"port {port} breaks the connection, or does not speak HTTP")
+    return ProbeRefused(f"port {port} breaks the connection or does not speak HTTP")

@@ -1,6 +1,6 @@
-"""Kubernetes: client, object cache, events, credentials. The one room that imports `kubernetes`.
+"""Kubernetes: client, object cache, Events, credentials, election. The one package that imports `kubernetes`.
 
-Objects are plain dicts as the API server sends them; kinds are named by their `kind` string.
+Objects are plain dicts as the API server sends them; a kind is given by its `kind` string.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What is known of the cluster: the newest seen body of each watched object.
+"""The object cache: the newest known body of each watched object.
 
-Fed by watch events and by the replies to our own writes, so that a decision is never made on something older
-than what this process did itself. Bodies are shared, not copied: whoever reads them leaves them unchanged.
+Watch events fill it, and so do the replies to our own requests (`KubeClient`'s `on_reply`, the only other writer),
+so that a decision is never made from data older than what this process wrote itself. Bodies are shared, not
+copied: readers must not change them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _TOMBSTONE_SECONDS = 600.0
 class ObjectCache:
     """Objects of the given kinds by (namespace, name), with indexes over label values.
 
-    `indexes` names per kind the labels to index; `trim` per kind makes a smaller body of what is kept
-    (`kube/trim.py`). A kind that is not held cannot be asked for (KeyError); putting one is ignored.
+    `indexes` gives the labels to index for each kind, `trim` a function that shrinks the bodies that are kept
+    (`kube/trim.py`). Reading a kind that the cache does not hold raises KeyError; putting one has no effect.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class ObjectCache:
         }
         self._trim = dict(trim or {})
         self._clock = clock
-        # A uid is never used again, so its tombstone stops late replies and late events for good;
-        # it only has to outlive them.
+        # A uid is never used again, so its tombstone stops late replies and late events; it only has to
+        # outlive them.
         self._tombstones: OrderedDict[str, float] = OrderedDict()
 
     def put(self, body: Body) -> bool:
-        """Keep `body` unless something newer is known of it. True when it is news."""
+        """Keep `body` unless a newer version is known. True if it changed the cache."""
         kind = body["kind"]
         objects = self._objects.get(kind)
         if objects is None:
@@ -53,39 +54,39 @@ class ObjectCache:
         if metadata["uid"] in self._tombstones:
             return False
         key = key_of(body)
-        known = objects.get(key)
-        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
-            if not _is_newer(metadata["resourceVersion"], known["metadata"]["resourceVersion"]):
+        cached = objects.get(key)
+        if cached is not None and cached["metadata"]["uid"] == metadata["uid"]:
+            if not _is_newer(metadata["resourceVersion"], cached["metadata"]["resourceVersion"]):
                 return False
-        elif known is not None:
-            # Another object under the name. Names are reused only after deletion, so of the two the
-            # younger lives; a late event of the deleted one must not bring it back.
-            if not _is_newer(metadata["resourceVersion"], known["metadata"]["resourceVersion"]):
+        elif cached is not None:
+            # Another object of that name. A name is reused only after deletion, so the newer of the two
+            # exists; a late event of the deleted one must not resurrect it.
+            if not _is_newer(metadata["resourceVersion"], cached["metadata"]["resourceVersion"]):
                 return False
-            self._bury(known["metadata"]["uid"])
+            self._bury(cached["metadata"]["uid"])
         trim = self._trim.get(kind)
         kept = trim(body) if trim is not None else body
         objects[key] = kept
-        self._reindex(kind, key, known, kept)
+        self._reindex(kind, key, cached, kept)
         return True
 
     def forget(self, kind: str, body: Body) -> bool:
-        """The object was deleted. True when it was known under its name until now."""
+        """Remove a deleted object. True if the cache held it."""
         uid = body["metadata"]["uid"]
         self._bury(uid)
         key = key_of(body)
         objects = self._objects[kind]
-        known = objects.get(key)
-        if known is None or known["metadata"]["uid"] != uid:
+        cached = objects.get(key)
+        if cached is None or cached["metadata"]["uid"] != uid:
             return False
         del objects[key]
-        self._reindex(kind, key, known, None)
+        self._reindex(kind, key, cached, None)
         return True
 
     def retain(self, kind: str, uids: Iterable[str], *, as_of: str) -> Bodies:
-        """Forget what a complete listing at resource version `as_of` does not hold; returns what went.
+        """Remove what a complete listing at resource version `as_of` does not contain; returns the removed bodies.
 
-        A watch that broke and listed anew reports no deletions; this finds them.
+        A watch that broke and listed again reports no deletions; this finds them.
         """
         alive = set(uids)
         gone = [
@@ -103,7 +104,7 @@ class ObjectCache:
         return self._objects[kind].get((namespace, name))
 
     def list(self, kind: str, namespace: str | None = None) -> Bodies:
-        """All known objects of a kind, of one namespace when one is named."""
+        """All known objects of a kind, in one namespace or in all."""
         objects = self._objects[kind].values()
         if namespace is None:
             return list(objects)
@@ -114,7 +115,7 @@ class ObjectCache:
         return list(self._indexes[kind][label].get(value, {}).values())
 
     def count(self, kind: str) -> int:
-        """How many objects of a kind are known."""
+        """The number of known objects of a kind."""
         return len(self._objects[kind])
 
     def _reindex(self, kind: str, key: Key, old: Body | None, new: Body | None) -> None:
@@ -149,7 +150,7 @@ def _label(body: Body, label: str) -> str | None:
 def _is_newer(version: str, than: str) -> bool:
     """Resource versions of one kind compare as integers (promised since Kubernetes 1.35, true before).
 
-    One that is not a number (another implementation of the API) is taken for newer when it differs.
+    A version that is not a number (of another implementation of the API) counts as newer when it differs.
     """
     if not (version.isdigit() and than.isdigit()):
         return version != than

@@ -1,7 +1,8 @@
 """The Kubernetes API over aiohttp, in plain dicts (measured three to five times cheaper than typed clients).
 
-Every failure is one of four outcomes (`kube/errors.py`). Requests that may be repeated safely are repeated a
-few times; a create is not, because its outcome is unknown and the caller finds out by looking.
+Why not a client library: docs/decisions/0012-own-kubernetes-client.md. Every failure is one of four outcomes
+(`kube/errors.py`). Requests that are safe to repeat are repeated a few times. A create is not: its outcome is
+unknown, and the caller reads whether the object exists.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _LONGEST_RETRY_AFTER = 10.0
 _PAGE = 500
 _RELISTS = 3
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30)
-# A log of many megabytes from a slow kubelet takes longer than any other request; silence does not.
+# A log of many megabytes from a slow kubelet takes longer than any other request, but never without a byte.
 _LOG_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=30, sock_read=30)
 _FOLLOW_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)
 _UNTYPED = "failed to create typed patch object"
-"""What the API server says, under 500 of all codes, to an apply whose fields its schema does not know."""
+"""The API server's message, with code 500, for an apply whose fields are not in the schema."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -52,10 +53,10 @@ class Snapshot:
 class KubeClient:
     """Requests by kind, namespace and name; cluster-scoped kinds take `namespace=None`.
 
-    `session` has the API server as its base URL (`Credentials.open_session`). `kinds` is the table of what
-    may be asked for. `observe` sees every request; `on_reply` gets every object that a single-object
-    request brought back, so that a cache is never behind our own writes. `guard` is called before each attempt
-    to write, and what it raises ends the request: a process that leads no more changes nothing.
+    `session` has the API server as its base URL (`Credentials.open_session`). `kinds` is the table of kinds.
+    `observe` is called after every request. `on_reply` gets every object that a single-object request returned,
+    before the caller does, so that a cache is never behind our own writes. `guard` is called before each attempt
+    to write; an error that it raises ends the request, so that a process that no longer leads changes nothing.
     """
 
     def __init__(
@@ -110,14 +111,14 @@ class KubeClient:
         field_selector: str | None = None,
         metadata_only: bool = False,
     ) -> Snapshot:
-        """Like `list`, with the resource version it is true for; `metadata_only` leaves all else out."""
+        """Like `list`, with the resource version of the listing; `metadata_only` requests metadata alone."""
         for _ in range(_RELISTS):
             try:
                 return await self._pages(kind, namespace, label_selector, field_selector, metadata_only)
             except KubeRefused as error:
                 if error.code != 410:
                     raise
-                # The continuation was compacted away between two pages: only a new start is consistent.
+                # The continuation expired between two pages: only a new listing is consistent.
         raise KubeUnavailable(f"Listing {kind} expired {_RELISTS} times between two pages; try again.")
 
     async def _pages(
@@ -155,7 +156,7 @@ class KubeClient:
     async def create(self, body: Mapping[str, Any], *, manager: str | None = None) -> Body:
         """Create; KubeConflict (reason AlreadyExists) when the name is taken.
 
-        Not repeated when there was no answer (KubeUnavailable): look whether it is there.
+        Not repeated after KubeUnavailable: the caller reads whether the object exists.
         """
         resource = self.resource(body["kind"])
         path = resource.path(body["metadata"].get("namespace"))
@@ -166,10 +167,10 @@ class KubeClient:
     async def apply(
         self, body: Mapping[str, Any], *, manager: str, subresource: str | None = None, force: bool = True
     ) -> Body:
-        """Server-side apply: `manager` owns exactly the fields in `body`; those it leaves out it gives up.
+        """Server-side apply: `manager` owns exactly the fields in `body`, and gives up those that it leaves out.
 
-        A `metadata.resourceVersion` in `body` makes it a compare-and-swap: KubeConflict when the object moved
-        on. `force` takes fields over from other managers.
+        A `metadata.resourceVersion` in `body` makes it a compare-and-swap: KubeConflict when the object has
+        changed. `force` takes fields over from other managers.
         """
         resource = self.resource(body["kind"])
         metadata = body["metadata"]
@@ -195,7 +196,7 @@ class KubeClient:
         subresource: str | None = None,
         manager: str | None = None,
     ) -> Body:
-        """A mapping is sent as merge patch, a list as JSON patch (which is not repeated: it may append)."""
+        """Send a mapping as merge patch, a list as JSON patch (which is not repeated, because it may append)."""
         resource = self.resource(kind)
         is_json_patch = isinstance(patch, list)
         return await self._object(
@@ -218,7 +219,7 @@ class KubeClient:
         uid: str | None = None,
         grace_seconds: int | None = None,
     ) -> None:
-        """Ask for deletion, dependents in the background. Gone already, or another `uid` by now, is fine."""
+        """Delete, with dependents in the background. An object that is gone, or has another `uid`, is no error."""
         resource = self.resource(kind)
         options: dict[str, Any] = {
             "apiVersion": "v1",
@@ -249,10 +250,10 @@ class KubeClient:
         tail_lines: int | None = None,
         stream: LogStream | None = None,
     ) -> bytes:
-        """What the kubelet still has of a container's log, from its beginning unless `tail_lines` is given.
+        """The log of a container as far as the kubelet has it, from its beginning unless `tail_lines` is given.
 
-        `stream` asks for one stream alone: behind the feature gate PodLogsQuerySplitStreams since 1.32,
-        KubeRefused without the gate; older API servers give both. Not together with `tail_lines`.
+        `stream` requests one stream alone: since 1.32 behind the feature gate PodLogsQuerySplitStreams,
+        KubeRefused without the gate; older API servers return both. Not together with `tail_lines`.
         KubeNotFound when the pod is gone, KubeRefused when the container has not started (or has no
         `previous`), KubeUnavailable when its node does not answer.
         """
@@ -278,10 +279,10 @@ class KubeClient:
     async def follow_logs(
         self, namespace: str, pod: str, container: str, *, since: str | None = None
     ) -> AsyncIterator[bytes]:
-        """Each line of a container's log, led by its timestamp, until the container ends or the line breaks.
+        """Each line of a container's log after its timestamp, until the container ends or the connection breaks.
 
-        `since` (RFC 3339) leaves out what is older, by whole seconds. Raises as `read_logs`. When it ends,
-        look at the pod: whoever stands in between may have cut a connection that was silent for long.
+        `since` (RFC 3339) leaves out older lines, by whole seconds. Raises as `read_logs`. At the end, read the
+        pod: a proxy may have cut a connection that was silent for long.
         """
         resource = self.resource("Pod")
         path = resource.path(namespace, pod, "log")
@@ -300,11 +301,11 @@ class KubeClient:
                 if rest:
                     yield rest
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            text = f"The Kubernetes API stopped to follow logs {path}: {error or type(error).__name__}"
+            text = f"The log stream {path} was interrupted: {error or type(error).__name__}"
             raise KubeUnavailable(text) from error
 
     async def read_path(self, path: str) -> bytes:
-        """A path outside the table of kinds ("/version", "/readyz", "/apis/GROUP/VERSION")."""
+        """GET a path outside the table of kinds ("/version", "/readyz", "/apis/GROUP/VERSION")."""
         return await self._request("get", Resource("other", "", "", ""), "GET", path)
 
     async def _object(self, verb: str, resource: Resource, method: str, path: str, **options: Any) -> Body:
@@ -349,7 +350,7 @@ class KubeClient:
                         _log_warnings(subject, response)
                         return content
                     failure = _failure(subject, response, content)
-                    # 429 was turned away before anything happened, so even a create may be repeated.
+                    # A 429 was rejected before it had any effect, so even a create may be repeated.
                     if response.status == 429 or (
                         repeatable and response.status >= 500 and isinstance(failure, KubeUnavailable)
                     ):
@@ -359,7 +360,7 @@ class KubeClient:
                     f"The Kubernetes API gave no answer to {subject}: {error or type(error).__name__}."
                 )
                 failure.__cause__ = error
-                # A connection that was never made carried nothing, so even a create may be repeated.
+                # Without a connection nothing was sent, so even a create may be repeated.
                 if repeatable or isinstance(error, aiohttp.ClientConnectorError):
                     wait = 0.0
             finally:
@@ -372,8 +373,8 @@ class KubeClient:
 
 
 def _write_params(manager: str | None) -> dict[str, str]:
-    # Strict: a field that the server's schema does not know is refused. Dropped silently, it could be a
-    # payment's intent that everybody believes to be durable.
+    # Strict: the server refuses a field that its schema does not know. Silently dropped, it could be a
+    # payment's intent that we believe to be durable.
     params = {"fieldValidation": "Strict"}
     if manager is not None:
         params["fieldManager"] = manager
@@ -385,10 +386,12 @@ def _parse(content: bytes) -> dict[str, Any]:
         value = json.loads(content)
     except ValueError as error:
         raise KubeUnavailable(
-            "The Kubernetes API answered with something that is not JSON; is there a proxy in between?"
+            "The Kubernetes API's answer is not JSON; check for a proxy in between."
         ) from error
     if not isinstance(value, dict):
-        raise KubeUnavailable("The Kubernetes API answered with JSON that is not an object.")
+        raise KubeUnavailable(
+            "The Kubernetes API's answer is JSON but not an object; check for a proxy in between."
+        )
     return value
 
 
@@ -404,7 +407,7 @@ def _failure(subject: str, response: aiohttp.ClientResponse, content: bytes) -> 
     elif code == 500 and _UNTYPED in message:
         kind = KubeRefused
     elif code >= 500 or code in (401, 408, 429):
-        # 401 says nothing about the request itself, and heals when credentials rotate.
+        # A 401 says nothing about the request itself, and ends when credentials rotate.
         kind = KubeUnavailable
     else:
         kind = KubeRefused
@@ -412,7 +415,7 @@ def _failure(subject: str, response: aiohttp.ClientResponse, content: bytes) -> 
 
 
 def _status(content: bytes) -> tuple[str, str]:
-    """(message, reason) of a `Status` answer, or the first of whatever text came instead."""
+    """(message, reason) of a `Status` reply, or the beginning of the text that came instead."""
     try:
         status = json.loads(content)
     except ValueError:
@@ -424,10 +427,10 @@ def _status(content: bytes) -> tuple[str, str]:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
     try:
-        asked = float(response.headers.get("Retry-After", "0"))
+        seconds = float(response.headers.get("Retry-After", "0"))
     except ValueError:  # an HTTP date, which the API server never sends
-        asked = 0.0
-    return min(max(asked, 0.0), _LONGEST_RETRY_AFTER)
+        seconds = 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
 def _log_warnings(subject: str, response: aiohttp.ClientResponse) -> None:

@@ -1,8 +1,8 @@
-"""Signing in: kubeconfig (certificates, tokens, exec plugins) or the pod's service account.
+"""Credentials: a kubeconfig (certificates, tokens, exec plugins) or the pod's service account.
 
-The `kubernetes` package reads the configuration; an aiohttp session made from it carries the requests.
-A bearer token is asked for anew all the time (service account tokens rotate, exec plugins expire), so that a
-session lives as long as the process and never has to be replaced.
+The `kubernetes` package reads the configuration; an aiohttp session carries the requests. Bearer tokens are read
+again every 30 s (service account tokens rotate, those of exec plugins expire), so a session lives as long as the
+process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nosana_operator.kube.errors import CredentialsError
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_MAX_AGE = 30.0
-"""Seconds a bearer token is used before it is asked for again (which re-reads or renews it as needed)."""
+"""Seconds for which a bearer token is used before it is read again (and renewed if needed)."""
 
 
 class BearerToken:
@@ -41,7 +41,7 @@ class BearerToken:
         self._lock = asyncio.Lock()
 
     async def header(self, *, refused: str | None = None) -> str | None:
-        """The header's value, None where no token is used; a new one when the server `refused` the last."""
+        """The header's value, None without a token; a new one when the server `refused` the last."""
         if self._stale(refused):
             async with self._lock:
                 if self._stale(refused):
@@ -57,7 +57,7 @@ class BearerToken:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """aiohttp client middleware: send with the token; once more with a fresh one after a 401."""
+        """aiohttp client middleware: send with the token, and once more with a fresh one after a 401."""
         sent = await self.header()
         if sent is not None:
             request.headers["Authorization"] = sent
@@ -74,7 +74,7 @@ class BearerToken:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where the API server is and how to sign in. Holds no token itself, so that a repr shows none."""
+    """Where the API server is and how to authenticate. Holds no token itself, so that a repr shows none."""
 
     server: str
     namespace: str
@@ -91,11 +91,11 @@ class Credentials:
     ) -> aiohttp.ClientSession:
         """A session for relative paths of the API server; the caller closes it. Needs a running loop.
 
-        `middlewares` see each request before the one that signs in.
+        `middlewares` see each request before the one that authenticates it.
         """
         return aiohttp.ClientSession(
             base_url=self.server.rstrip("/") + "/",
-            # No limit: watches hold connections for ever, and a cap would let them starve the requests.
+            # No limit: watches hold connections permanently, and under a limit they would starve the requests.
             connector=aiohttp.TCPConnector(limit=0, ssl=self.tls if self.tls is not None else True),
             headers={"User-Agent": user_agent},
             middlewares=(*middlewares, BearerToken(self.read_token)),
@@ -104,9 +104,9 @@ class Credentials:
 
 
 def load_credentials(kubeconfig: Path | None = None, *, context: str | None = None) -> Credentials:
-    """Find the cluster: `kubeconfig`, else $KUBECONFIG, else the pod's service account, else ~/.kube/config.
+    """The credentials of `kubeconfig`, else $KUBECONFIG, else the pod's service account, else ~/.kube/config.
 
-    Raises CredentialsError with what was tried.
+    Raises CredentialsError.
     """
     explicit = kubeconfig is not None or bool(os.environ.get("KUBECONFIG")) or context is not None
     configuration = kubernetes_client.Configuration()
@@ -117,7 +117,7 @@ def load_credentials(kubeconfig: Path | None = None, *, context: str | None = No
             )
             namespace = _pod_namespace()
         else:
-            # The package freezes $KUBECONFIG at its own import; read it when asked instead.
+            # The package reads $KUBECONFIG once, when it is imported; this reads it at each call.
             file = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
             kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=file, context=context, client_configuration=configuration, persist_config=False
@@ -126,7 +126,7 @@ def load_credentials(kubeconfig: Path | None = None, *, context: str | None = No
         return _from_configuration(configuration, namespace)
     except (kubernetes_config.ConfigException, OSError, yaml.YAMLError, ssl.SSLError) as error:
         raise CredentialsError(
-            f"No usable way to sign in to Kubernetes: {str(error).rstrip('.')}. Name a kubeconfig with --kubeconfig or "
+            f"No usable Kubernetes credentials: {str(error).rstrip('.')}. Give a kubeconfig with --kubeconfig or "
             "$KUBECONFIG, or run in a pod with a service account."
         ) from error
 
@@ -147,7 +147,7 @@ def _from_configuration(configuration: Any, namespace: str) -> Credentials:
 
     def read_token() -> str | None:
         header = configuration.get_api_key_with_prefix("BearerToken")
-        # "bearer TOKEN", "Basic PAIR", or the bare token, depending on where the package had it from.
+        # "bearer TOKEN", "Basic PAIR", or the bare token, depending on where the package read it.
         words = str(header or "").split()
         if not words:
             return None

@@ -1,8 +1,12 @@
-"""Which of the operator's processes acts: the one that holds a Lease (docs/decisions/0009-one-writer.md).
+"""Leader election over a Lease: of the operator's processes, its holder acts (docs/decisions/0009-one-writer.md).
 
-Every moment that counts is by this process' own clock: what stands in a Lease tells people when it was renewed,
-and others only *that* it was. A leader counts from before it asked for a renewal, and leaves off sooner than
-a candidate begins, which counts from when it saw the last one.
+Each process measures time by its own clock only. The times in the Lease are for people; to other processes a
+renewal shows only *that* the holder is alive. A leader counts from before it sent its last renewal, a candidate from
+when it saw that renewal, and the leader's deadline is shorter, so a leader ends before a candidate begins:
+
+    leader      renews ├───────── deadline 10 s ─────────┤ ends
+    candidate     sees it ├──────────────── duration 15 s ────────────────┤ takes the Lease
+                       └─ t0, sent                                        └─ not before t0 + 15 s
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _KIND = "Lease"
 _SOMEBODY = "somebody (the Lease was deleted)"
-"""Who holds a Lease that a candidate put back: whoever held the deleted one, if he lives."""
+"""The holder of a Lease that a candidate restored: whichever process held the deleted one, if it lives."""
 
 
 class LeaseApi(Protocol):
@@ -70,7 +74,7 @@ class ElectionSettings(SettingsGroup):
 
 
 class Term(Protocol):
-    """A process' leadership, from standing for it to giving it back."""
+    """A process' leadership: acquired, held, released."""
 
     @property
     def leading(self) -> bool:
@@ -79,7 +83,7 @@ class Term(Protocol):
     def check(self, seen: int = 0) -> int:
         """The epoch in which this process leads. Raises LeadershipLost when it may not act.
 
-        `seen` is the epoch of an intent; a later one than ours is another leader's.
+        `seen` is the epoch of an intent; an epoch later than ours belongs to another leader.
         """
 
     async def acquire(self) -> None:
@@ -89,11 +93,11 @@ class Term(Protocol):
         """Stay leader; ends with LeadershipLost only."""
 
     async def release(self) -> None:
-        """Lead no more, so that another need not wait."""
+        """Give up leadership, so that another process need not wait."""
 
 
 class AlwaysLeading:
-    """The `Term` of the only process there is: no Lease, and epoch 0 in every intent."""
+    """The `Term` of a single process: no Lease, and epoch 0 in every intent."""
 
     leading = True
 
@@ -102,18 +106,18 @@ class AlwaysLeading:
         return 0
 
     async def acquire(self) -> None:
-        """At once."""
+        """Returns at once."""
 
     async def hold(self) -> None:
-        """For ever."""
+        """Never returns."""
         await asyncio.get_running_loop().create_future()
 
     async def release(self) -> None:
-        """Nobody waits."""
+        """Does nothing."""
 
 
 def awake_clock() -> float:
-    """Seconds that only go on, those in which the machine slept included (where the system counts them)."""
+    """Monotonic seconds, including the time that the machine slept (where the system counts it)."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
@@ -121,9 +125,9 @@ def awake_clock() -> float:
 class Election:
     """One process' part in the election: `acquire()`, then `hold()` until it raises, then `release()`.
 
-    `identity` is no other living process'; one that ended and was started again under its own name takes its
-    Lease over at once. `floor` gives the latest epoch known from intents: a Lease that somebody deleted is
-    made anew with a later one.
+    `identity` is unique among living processes; a process that restarts under its own identity takes its Lease over
+    at once. `floor` returns the latest epoch known from intents: a Lease that was deleted is created again with a
+    later one.
     """
 
     def __init__(
@@ -145,25 +149,25 @@ class Election:
         self._where = f"{namespace}/{name}"
         self._identity = identity
         self._times = times or ElectionSettings()
-        self._patience = self._times.renew_seconds / 2
-        """Seconds for one attempt: a connection that hangs leaves time for another one."""
+        self._attempt_timeout = self._times.renew_seconds / 2
+        """Seconds for one attempt, so that a connection that hangs leaves time for another attempt."""
         self._floor = floor
         self._clock = clock
         self._now = now
         self._jitter = jitter
         self._lease: dict[str, Any] | None = None
-        """As last seen; None when there was none."""
+        """As last read; None: it did not exist."""
         self._since: float | None = None
-        """When it was first seen so."""
+        """When this version of it was first read."""
         self._latest = 0
-        """The latest epoch that was seen in a Lease."""
+        """The latest epoch that was read in a Lease."""
         self._epoch: int | None = None
-        """Of this process while it leads."""
+        """The epoch of this process while it leads."""
         self._acquired_at = ""
         self._renewed_at = 0.0
-        """When the last renewal that succeeded was begun."""
+        """When the last successful renewal was sent."""
         self._lost: str | None = None
-        self._told: str | None = None
+        self._logged: str | None = None
 
     @property
     def leading(self) -> bool:
@@ -171,9 +175,9 @@ class Election:
         return self._problem() is None
 
     def check(self, seen: int = 0) -> int:
-        """The epoch of this process. Raises LeadershipLost when it may not act, and `hold()` ends then too.
+        """The epoch of this process. Raises LeadershipLost when it may not act; then `hold()` ends too.
 
-        `seen` is the epoch of an intent; a later one than ours is another leader's.
+        `seen` is the epoch of an intent; an epoch later than ours belongs to another leader.
         """
         if self._epoch is not None and seen > self._epoch:
             self._lost = f"an intent of epoch {seen} was found, and this process leads in epoch {self._epoch}"
@@ -183,20 +187,20 @@ class Election:
         return self._epoch
 
     async def acquire(self) -> None:
-        """Wait until this process leads. Raises KubeRefused when it has no right to stand."""
-        while not await self._attempt():  # noqa: ASYNC110 - it is the API server that is asked
-            # Twice as often as a leader renews: what was released is to be taken soon.
+        """Wait until this process leads. Raises KubeRefused when it lacks the rights for the Lease."""
+        while not await self._attempt():  # noqa: ASYNC110 - it polls the API server
+            # Twice as often as a leader renews, so that a released Lease is taken soon.
             await asyncio.sleep(self._times.retry_seconds / 2 * self._jitter())
         log.info("This process leads, in epoch %d, by Lease %s", self._epoch, self._where)
 
     async def hold(self) -> None:
-        """Renew until leadership is lost, which raises LeadershipLost."""
+        """Renew until leadership is lost; raises LeadershipLost then."""
         while True:
             await asyncio.sleep(self._times.retry_seconds)
             self.check()
             left = self._renewed_at + self._times.renew_seconds - self._clock()
             try:
-                async with asyncio.timeout(min(self._patience, left)):
+                async with asyncio.timeout(min(self._attempt_timeout, left)):
                     await self._renew()
             except LeadershipLost:
                 raise
@@ -207,38 +211,38 @@ class Election:
             self.check()
 
     async def release(self) -> None:
-        """Give the Lease back, so that another need not wait; from now on this process may not act.
+        """Release the Lease, so that another process need not wait; from now on this process may not act.
 
-        Does nothing when it does not lead, and never fails: the Lease runs out by itself.
+        Does nothing when it does not lead, and never fails: the Lease expires by itself.
         """
         if not self.leading or self._lease is None:
             return
         epoch, self._epoch = self._epoch, None
         spec = {"holderIdentity": None, "leaseDurationSeconds": 1, "renewTime": self._timestamp()}
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._attempt_timeout):
                 await self._patch({**spec, "leaseTransitions": epoch})
         except (NosanaError, TimeoutError) as error:
-            log.warning("The Lease %s was not given back: %s", self._where, str(error) or "no answer in time")
+            log.warning("The Lease %s was not released: %s", self._where, str(error) or "no answer in time")
         else:
-            log.info("The Lease %s was given back", self._where)
+            log.info("The Lease %s was released", self._where)
 
-    # -- standing -----------------------------------------------------------------------------------------
+    # -- acquiring ----------------------------------------------------------------------------------------
 
     async def _attempt(self) -> bool:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._attempt_timeout):
                 return await self._try()
         except Conflict:
-            return False  # Another was quicker; the next look shows who.
+            return False  # Another process was faster; the next attempt shows which.
         except Refused as error:
             raise KubeRefused(
                 f"The Lease {self._where} cannot be held: {error}. Allow the operator to get, "
                 "create and patch leases there, or set election.enabled: false where one process runs."
             ) from error
         except (NosanaError, TimeoutError) as error:
-            self._tell(
-                f"The Lease {self._where} cannot be asked for: {str(error) or 'no answer in time'}",
+            self._log_once(
+                f"The Lease {self._where} cannot be read: {str(error) or 'no answer in time'}",
                 logging.WARNING,
             )
             return False
@@ -248,11 +252,11 @@ class Election:
         try:
             lease = await self._api.get(_KIND, self._namespace, self._name)
         except NotFound:
-            known = max(self._latest, self._floor())
+            latest = max(self._latest, self._floor())
             self._acquired_at = self._timestamp()
-            if known:
-                # Somebody deleted it. Its holder may lead for a while yet: it is waited for as for any other.
-                self._observe(await self._make({**self._spec(known), "holderIdentity": _SOMEBODY}))
+            if latest:
+                # The Lease was deleted. Its holder may still lead, so wait for it as for any other holder.
+                self._observe(await self._make({**self._spec(latest), "holderIdentity": _SOMEBODY}))
                 return False
             self._lead(await self._make(self._spec(1)), 1, begun)
             return True
@@ -265,8 +269,8 @@ class Election:
         return True
 
     def _observe(self, lease: dict[str, Any]) -> None:
-        """Remember a Lease and since when it is as it is."""
-        # By its version and not by `renewTime`, which is the holder's clock: that may stand still.
+        """Remember a Lease, and since when this version of it has been known."""
+        # By its version, not by `renewTime`, which is by the holder's clock and may stand still.
         if self._since is None or self._lease is None or _version(self._lease) != _version(lease):
             self._since = self._clock()
         self._lease = lease
@@ -277,15 +281,15 @@ class Election:
         holder = spec.get("holderIdentity") or ""
         if holder in ("", self._identity):
             return True
-        # A holder with other settings, as during an upgrade, is left the time that it counts on.
+        # A holder with other settings, as during an upgrade, gets the duration that it relies on.
         duration = max(self._times.lease_seconds, float(spec.get("leaseDurationSeconds") or 0))
-        self._tell(f"Standing by: {holder} leads, in epoch {_epoch(lease)}")
+        self._log_once(f"Standing by: {holder} leads, in epoch {_epoch(lease)}")
         return self._since is not None and self._clock() - self._since >= duration
 
-    def _tell(self, text: str, level: int = logging.INFO) -> None:
-        """Once: it is true for as long as another leads."""
-        if text != self._told:
-            self._told = text
+    def _log_once(self, text: str, level: int = logging.INFO) -> None:
+        """Log a text once, however often it is true."""
+        if text != self._logged:
+            self._logged = text
             log.log(level, "%s", text)
 
     # -- leading ------------------------------------------------------------------------------------------
@@ -307,8 +311,8 @@ class Election:
             if holder != _SOMEBODY and (holder, _epoch(lease)) != (self._identity, epoch):
                 self._lost = f"{holder or 'nobody'} holds the Lease, in epoch {_epoch(lease)}"
                 self.check()
-            # A candidate put a deleted one back, a person wrote into it, or our own renewal came through
-            # although no answer did.
+            # A candidate restored a deleted Lease, a person edited it, or our own renewal succeeded
+            # although its answer was lost.
             self._lease = lease
             lease = await self._patch(self._spec(epoch))
         self._lead(lease, epoch, begun)
@@ -343,7 +347,7 @@ class Election:
         )
 
     async def _patch(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Compare-and-swap on the Lease as last seen."""
+        """Compare-and-swap on the Lease as last read."""
         if self._lease is None:
             raise KubeNotFound(f"The Lease {self._where} is gone.")
         patch = {"metadata": {"resourceVersion": _version(self._lease)}, "spec": dict(spec)}
@@ -358,5 +362,5 @@ def _epoch(lease: Mapping[str, Any]) -> int:
 
 
 def _version(lease: Mapping[str, Any]) -> str:
-    """No two writes share one, whatever object they are of."""
+    """The resource version: no two writes share one, whichever object they change."""
     return str(lease["metadata"]["resourceVersion"])

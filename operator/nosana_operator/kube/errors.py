@@ -1,12 +1,12 @@
 """Errors of the Kubernetes API.
 
 KubeError
-├── KubeUnavailable   no answer, 401, 408, 429 or 5xx: whether the request took effect is unknown
+├── KubeUnavailable   no answer, 401, 408, 429 or 5xx: it is unknown whether the request took effect
 ├── KubeNotFound      404
 ├── KubeConflict      409: exists already, or the resourceVersion is stale
 ├── KubeRefused       every other 4xx: invalid, forbidden, too large
 │   └── CredentialsError   no usable kubeconfig or service account
-└── LeadershipLost    another process leads, or may: this one writes nothing more, and ends
+└── LeadershipLost    another process leads or may lead: this one stops writing, and ends
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused, Una
 
 
 class KubeError(NosanaError):
-    """Anything the Kubernetes API (or the way to it) answered with other than success.
+    """Any outcome of a request to the Kubernetes API other than success.
 
     `code` is the HTTP status, None when there was no answer; `reason` is the API server's
     machine-readable word ("AlreadyExists", "Conflict", "Invalid", …), "" when it gave none.
@@ -28,15 +28,15 @@ class KubeError(NosanaError):
 
 
 class KubeUnavailable(KubeError, Unavailable):
-    """The API server gave no usable answer; whether a write took effect is unknown."""
+    """The API server gave no usable answer; it is unknown whether a write took effect."""
 
 
 class KubeNotFound(KubeError, NotFound):
-    """The object, its namespace or its kind is not there."""
+    """The object, its namespace or its kind does not exist."""
 
 
 class KubeConflict(KubeError, Conflict):
-    """The object exists already (`reason` AlreadyExists) or changed meanwhile (`reason` Conflict)."""
+    """The object exists already (`reason` AlreadyExists) or has changed (`reason` Conflict)."""
 
 
 class KubeRefused(KubeError, Refused):
@@ -44,8 +44,8 @@ class KubeRefused(KubeError, Refused):
 
 
 class CredentialsError(KubeRefused):
-    """There is no usable way to sign in to a cluster."""
+    """No usable credentials for a cluster were found."""
 
 
 class LeadershipLost(KubeError):
-    """Another process leads, or may by now: this one writes and signs nothing more, and ends."""
+    """Another process leads or may lead by now: this one stops writing and signing, and ends."""

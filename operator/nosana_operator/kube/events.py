@@ -1,7 +1,7 @@
-"""Kubernetes Events (events.k8s.io/v1): the story of an object for whoever runs `kubectl events`.
+"""Records Kubernetes Events (events.k8s.io/v1), which `kubectl events` shows.
 
-Fire and forget: recording never waits and never fails. What repeats within six minutes becomes one Event
-with a series instead of many.
+Recording never waits and never fails. An Event that repeats within six minutes becomes a series instead of many
+Events.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from nosana_operator.errors import NosanaError, NotFound
 log = logging.getLogger(__name__)
 
 _SERIES_WINDOW = 360.0
-"""Seconds after its last repeat that a series still takes another one in."""
+"""Seconds after the last repeat within which another one joins the series."""
 _SERIES_INTERVAL = 10.0
-"""Seconds between two writes of one series: a reconcile that fails in a loop costs one write per interval."""
+"""Seconds between two writes of one series, so that a reconcile that fails in a loop costs one write each."""
 _NOTE_BYTES = 1024
 _MAX_SERIES = 2000
 _MAX_WAITING = 1000
@@ -56,7 +56,7 @@ class _Series:
 class EventRecorder:
     """Records Events under `controller` (say "nosana.io/operator") as `instance` (this pod's name).
 
-    `run()` sends them until cancelled; `flush()` sends what still waits, at the end.
+    `run()` sends them until cancelled; `flush()` sends the rest at the end.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EventRecorder:
         self._queue: asyncio.Queue[_Identity] = asyncio.Queue(_MAX_WAITING)
         self._serial = 0
         self.dropped = 0
-        """Events lost because too many waited or the API server did not take them."""
+        """Events lost because too many were waiting, or because the API server did not accept them."""
 
     def event(
         self,
@@ -88,9 +88,9 @@ class EventRecorder:
         action: str,
         note: str,
     ) -> None:
-        """Say that something happened to `regarding` (a body with apiVersion, kind, metadata).
+        """Record an Event about `regarding` (a body with apiVersion, kind, metadata).
 
-        `reason` and `action` are CamelCase words (why, and what was done about it), `note` a sentence.
+        `reason` (why) and `action` (what was done) are CamelCase words, `note` is a sentence.
         """
         note = note.encode()[:_NOTE_BYTES].decode("utf-8", "ignore")
         identity = (str(regarding["metadata"].get("uid", "")), type, reason, action, note)
@@ -105,18 +105,18 @@ class EventRecorder:
                 due = (series.last_sent or now) + _SERIES_INTERVAL
                 asyncio.get_running_loop().call_later(max(0.0, due - now), self._enqueue, identity)
             return
-        self._make_room(now)
+        self._drop_ended(now)
         body = self._body(regarding, type, reason, action, note)
         self._series[identity] = _Series(body, last_seen=now, last_seen_at=self._now())
         self._enqueue(identity)
 
     async def run(self) -> None:
-        """Send events for ever."""
+        """Send Events until cancelled."""
         while True:
             await self._send(await self._queue.get())
 
     async def flush(self, timeout: float) -> None:
-        """Send what waits, for at most `timeout` seconds; for the orderly end, after `run` was cancelled."""
+        """Send the waiting Events for at most `timeout` seconds, at shutdown after `run` was cancelled."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not self._queue.empty():
@@ -129,11 +129,11 @@ class EventRecorder:
             self.dropped += 1
             self._series.pop(identity, None)
 
-    def _make_room(self, now: float) -> None:
+    def _drop_ended(self, now: float) -> None:
         if len(self._series) < _MAX_SERIES:
             return
         over = [key for key, series in self._series.items() if now - series.last_seen > _SERIES_WINDOW]
-        # None is over: the oldest goes, and a repeat of it starts a new Event.
+        # No series has ended: drop the oldest; a repeat of it starts a new Event.
         for key in over or [next(iter(self._series))]:
             del self._series[key]
 
@@ -154,13 +154,13 @@ class EventRecorder:
                 patch = {"series": _series_field(series)}
                 await self._api.patch("Event", metadata["namespace"], metadata["name"], patch)
         except NotFound:
-            # Events expire on the server (after an hour by default), or the namespace is gone: begin anew.
+            # The Event expired on the server (after an hour by default), or the namespace is gone: start again.
             self._series.pop(identity, None)
             self.dropped += 1
         except NosanaError as error:
             self._series.pop(identity, None)
             self.dropped += 1
-            log.debug("An event could not be recorded: %s", error)
+            log.debug("an Event could not be recorded: %s", error)
 
     def _body(
         self, regarding: Mapping[str, Any], type_: str, reason: str, action: str, note: str
@@ -168,7 +168,7 @@ class EventRecorder:
         metadata = regarding["metadata"]
         now = self._now()
         self._serial += 1
-        # As kubectl's other events are named: the object, then something unique.
+        # Named as other Events are: the object's name, then a unique suffix.
         unique = f"{int(now.timestamp() * 1e6):x}{self._serial & 0xFFF:03x}"
         reference = {
             "apiVersion": regarding["apiVersion"],

@@ -1,4 +1,4 @@
-"""The table of kinds: how a `kind` becomes a URL. Domain kinds are added by whoever builds the client."""
+"""The table of kinds: how a `kind` becomes a URL. The creator of a client adds the domain's own kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API server says of itself: its version and its clock."""
+"""The API server's version and clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ServerVersion:
-    """Major and minor as numbers, and the whole as the server spells it."""
+    """Major and minor as numbers, and the version as the server spells it."""
 
     major: int
     minor: int
@@ -28,34 +28,34 @@ class ServerVersion:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """One answer of the API server."""
+    """The API server's answer to one request."""
 
     version: ServerVersion
     seconds: float
-    """How long it took."""
+    """How long the request took."""
     clock_offset: float | None
-    """Seconds by which its clock is ahead of ours, exact to about one; None: it did not tell the time."""
+    """Seconds by which its clock is ahead of ours, exact to about one; None: the answer had no Date header."""
 
 
 def read_version(body: bytes) -> ServerVersion:
-    """The answer of `/version`. Raises KubeUnavailable when it is something else."""
+    """Parse the answer of `/version`. Raises KubeUnavailable when it is something else."""
     try:
-        said: Any = json.loads(body)
+        version: Any = json.loads(body)
         # Some distributions write the minor as "31+".
-        major, minor = (int(re.sub(r"\D.*", "", str(said[part]))) for part in ("major", "minor"))
+        major, minor = (int(re.sub(r"\D.*", "", str(version[part]))) for part in ("major", "minor"))
     except (ValueError, KeyError, TypeError):
         raise KubeUnavailable(
-            "The Kubernetes API did not tell its version; is something else answering at its address?"
+            "The Kubernetes API did not give its version; check that its address is the API server's."
         ) from None
-    return ServerVersion(major, minor, str(said.get("gitVersion") or f"v{major}.{minor}"))
+    return ServerVersion(major, minor, str(version.get("gitVersion") or f"v{major}.{minor}"))
 
 
 async def ask_server(session: aiohttp.ClientSession) -> ServerFacts:
-    """Ask once for the version (`session`: see `Credentials.open_session`).
+    """Request the version once (`session`: see `Credentials.open_session`).
 
     Raises:
         KubeUnavailable: no usable answer.
-        KubeRefused: it answered that it is not for us.
+        KubeRefused: it does not accept these credentials.
     """
     began, asked_at = time.monotonic(), time.time()
     try:
@@ -69,7 +69,9 @@ async def ask_server(session: aiohttp.ClientSession) -> ServerFacts:
         ) from error
     seconds = time.monotonic() - began
     if status in (401, 403):
-        raise KubeRefused(f"The Kubernetes API does not know these credentials (HTTP {status}).", code=status)
+        raise KubeRefused(
+            f"The Kubernetes API does not accept these credentials (HTTP {status}).", code=status
+        )
     if status != 200:
         raise KubeUnavailable(f"The Kubernetes API answered /version with HTTP {status}.", code=status)
     return ServerFacts(read_version(body), seconds, _offset(date, asked_at + seconds / 2))
@@ -77,8 +79,8 @@ async def ask_server(session: aiohttp.ClientSession) -> ServerFacts:
 
 def _offset(date: str | None, now: float) -> float | None:
     try:
-        told = parsedate_to_datetime(date).timestamp() if date else None
+        server = parsedate_to_datetime(date).timestamp() if date else None
     except ValueError:
         return None
-    # A Date header has whole seconds: on average half a second has passed since.
-    return None if told is None else told + 0.5 - now
+    # A Date header has whole seconds, so on average half a second has passed since.
+    return None if server is None else server + 0.5 - now

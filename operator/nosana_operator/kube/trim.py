@@ -1,4 +1,4 @@
-"""What cached bodies leave out: a big cluster's pods and nodes are mostly bytes that nobody here reads."""
+"""Trims cached bodies: most bytes of a large cluster's pods and nodes are never read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def without_bookkeeping(body: Body) -> Body:
-    """Leave out managedFields and kubectl's copy of the whole object."""
+    """The body without managedFields and kubectl's copy of the whole object."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     annotations = metadata.get("annotations")
     if annotations and _LAST_APPLIED in annotations:
@@ -17,7 +17,7 @@ def without_bookkeeping(body: Body) -> Body:
 
 
 def node(body: Body) -> Body:
-    """A node without the list of images it holds (often most of its bytes)."""
+    """A node without the list of its images (often most of its bytes)."""
     slim = without_bookkeeping(body)
     status = slim.get("status")
     if status and "images" in status:
@@ -26,7 +26,7 @@ def node(body: Body) -> Body:
 
 
 def pod_footprint(body: Body) -> Body:
-    """Of somebody else's pod, only what it takes from its node: place, phase and resources.
+    """The footprint of a foreign pod: its node, phase and resources.
 
     Keeps metadata (less bookkeeping and annotations), `spec.nodeName`, `overhead`, `resources`, each
     container's name, restartPolicy and resources, and `status.phase`.

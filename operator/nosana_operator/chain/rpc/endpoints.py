@@ -1,8 +1,8 @@
-"""The RPC nodes of one network: what each is good for now, and which one is asked next.
+"""The RPC nodes of one network: the health of each, and which one is asked next.
 
-The order in the settings is the admin's preference; a node that fails, lags, is slow or has a method switched
-off moves behind the others until it is well again. Health is found out by use, and by asking every node for
-its slot now and then.
+The order in the settings is the admin's preference. A node that fails, lags, is slow or does not offer a method
+moves behind the others until it has recovered. Health follows from the answers to requests, and from a probe that
+regularly asks every node for its slot.
 """
 
 from __future__ import annotations
@@ -29,62 +29,62 @@ T = TypeVar("T")
 
 _MAX_BODY: Final = 64 * 1024 * 1024
 _PROBE_SECONDS: Final = 30.0
-"""Each probe is a request to each node, and counts toward what 500 running jobs may cost."""
+"""Each probe is one request per node, and counts toward the request budget of 500 running jobs."""
 _PROBE_TIMEOUT: Final = 5.0
 _SLOW_SECONDS: Final = 1.0
 SLOTS_BEHIND: Final = 25
-"""Ten seconds of slots behind the best node: one that far back is not preferred any more."""
+"""Ten seconds of slots: a node further behind the best one is no longer preferred."""
 _REST_SECONDS: Final = 5.0
-"""For a node that limits us without saying how long."""
+"""Pause for a node that limits our requests without saying for how long."""
 _REFUSED_SECONDS: Final = 600.0
-"""How long a method that a node has switched off is not asked of it again."""
+"""How long a node is not asked again for a method that it refused."""
 _MOST_REFUSED: Final = 3
-"""A node that refuses so many methods in a row, and answers none, refuses us."""
+"""A node that refuses this many methods in a row, and answers none, refuses us altogether."""
 _SECRET_LENGTH: Final = 8
-"""Characters of a part of a URL from which on it may be an API key."""
-_MOST_SAID: Final = 300
-"""Characters of a node's own words that are told on."""
+"""A part of a URL with at least this many characters may be an API key."""
+_LONGEST_MESSAGE: Final = 300
+"""Characters of a node's own message that an error keeps."""
 
 
 class Health(IntEnum):
-    """How fit a node is; the lower, the better."""
+    """The health of a node; lower is better."""
 
     GOOD = 0
     SLOW = 1
     LAGGING = 2
     RESTING = 3
-    """It limits us, and said for how long."""
+    """It limits our requests for now."""
     DOWN = 4
-    """Its last answer was none, or made no sense."""
+    """Its last answer was missing or malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """What is known of a node. `number` is its place in the settings: its URL may hold a key."""
+    """The state of a node. `number` is its position in the settings; its URL may contain an API key."""
 
     number: int
     health: Health
     latency: float | None
-    """Seconds that the last probe took."""
+    """Seconds that the last probe took; None: not probed yet."""
     slots_behind: int
     """Behind the best node, at the last probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One node as the choice sees it."""
+    """One node, as a candidate for a request."""
 
     view: EndpointView
     refuses: bool
-    """It has the method switched off."""
+    """It does not offer the method."""
     free_at: float
-    """When its rate limit lets the next request through, monotonic seconds."""
+    """When its rate limit allows the next request, monotonic seconds."""
 
 
 def choose(candidates: Sequence[Candidate], now: float) -> tuple[int, float] | None:
-    """Number of the node to ask and the seconds to wait before; None when there is none.
+    """The number of the node to ask, and the seconds to wait first; None when no node offers the method.
 
-    Among nodes that answer, one that is free at once comes before a better one that is not.
+    Among nodes that answer, one that is free at once comes before a healthier one that is not.
     """
     able = [candidate for candidate in candidates if not candidate.refuses]
     if not able:
@@ -102,7 +102,7 @@ def choose(candidates: Sequence[Candidate], now: float) -> tuple[int, float] | N
 
 
 class Endpoint:
-    """One RPC node: its transport and what is known of it."""
+    """One RPC node: its transport and its state."""
 
     def __init__(
         self, number: int, url: str, session: aiohttp.ClientSession, requests_per_second: float | None
@@ -128,7 +128,7 @@ class Endpoint:
         return max(1.0, self._rate or 1.0)
 
     def view(self, now: float) -> EndpointView:
-        """What is known of it."""
+        """Its state."""
         if self._down:
             health = Health.DOWN
         elif now < self._rest_until:
@@ -142,7 +142,7 @@ class Endpoint:
         return EndpointView(self.number, health, self._latency, self._behind)
 
     def candidate(self, method: str, now: float) -> Candidate:
-        """It, for the choice."""
+        """It as a candidate for a request of that method."""
         return Candidate(self.view(now), self._refused.get(method, 0.0) > now, self._free_at(now))
 
     def spend(self, now: float) -> None:
@@ -158,35 +158,35 @@ class Endpoint:
         return now if tokens >= 1.0 else now + (1.0 - tokens) / self._rate
 
     def succeeded(self) -> None:
-        """It answered."""
+        """Record that it answered."""
         self._down = False
         self._refused_in_a_row.clear()
 
     def failed(self, error: ChainUnavailable, now: float) -> None:
-        """It gave no usable answer."""
+        """Record that it gave no usable answer."""
         if error.limited:
             self._rest_until = now + (_REST_SECONDS if error.retry_after is None else error.retry_after)
         else:
             self._down = True
 
     def refused(self, method: str, now: float) -> bool:
-        """It has the method switched off. True: it refuses us altogether, for a wrong API key say."""
+        """Record that it refused the method. True: it refuses all methods, because of a wrong API key for example."""
         self._down = False
         self._refused[method] = now + _REFUSED_SECONDS
         self._refused_in_a_row.add(method)
         if len(self._refused_in_a_row) >= _MOST_REFUSED:
-            # Not a matter of methods: each is asked again, as of a node that does not answer.
+            # The methods are not the cause: treat it as a node that does not answer, so that each is asked again.
             self._refused.clear()
             self._down = True
         return self._down
 
     def lagged(self, slots: int) -> None:
-        """It answered, but of a slot that long ago."""
+        """Record that it answered, but is this many slots behind."""
         self.succeeded()
         self._behind = slots
 
     def probed(self, seconds: float, behind: int) -> None:
-        """It told its slot."""
+        """Record the result of a probe."""
         self._latency, self._behind = seconds, behind
 
     async def ask(self, method: str, params: Sequence[Any], seconds: float) -> Any:
@@ -194,7 +194,7 @@ class Endpoint:
 
         Raises:
             ChainUnavailable: no usable answer.
-            MethodRefused: the method is switched off here.
+            MethodRefused: the node does not offer the method.
             RpcError: the node said no.
         """
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
@@ -206,10 +206,10 @@ class Endpoint:
                 body = await _read(response)
         except TimeoutError:
             raise ChainUnavailable(
-                f"The RPC node gave {method} no answer in {seconds:g} s; asked again."
+                f"The RPC node gave no answer to {method} in {seconds:g} s; it is asked again."
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            # aiohttp's texts name host and port, not the path that may hold a key.
+            # aiohttp's messages may contain the URL, whose path may contain an API key.
             raise ChainUnavailable(
                 f"The RPC node cannot be reached ({type(error).__name__}); it is asked again."
             ) from None
@@ -229,24 +229,24 @@ class Endpoint:
             )
         refusal = reply.get("error")
         if isinstance(refusal, Mapping):
-            said = self._without_secrets(str(refusal.get("message", "no reason")))[:_MOST_SAID]
-            raise _refusal(method, status, refusal, said, retry_after)
+            message = self._without_secrets(str(refusal.get("message", "no reason")))[:_LONGEST_MESSAGE]
+            raise _refusal(method, status, refusal, message, retry_after)
         return reply["result"]
 
-    def _without_secrets(self, said: str) -> str:
-        """A node's words, which go to logs and conditions, less the key that they may repeat."""
+    def _without_secrets(self, message: str) -> str:
+        """A node's message, which goes to logs and conditions, without the API key that it may repeat."""
         for secret in self._secrets:
-            said = said.replace(secret, "…")
-        return said
+            message = message.replace(secret, "…")
+        return message
 
 
 class Endpoints:
-    """All nodes of a network. Shared by everything that reads or sends there.
+    """All nodes of a network, shared by everything that reads or sends there.
 
     Args:
-        urls: HTTP addresses in the order of preference; may hold API keys, so they never appear in an error.
+        urls: HTTP addresses in the order of preference; they may contain API keys, so no error contains them.
         session: the caller's HTTP session; not closed here.
-        requests_per_second: how many requests each node may get, None for as many as there are.
+        requests_per_second: the rate limit of each node; None: no limit.
         clock: monotonic seconds.
         sleep: how to wait for the rate limit.
     """
@@ -271,27 +271,30 @@ class Endpoints:
 
     @property
     def views(self) -> tuple[EndpointView, ...]:
-        """What is known of each, in the order of the settings."""
+        """The state of each node, in the order of the settings."""
         now = self._clock()
         return tuple(endpoint.view(now) for endpoint in self._all)
 
     def usable(self) -> list[int]:
-        """Numbers of the nodes that answer; all when none does."""
+        """The numbers of the healthy nodes; all when none is healthy."""
         now = self._clock()
         fit = [e.number for e in self._all if e.view(now).health < Health.RESTING]
         return fit or [e.number for e in self._all]
 
     def refuses(self, method: str) -> bool:
-        """Whether one of the nodes has the method switched off."""
+        """Whether one of the nodes does not offer the method."""
         now = self._clock()
         return any(endpoint.candidate(method, now).refuses for endpoint in self._all)
 
     async def take(self, method: str, avoid: Collection[int] = ()) -> int | None:
-        """The node to ask next, once its rate limit allows; None: all are avoided or refuse the method."""
+        """The number of the node to ask next, once its rate limit allows a request.
+
+        None: all nodes are in `avoid` or refuse the method.
+        """
         while True:
             now = self._clock()
-            among = [e.candidate(method, now) for e in self._all if e.number not in avoid]
-            chosen = choose(among, now)
+            candidates = [e.candidate(method, now) for e in self._all if e.number not in avoid]
+            chosen = choose(candidates, now)
             if chosen is None:
                 return None
             number, wait = chosen
@@ -301,22 +304,22 @@ class Endpoints:
             await self._sleep(wait)
 
     def spend(self, number: int) -> None:
-        """Count a request that no limit may hold up."""
+        """Count a request that does not wait for the rate limit."""
         self._all[number].spend(self._clock())
 
     async def ask(
         self, number: int, method: str, params: Sequence[Any], seconds: float, read: Callable[[Any], T]
     ) -> T:
-        """One request to one node, its `result` as read; what it says of the node's health is kept.
+        """One request to one node, returning `read(result)`; records what it shows of the node's health.
 
-        Raises as `Endpoint.ask`, and as `read`: an answer that cannot be used is none.
+        Raises as `Endpoint.ask` and `read`: a malformed answer counts as no answer.
         """
         endpoint = self._all[number]
         try:
             result = read(await endpoint.ask(method, params, seconds))
         except NodeBehind as error:
             if len(self._all) > 1:
-                # With a single one there is nothing to prefer, and no probe that says otherwise later.
+                # A single node has no alternative, and no probe would clear the mark later.
                 endpoint.lagged(error.slots)
             raise
         except ChainUnavailable as error:
@@ -335,13 +338,13 @@ class Endpoints:
         return result
 
     async def run(self) -> None:
-        """Compare the nodes until cancelled; with a single one there is nothing to compare."""
+        """Probe the nodes until cancelled; a single node is not probed."""
         while len(self._all) > 1:
             await self.probe()
             await asyncio.sleep(_PROBE_SECONDS)
 
     async def probe(self) -> None:
-        """Ask every node for its slot, all at the same time."""
+        """Ask every node for its slot, all concurrently."""
 
         async def one(number: int) -> tuple[float, int] | None:
             started = self._clock()
@@ -354,32 +357,32 @@ class Endpoints:
                 return None
             return self._clock() - started, slot
 
-        told = await asyncio.gather(*(one(endpoint.number) for endpoint in self._all))
-        newest = max((slot for _, slot in filter(None, told)), default=0)
-        for endpoint, answer in zip(self._all, told, strict=True):
+        probes = await asyncio.gather(*(one(endpoint.number) for endpoint in self._all))
+        newest = max((slot for _, slot in filter(None, probes)), default=0)
+        for endpoint, answer in zip(self._all, probes, strict=True):
             if answer is not None:
                 endpoint.probed(answer[0], newest - answer[1])
 
 
 def _refusal(
-    method: str, status: int, error: Mapping[str, Any], said: str, retry_after: float | None
+    method: str, status: int, error: Mapping[str, Any], message: str, retry_after: float | None
 ) -> ChainUnavailable | RpcError:
-    """What a JSON-RPC error means; `said` are its words."""
+    """The error that a JSON-RPC error means; `message` is the node's own."""
     code = error.get("code")
     code = code if isinstance(code, int) else 0
     limited = status == 429 or code in RATE_LIMITED
     if limited or status >= 500 or code in TRANSIENT:
         return ChainUnavailable(
-            f"The RPC node cannot answer {method} now: {said} ({code}); it is asked again.",
+            f"The RPC node cannot answer {method} now: {message} ({code}); it is asked again.",
             retry_after=retry_after,
             limited=limited,
         )
     kind = MethodRefused if code in METHOD_REFUSED or status in METHOD_REFUSED_STATUSES else RpcError
-    return kind(f"The RPC node refused {method}: {said} ({code}).", code=code, data=error.get("data"))
+    return kind(f"The RPC node refused {method}: {message} ({code}).", code=code, data=error.get("data"))
 
 
 def _secrets(url: str) -> tuple[str, ...]:
-    """The parts of a URL that may be an API key, as they stand, decoded, and in the header; the longest first."""
+    """The parts of a URL that may be an API key: as written, decoded, and as a header; longest first."""
     parts = urlsplit(url)
     found = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
     found += [parts.username or "", parts.password or ""]
@@ -401,7 +404,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; the date form is not used by RPC providers."""
+    """The seconds of a Retry-After header; RPC providers do not use the date form."""
     try:
         return max(0.0, float(header)) if header is not None else None
     except ValueError:

@@ -3,8 +3,8 @@
 The typed parsers of `solders` panic on error replies without data, and solana-py's client hides HTTP statuses
 and does not retry (docs/protocol/solana-rpc.md#replies); neither is used for requests.
 
-Silence is *unknown*, never *no*: everything that says nothing about the chain is `ChainUnavailable`, after
-the retries. Every method names its commitment.
+No answer is *unknown*, never *no*: whatever says nothing about the chain raises `ChainUnavailable` after the
+retries. Every method names its commitment.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ from nosana_operator.chain.rpc.wire import (
     read_account,
     read_base64,
     read_blockhash,
-    read_decimal,
     read_epoch_info,
     read_history_entry,
     read_int,
@@ -76,7 +75,7 @@ Observer = Callable[[str, str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long one call tries. An attempt is a round over the network's nodes."""
+    """How often and for how long one call tries. An attempt asks each of the network's nodes once."""
 
     attempts: int = 4
     backoff: Backoff = _BACKOFF
@@ -84,7 +83,7 @@ class Retry:
 
 
 class Rpc:
-    """A network's RPC, whichever of its nodes answers.
+    """A network's RPC, answered by whichever of its nodes is fit.
 
     Args:
         endpoints: the nodes.
@@ -111,7 +110,7 @@ class Rpc:
     async def account(
         self, address: str, commitment: Commitment, *, not_before: int = 0
     ) -> Slotted[AccountInfo | None]:
-        """One account at slot `not_before` or later, None when there is none."""
+        """One account at slot `not_before` or later; None when it does not exist."""
         return await self.call(
             "getAccountInfo", [address, _config(commitment)], partial(_at, not_before, _read_optional_account)
         )
@@ -119,7 +118,7 @@ class Rpc:
     async def accounts(
         self, addresses: Sequence[str], commitment: Commitment, *, not_before: int = 0
     ) -> Slotted[dict[str, AccountInfo | None]]:
-        """Many accounts at slot `not_before` or later, a hundred a call; the slot is the oldest of the calls'."""
+        """Many accounts at slot `not_before` or later, a hundred per call; the slot is the oldest of the calls."""
         found: dict[str, AccountInfo | None] = {}
         slots: list[int] = []
 
@@ -132,7 +131,7 @@ class Rpc:
             found.update(zip(batch, reply.value, strict=True))
             slots.append(reply.slot)
 
-        # At the same time: with a slow node the last of many jobs would be read too late.
+        # Concurrently: one after the other, a slow node would give the last of many jobs too late.
         await gather_limited(
             read(addresses[at : at + MAX_ACCOUNTS]) for at in range(0, len(addresses), MAX_ACCOUNTS)
         )
@@ -141,7 +140,7 @@ class Rpc:
     async def program_accounts(
         self, program: str, filters: Iterable[Memcmp], commitment: Commitment, *, not_before: int = 0
     ) -> Slotted[dict[str, AccountInfo]]:
-        """All accounts of a program that match the filters at slot `not_before` or later, and that slot."""
+        """All accounts of a program that match the filters, at slot `not_before` or later."""
         config = _config(commitment) | {
             "withContext": True,
             "filters": [{"memcmp": {"offset": f.offset, "bytes": f.value}} for f in filters],
@@ -154,22 +153,6 @@ class Rpc:
         params = [owner, {"programId": TOKEN}, config]
         return await self.call("getTokenAccountsByOwner", params, partial(read_slotted, read=_read_keyed))
 
-    async def balance(self, address: str, commitment: Commitment) -> int:
-        """Lamports; zero for an account that does not exist."""
-        params = [address, {"commitment": commitment}]
-        return (await self.call("getBalance", params, partial(read_slotted, read=read_int))).value
-
-    async def token_balance(self, address: str, commitment: Commitment) -> int:
-        """Base units on a token account.
-
-        Raises:
-            RpcError: there is no such token account.
-        """
-        params = [address, {"commitment": commitment}]
-        return (
-            await self.call("getTokenAccountBalance", params, partial(read_slotted, read=_read_amount))
-        ).value
-
     # transactions
 
     async def latest_blockhash(self, commitment: Commitment) -> Blockhash:
@@ -180,9 +163,9 @@ class Rpc:
         ).value
 
     async def signature_statuses(self, signatures: Sequence[str]) -> Slotted[list[SignatureStatus | None]]:
-        """Where transactions stand, the node's history included; None: not known to it."""
+        """The statuses of transactions, the node's history included; None: the node does not know the transaction."""
         if len(signatures) > MAX_SIGNATURES:
-            raise ValueError(f"at most {MAX_SIGNATURES} signatures a call")
+            raise ValueError(f"at most {MAX_SIGNATURES} signatures per call")
         params = [list(signatures), {"searchTransactionHistory": True}]
         read = partial(_read_all, _read_optional_status, len(signatures))
         return await self.call("getSignatureStatuses", params, partial(read_slotted, read=read))
@@ -202,11 +185,11 @@ class Rpc:
         return await self.call("getSignaturesForAddress", [address, config], _read_history)
 
     async def transaction(self, signature: str, commitment: Commitment) -> bytes | None:
-        """The bytes of a landed transaction; None: the node does not have it (yet, or any more)."""
+        """The bytes of a landed transaction; None: the node does not have it (yet, or any longer)."""
         return await self._transaction(signature, commitment, _read_raw)
 
     async def landed(self, signature: str, commitment: Commitment) -> LandedTransaction | None:
-        """A landed transaction and what it did; None: the node does not have it (yet, or any more)."""
+        """A landed transaction with its effects; None: the node does not have it (yet, or any longer)."""
         return await self._transaction(signature, commitment, read_landed)
 
     async def transaction_logs(self, signature: str, commitment: Commitment) -> tuple[str, ...]:
@@ -220,13 +203,13 @@ class Rpc:
         return await self.call("getTransaction", [signature, config], partial(_optional, read))
 
     async def send(self, raw: bytes, *, preflight: bool) -> str:
-        """Send signed bytes; returns the signature. Resending the same bytes is harmless.
+        """Send signed bytes; returns the signature. Sending the same bytes again is harmless.
 
-        Without preflight it goes to all nodes that answer: one of them may take transactions and lose them.
+        Without preflight they go to all nodes that answer, because one node may accept transactions and lose them.
         "Already processed" counts as sent.
 
         Raises:
-            TransactionFailed: the preflight at confirmed says no; this copy was not sent.
+            TransactionFailed: the preflight at confirmed failed; this copy was not sent.
             BlockhashNotFound: the preflight does not know the blockhash.
             ChainUnavailable: unknown whether it was sent.
             RpcError: refused otherwise (signatures, size).
@@ -259,7 +242,7 @@ class Rpc:
         ).value
 
     async def recent_priority_fees(self, writable: Sequence[str]) -> list[int]:
-        """Lowest landed price per recent slot for these writable accounts, micro-lamports a compute unit."""
+        """Lowest landed price of each recent slot for these writable accounts, micro-lamports per compute unit."""
         return await self.call("getRecentPrioritizationFees", [list(writable)], _read_fees)
 
     # time
@@ -268,30 +251,22 @@ class Rpc:
         """The node's slot."""
         return await self.call("getSlot", [{"commitment": commitment}], read_int)
 
-    async def block_height(self, commitment: Commitment) -> int:
-        """The node's block height."""
-        return await self.call("getBlockHeight", [{"commitment": commitment}], read_int)
-
     async def epoch_info(self, commitment: Commitment) -> EpochInfo:
         """Slot and block height from one answer."""
         return await self.call("getEpochInfo", [{"commitment": commitment}], read_epoch_info)
 
-    async def block_time(self, slot: int) -> int | None:
-        """Unix seconds of a slot's block; None when the node does not know."""
-        return await self.call("getBlockTime", [slot], partial(_optional, read_int))
-
     # transport
 
     async def call(self, method: str, params: Sequence[Any], read: Callable[[Any], T]) -> T:
-        """One JSON-RPC call; returns `result` as `read`, which raises ChainUnavailable where it makes no sense.
+        """One JSON-RPC call; returns `read(result)`; `read` raises ChainUnavailable for a malformed result.
 
-        A node that gives no usable answer is left for the next one at once; when all were asked, the next
-        round comes after a wait.
+        When a node gives no usable answer the next one is asked at once; after all of them, the next round
+        comes after a back-off.
 
         Raises:
-            ChainUnavailable: no usable answer in all rounds.
-            MethodRefused: every node has the method switched off.
-            RpcError: a node said no, and no other one yes.
+            ChainUnavailable: no usable answer in any round.
+            MethodRefused: no node offers the method.
+            RpcError: a node said no, and no other one said yes.
         """
         for attempt in itertools.count(1):
             try:
@@ -307,28 +282,28 @@ class Rpc:
         raise AssertionError("unreachable")
 
     def refuses(self, method: str) -> bool:
-        """Whether a node has the method switched off, so that silence may be of the others only."""
+        """Whether a node does not offer the method, so that only the others can answer it."""
         return self._endpoints.refuses(method)
 
     async def _round(self, method: str, params: Sequence[Any], read: Callable[[Any], T]) -> T:
         """Ask one node after the other until one answers."""
-        asked: set[int] = set()
-        silent: ChainUnavailable | None = None
+        tried: set[int] = set()
+        unavailable: ChainUnavailable | None = None
         refused: RpcError | None = None
-        while (number := await self._endpoints.take(method, asked)) is not None:
-            asked.add(number)
+        while (number := await self._endpoints.take(method, tried)) is not None:
+            tried.add(number)
             try:
                 return await self._ask(number, method, params, read)
             except ChainUnavailable as error:
-                silent = error
+                unavailable = error
             except RpcError as error:
                 if error.code in REQUEST_AT_FAULT:
                     raise
-                # Providers have codes of their own for "not here" and "not for you".
+                # Providers have their own codes for "not here" and "not for you", so another node is asked.
                 refused = error
-        # A node that is silent now may well offer what the others refuse.
+        # A node that gives no answer now may offer what the others refuse.
         raise (
-            silent
+            unavailable
             or refused
             or MethodRefused(
                 f"No RPC node of this network offers {method}; name one that does in the settings.", code=0
@@ -349,18 +324,18 @@ class Rpc:
         return result
 
     async def _everywhere(self, method: str, params: Sequence[Any], read: Callable[[Any], T]) -> T:
-        """Ask all nodes that answer at once; the first success, else what the first one said."""
+        """Ask all healthy nodes at once; return the first success, else raise the first definite error."""
         numbers = self._endpoints.usable()
         if len(numbers) == 1:
             return await self.call(method, params, read)
         for number in numbers:
             self._endpoints.spend(number)
-        said = await asyncio.gather(
+        answers = await asyncio.gather(
             *(self._ask(number, method, params, read) for number in numbers), return_exceptions=True
         )
-        problems = [answer for answer in said if isinstance(answer, BaseException)]
-        if len(problems) < len(said):
-            return next(answer for answer in said if not isinstance(answer, BaseException))
+        problems = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(problems) < len(answers):
+            return next(answer for answer in answers if not isinstance(answer, BaseException))
         raise next((each for each in problems if not isinstance(each, ChainUnavailable)), problems[0])
 
 
@@ -369,7 +344,7 @@ def _config(commitment: Commitment) -> dict[str, Any]:
 
 
 def _at(not_before: int, read: Callable[[Any], T], result: Any) -> Slotted[T]:
-    """The answer of a node that has reached a slot. Raises NodeBehind."""
+    """The answer, which has to be of slot `not_before` or later. Raises NodeBehind."""
     reply = read_slotted(result, read)
     if reply.slot < not_before:
         raise NodeBehind(not_before - reply.slot)
@@ -383,7 +358,7 @@ def _optional(read: Callable[[Any], T], value: Any) -> T | None:
 def _read_all(read: Callable[[Any], T], count: int, value: Any) -> list[T]:
     found = [read(each) for each in read_list(value)]
     if len(found) != count:
-        raise ChainUnavailable(f"The RPC node answered with {len(found)} values to {count} questions.")
+        raise ChainUnavailable(f"The RPC node answered with {len(found)} values instead of {count}.")
     return found
 
 
@@ -397,10 +372,6 @@ def _read_optional_status(value: Any) -> SignatureStatus | None:
 
 def _read_keyed(value: Any) -> dict[str, AccountInfo]:
     return {read_text(each, "pubkey"): read_account(field(each, "account")) for each in read_list(value)}
-
-
-def _read_amount(value: Any) -> int:
-    return read_decimal(field(value, "amount"))
 
 
 def _read_history(value: Any) -> list[HistoryEntry]:

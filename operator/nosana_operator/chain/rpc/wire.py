@@ -1,6 +1,6 @@
-"""Values of Solana's JSON-RPC, and their readers out of plain JSON.
+"""Values of Solana's JSON-RPC, and the functions that read them from plain JSON.
 
-A reply of another shape says nothing about the chain, so every reader raises `ChainUnavailable`.
+A reply of another shape says nothing about the chain, so every reader raises `ChainUnavailable` for it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EpochInfo:
 
 @dataclass(frozen=True, slots=True)
 class SignatureStatus:
-    """Where a transaction stands; `err` is the chain's `TransactionError` as JSON, None for success."""
+    """The status of a transaction; `err` is the chain's `TransactionError` as JSON, None for success."""
 
     slot: int
     err: object | None
@@ -76,12 +76,12 @@ class HistoryEntry:
     slot: int
     err: object | None
     time: int | None = None
-    """Of its block, unix seconds; None: the node does not know."""
+    """Block time, unix seconds; None: the node does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InnerInstruction:
-    """What a program called; numbers are places in the transaction's keys."""
+    """A call made by a program; numbers are indexes into the transaction's keys."""
 
     program: int
     accounts: tuple[int, ...]
@@ -90,61 +90,53 @@ class InnerInstruction:
 
 @dataclass(frozen=True, slots=True)
 class LandedTransaction:
-    """A transaction in a block, with what it did."""
+    """A transaction in a block, and its effects."""
 
     raw: bytes
     slot: int
     time: int | None
-    """Of its block, unix seconds."""
+    """Block time, unix seconds."""
     fee: int
     """Lamports, paid by the first key."""
     err: object | None
     loaded: tuple[str, ...]
     """Keys from lookup tables; they follow those of the message."""
     inner: Mapping[int, tuple[InnerInstruction, ...]] | None
-    """By the number of the instruction that made the calls; None: the node does not keep them."""
+    """Calls by the index of the instruction that made them; None: the node does not keep them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What a transaction would do."""
+    """The effects that a transaction would have."""
 
     err: object | None
     logs: tuple[str, ...]
     units_consumed: int | None
 
 
-def _odd() -> ChainUnavailable:
+def _malformed() -> ChainUnavailable:
     return ChainUnavailable("The RPC node answered in an unknown form; use a Solana RPC node.")
 
 
 def field(value: Any, key: str) -> Any:
     """A member of an object."""
     if not isinstance(value, Mapping) or key not in value:
-        raise _odd()
+        raise _malformed()
     return value[key]
 
 
 def read_list(value: Any) -> list[Any]:
     """An array."""
     if not isinstance(value, list):
-        raise _odd()
+        raise _malformed()
     return value
 
 
 def read_int(value: Any) -> int:
     """A number."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _odd()
+        raise _malformed()
     return value
-
-
-def read_decimal(value: Any) -> int:
-    """A number written as text, as token amounts are."""
-    # A number of 64 bits has 20 digits; of thousands `int` makes none.
-    if not isinstance(value, str) or not value.isdecimal() or len(value) > 20:
-        raise _odd()
-    return int(value)
 
 
 def read_text(value: Any, key: str) -> str:
@@ -155,7 +147,7 @@ def read_text(value: Any, key: str) -> str:
 def read_string(value: Any) -> str:
     """Text."""
     if not isinstance(value, str):
-        raise _odd()
+        raise _malformed()
     return value
 
 
@@ -167,11 +159,11 @@ def read_slotted(result: Any, read: Callable[[Any], T]) -> Slotted[T]:
 def read_base64(data: Any) -> bytes:
     """The `[text, "base64"]` of accounts and transactions."""
     if not isinstance(data, list) or len(data) != 2 or data[1] != "base64" or not isinstance(data[0], str):
-        raise _odd()
+        raise _malformed()
     try:
         return base64.b64decode(data[0], validate=True)
     except ValueError:
-        raise _odd() from None
+        raise _malformed() from None
 
 
 def read_account(value: Any) -> AccountInfo:
@@ -193,10 +185,10 @@ def read_epoch_info(value: Any) -> EpochInfo:
 def read_status(value: Any) -> SignatureStatus:
     """One entry of getSignatureStatuses."""
     # Old nodes leave confirmationStatus out; None confirmations then means rooted.
-    named = value.get("confirmationStatus") if isinstance(value, Mapping) else None
-    if named is None:
-        named = Finalized if field(value, "confirmations") is None else Processed
-    return SignatureStatus(read_int(field(value, "slot")), field(value, "err"), Commitment(str(named)))
+    status = value.get("confirmationStatus") if isinstance(value, Mapping) else None
+    if status is None:
+        status = Finalized if field(value, "confirmations") is None else Processed
+    return SignatureStatus(read_int(field(value, "slot")), field(value, "err"), Commitment(str(status)))
 
 
 def read_history_entry(value: Any) -> HistoryEntry:
@@ -210,10 +202,10 @@ def read_history_entry(value: Any) -> HistoryEntry:
 
 
 def read_landed(value: Any) -> LandedTransaction:
-    """The answer of getTransaction in base64; a node may have lost what the transaction did."""
+    """The answer of getTransaction in base64; a node may have dropped the effects."""
     meta = field(value, "meta")
     if not isinstance(meta, Mapping):
-        raise _odd()
+        raise _malformed()
     loaded, inner = meta.get("loadedAddresses"), meta.get("innerInstructions")
     return LandedTransaction(
         raw=read_base64(field(value, "transaction")),
@@ -239,7 +231,7 @@ def _inner_instruction(value: Any) -> InnerInstruction:
     try:
         data = multibase.decode("z" + read_text(value, "data"))
     except ValueError:
-        raise _odd() from None
+        raise _malformed() from None
     accounts = tuple(read_int(at) for at in read_list(field(value, "accounts")))
     return InnerInstruction(read_int(field(value, "programIdIndex")), accounts, data)
 
@@ -250,7 +242,7 @@ def _optional_int(value: Any, key: str) -> int | None:
 
 
 def read_simulation(value: Any) -> Simulation:
-    """What simulateTransaction tells; nodes may leave units and logs out."""
+    """The answer of simulateTransaction; nodes may leave out units and logs."""
     units = value.get("unitsConsumed") if isinstance(value, Mapping) else None
     return Simulation(
         field(value, "err"),

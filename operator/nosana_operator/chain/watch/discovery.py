@@ -1,8 +1,8 @@
-"""Finding runs where the nodes refuse getProgramAccounts: in the transactions of the markets.
+"""Finds runs where no node offers getProgramAccounts, by reading the transactions of the markets.
 
-A run is made by `list`, `assign` or `work`, and each of them names both the market and the run account
-(docs/protocol/jobs-program.md#instructions). So the markets' histories name every address at which a run of ours
-can be; what stands there is read from the accounts.
+`list`, `assign` and `work` create runs, and each of them names both the market and the run account
+(docs/protocol/jobs-program.md#instructions). So the markets' histories name every address at which a run of ours can
+be; the accounts there are then read.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nosana_operator.chain.rpc.methods import MAX_HISTORY, MAX_SIGNATURES, Rpc
 log = logging.getLogger(__name__)
 
 _MOST_PAGES: Final = 5
-"""Pages of a market's history between two looks."""
+"""Pages of a market's history that one call reads."""
 _FINALIZED_SLOTS: Final = 64
-"""So many slots later, what was confirmed is finalized, or was taken back by a fork. A history that is told again
-(its node does not know the transaction that was told last) is not followed further back."""
-_PATIENCE_SLOTS: Final = 1500
-"""Ten minutes of slots: a transaction that no node has given by then, while it gave later ones, is given up."""
+"""After this many slots a confirmed transaction is finalized, or a fork has dropped it. A history that is listed
+again (because the node does not know `until`) is not followed further back."""
+_GIVE_UP_SLOTS: Final = 1500
+"""Ten minutes of slots: a transaction that no node returns for so long, while later ones are returned, is skipped."""
 _UNKNOWN_VERSION: Final = -32015
-"""JSON-RPC code: the transaction is of a version that we did not ask for."""
+"""JSON-RPC code: the transaction has a version that we did not request."""
 
 
 def runs_named_by(raw: bytes, program: str) -> set[str]:
@@ -38,7 +38,7 @@ def runs_named_by(raw: bytes, program: str) -> set[str]:
     try:
         message = VersionedTransaction.from_bytes(raw).message
     except ValueError:
-        # Of a version that is not known here: nothing of Nosana's clients.
+        # A transaction version that we do not know: Nosana's clients send none.
         return set()
     keys = [str(key) for key in message.account_keys]
     named: set[str] = set()
@@ -47,7 +47,7 @@ def runs_named_by(raw: bytes, program: str) -> set[str]:
         accounts = instruction.accounts
         if position is None or position >= len(accounts):
             continue
-        # An index beyond the keys names an address of a lookup table: new accounts cannot be in one.
+        # An index beyond the keys refers to a lookup table, which cannot contain a new account.
         index = accounts[position]
         if index < len(keys) and keys[instruction.program_id_index : instruction.program_id_index + 1] == [
             program
@@ -57,10 +57,10 @@ def runs_named_by(raw: bytes, program: str) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the markets' transactions tell.
+class Discovered:
+    """The result of reading the markets' transactions.
 
-    `runs`: addresses at which a run may have been made since the last call. `problem`: why there may be more;
+    `runs`: addresses at which a run may have been created since the last call. `problem`: why there may be more;
     None when everything was read.
     """
 
@@ -70,22 +70,22 @@ class Found:
 
 @dataclass(slots=True)
 class _History:
-    """How far a market's transactions were read."""
+    """How far a market's transactions have been read."""
 
     newest: int = 0
-    """The newest slot that was told by any node; one that lags never moves it back."""
+    """The newest slot that any node listed; a node that lags never moves it back."""
     until: str | None = None
-    """The newest signature that is finalized: no fork moves it."""
-    told: dict[str, int] = field(default_factory=dict)
-    """Signature → slot of what was told after it, and is told again by every look."""
+    """The newest finalized signature: no fork moves it."""
+    listed: dict[str, int] = field(default_factory=dict)
+    """Signature → slot of transactions after `until`, which every call lists again."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Signature → slot of transactions that were told, but that no node has given yet."""
+    """Signature → slot of transactions that were listed, but that no node has returned yet."""
     read: int = 0
-    """The newest slot of which a transaction was read."""
+    """The newest slot with a transaction that was read."""
 
 
 class RunFinder:
-    """Reads on in the markets' histories from call to call; one call at a time.
+    """Reads the markets' histories, each call from where the last one ended; one call at a time.
 
     Args:
         rpc: the network's RPC.
@@ -97,8 +97,8 @@ class RunFinder:
         self._program = program
         self._histories: dict[str, _History] = {}
 
-    async def find(self, markets: Collection[str]) -> Found:
-        """Read on in these markets' histories. What could not be read now is read by the next call."""
+    async def find(self, markets: Collection[str]) -> Discovered:
+        """Read these markets' histories further. The next call reads what this one could not."""
         for gone in self._histories.keys() - set(markets):
             del self._histories[gone]
         runs: set[str] = set()
@@ -109,18 +109,18 @@ class RunFinder:
                 await self._read_on(market, history, runs)
             except ChainError as error:
                 problems.append(error)
-        return Found(frozenset(runs), problems[0] if problems else None)
+        return Discovered(frozenset(runs), problems[0] if problems else None)
 
     def correct_slots(self, beyond: int) -> None:
-        """Take it that nothing was told at slots after `beyond`: the chain has not reached them."""
+        """Forget what was listed at slots after `beyond`: the chain has not reached them."""
         for history in self._histories.values():
             if history.newest > beyond:
                 history.newest = 0
             history.unread = {signature: min(slot, beyond) for signature, slot in history.unread.items()}
 
     async def _read_on(self, market: str, history: _History, runs: set[str]) -> None:
-        """Add to `runs` what the market's new transactions name. Raises ChainError when not all could be read."""
-        history.unread |= await self._told_since(market, history)
+        """Add to `runs` those that the market's new transactions name. Raises ChainError when some were not read."""
+        history.unread |= await self._new_transactions(market, history)
         problems: dict[str, ChainError] = {}
 
         async def one(signature: str, slot: int) -> None:
@@ -139,34 +139,34 @@ class RunFinder:
         await gather_limited(one(*entry) for entry in [*history.unread.items()])
         await self._give_up(market, history)
         if history.unread:
-            said = (problems[signature] for signature in history.unread if signature in problems)
+            errors = (problems[signature] for signature in history.unread if signature in problems)
             raise next(
-                said, ChainUnavailable("The RPC node does not have a market's newest transaction yet.")
+                errors, ChainUnavailable("The RPC node does not have a market's newest transaction yet.")
             )
 
     async def _give_up(self, market: str, history: _History) -> None:
-        """Drop what was not given because it is not on the chain, or because no node has it any more."""
+        """Skip transactions that are not on chain, or that no node has any longer."""
         missing = [*history.unread][:MAX_SIGNATURES]
         if not missing:
             return
         statuses = await self._rpc.signature_statuses(missing)
         for signature, status in zip(missing, statuses.value, strict=True):
             slot = history.unread[signature]
-            # The slot is of the node that says so: one that lags proves nothing.
+            # The age is by the slot of the node that answered: a node that lags proves nothing.
             age = statuses.slot - slot
             if status is None and age > _FINALIZED_SLOTS:
                 del history.unread[signature]
-            elif age > _PATIENCE_SLOTS and history.read > slot:
-                log.warning("no RPC node gives transaction %s of market %s: not read", signature, market)
+            elif age > _GIVE_UP_SLOTS and history.read > slot:
+                log.warning("no RPC node returns transaction %s of market %s: skipped", signature, market)
                 del history.unread[signature]
 
-    async def _told_since(self, market: str, history: _History) -> dict[str, int]:
-        """Slots of the successful transactions of a market that were not told yet, by signature.
+    async def _new_transactions(self, market: str, history: _History) -> dict[str, int]:
+        """Slots of the successful transactions of a market that were not listed before, by signature.
 
-        The first time, of the newest ones.
+        The first call takes the newest page only.
         """
         oldest = history.newest - _FINALIZED_SLOTS
-        told: dict[str, int] = {}
+        new: dict[str, int] = {}
         newest, before = history.newest, None
         for _page in range(_MOST_PAGES if history.newest else 1):
             entries = await self._rpc.signatures_of(market, Confirmed, until=history.until, before=before)
@@ -175,19 +175,21 @@ class RunFinder:
             newest = max(newest, entries[0].slot)
             before = entries[-1].signature
             for entry in entries:
-                # Taken back by a fork, it may land again in another slot.
-                known = history.told.get(entry.signature) == entry.slot or entry.slot < oldest
-                if entry.err is None and not known:
-                    told[entry.signature] = entry.slot
+                # A transaction that a fork dropped may land again in another slot.
+                listed = history.listed.get(entry.signature) == entry.slot or entry.slot < oldest
+                if entry.err is None and not listed:
+                    new[entry.signature] = entry.slot
             if len(entries) < MAX_HISTORY or entries[-1].slot < oldest:
                 break
         history.newest = newest
-        history.told |= told
+        history.listed |= new
         final = [
-            (slot, signature) for signature, slot in history.told.items() if slot < newest - _FINALIZED_SLOTS
+            (slot, signature)
+            for signature, slot in history.listed.items()
+            if slot < newest - _FINALIZED_SLOTS
         ]
         if final:
             history.until = max(final)[1]
         for _slot, signature in final:
-            del history.told[signature]
-        return told
+            del history.listed[signature]
+        return new

@@ -1,4 +1,4 @@
-"""The newest slot that any reading showed, for telling a node that lags from one that does not."""
+"""The newest slot of any reading, which shows whether a node lags."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 _BELIEVED_SECONDS: Final = 300.0
-"""A slot that nothing comes up to for so long never was: one answer of a broken node must not blind us."""
+"""A slot that no node confirms for this long was reported in error: one false answer must not blind us."""
 
 
 class NewestSlot:
-    """Rises with what is seen, and is 0 when nothing came up to it for minutes. `clock`: monotonic seconds."""
+    """Rises with each reading; falls back to 0 when no reading reaches it for minutes. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -20,10 +20,10 @@ class NewestSlot:
 
     @property
     def slot(self) -> int:
-        """The newest slot; 0: none is known."""
+        """The newest slot; 0: unknown."""
         return self._slot if self._clock() - self._at < _BELIEVED_SECONDS else 0
 
     def saw(self, slot: int) -> None:
-        """A reading showed that slot."""
+        """Record a reading of that slot."""
         if slot >= self.slot:
             self._slot, self._at = slot, self._clock()

@@ -1,8 +1,7 @@
-"""What was last seen of the watched accounts: state, never events.
+"""The last state of each watched account, never events.
 
-Reports come from polls and notifications, late, doubled and out of order; a report counts only when its slot
-is not older than what is known. So whoever reads the store sees each account's newest known state, whichever
-way it came.
+Reports come from polls and notifications: late, doubled and out of order. A report counts only when its slot is
+not older than the last one, so readers see the newest known state of each account, wherever it came from.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Kind = Literal["run", "job", "market"]
-"""What an address that changed is."""
+"""The kind of account at an address."""
 
 _TOMBSTONE_SECONDS: Final = 600.0
-"""How long a closed run is remembered, so that no late report brings it back."""
+"""How long a closed run is remembered, so that no late report resurrects it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen(Generic[T]):
-    """An account at a slot. `value` None: the chain says there is none. `at`: monotonic seconds."""
+    """An account at a slot. `value` None: it does not exist on chain. `at`: monotonic seconds."""
 
     value: T | None
     slot: int
@@ -40,7 +39,7 @@ class SnapshotStore:
     """Runs of the watched keys, and the watched jobs and markets.
 
     Args:
-        program: the Jobs program; an account of another owner is no job, run or market.
+        program: the Jobs program; an account of another owner is not a job, run or market.
         clock: monotonic seconds.
     """
 
@@ -52,8 +51,8 @@ class SnapshotStore:
         self._runs: dict[str, Seen[Run]] = {}
         self._jobs: dict[str, Seen[Job]] = {}
         self._markets: dict[str, Seen[Market]] = {}
-        self._wanted_jobs: frozenset[str] = frozenset()
-        self._wanted_markets: frozenset[str] = frozenset()
+        self._watched_jobs: frozenset[str] = frozenset()
+        self._watched_markets: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> frozenset[str]:
@@ -62,7 +61,7 @@ class SnapshotStore:
 
     @property
     def runs(self) -> Mapping[str, Seen[Run]]:
-        """Runs by address, closed ones for a while."""
+        """Runs by address; closed ones stay for a while."""
         return self._runs
 
     @property
@@ -76,34 +75,34 @@ class SnapshotStore:
         return self._markets
 
     @property
-    def wanted(self) -> Mapping[str, Kind]:
-        """The single accounts to keep up with: watched jobs and markets, and the live runs."""
-        wanted: dict[str, Kind] = dict.fromkeys(self._wanted_jobs, "job")
-        wanted.update(dict.fromkeys(self._wanted_markets, "market"))
-        wanted.update({address: "run" for address, seen in self._runs.items() if seen.value is not None})
-        return wanted
+    def single_accounts(self) -> Mapping[str, Kind]:
+        """The accounts that are read one by one: watched jobs and markets, and live runs."""
+        accounts: dict[str, Kind] = dict.fromkeys(self._watched_jobs, "job")
+        accounts.update(dict.fromkeys(self._watched_markets, "market"))
+        accounts.update({address: "run" for address, seen in self._runs.items() if seen.value is not None})
+        return accounts
 
     @property
-    def wanted_markets(self) -> frozenset[str]:
-        """Markets to keep up with."""
-        return self._wanted_markets
+    def watched_markets(self) -> frozenset[str]:
+        """The watched markets."""
+        return self._watched_markets
 
-    def standing(self, market: str) -> frozenset[str]:
-        """The watched hosts in a market's queue, as last seen."""
+    def queued_keys(self, market: str) -> frozenset[str]:
+        """The watched hosts in a market's queue, as last read."""
         seen = self._markets.get(market)
         if seen is None or seen.value is None or seen.value.queue_type != "Node":
             return frozenset()
         return self._keys.intersection(seen.value.queue)
 
-    def stands(self, key: str) -> bool:
-        """Whether a host stands in any watched market's queue, as last seen."""
-        return any(key in self.standing(market) for market in self._markets)
+    def is_queued(self, key: str) -> bool:
+        """Whether a host is in any watched market's queue, as last read."""
+        return any(key in self.queued_keys(market) for market in self._markets)
 
     def kind_of(self, address: str) -> Kind | None:
-        """What a watched address is; None: not watched singly."""
-        if address in self._wanted_jobs:
+        """The kind of a watched address; None: it is not read by itself."""
+        if address in self._watched_jobs:
             return "job"
-        if address in self._wanted_markets:
+        if address in self._watched_markets:
             return "market"
         return "run" if address in self._runs else None
 
@@ -115,14 +114,14 @@ class SnapshotStore:
         return tuple(run for run in live if run is not None and run.node == key)
 
     def watch(self, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
-        """Replace what is watched; what is no longer watched is forgotten."""
+        """Replace the watched set; accounts that leave it are forgotten."""
         self._keys = frozenset(keys)
-        self._wanted_jobs = frozenset(jobs)
-        self._wanted_markets = frozenset(markets)
+        self._watched_jobs = frozenset(jobs)
+        self._watched_markets = frozenset(markets)
         self._listed &= self._keys
-        self._jobs = {address: seen for address, seen in self._jobs.items() if address in self._wanted_jobs}
+        self._jobs = {address: seen for address, seen in self._jobs.items() if address in self._watched_jobs}
         self._markets = {
-            address: seen for address, seen in self._markets.items() if address in self._wanted_markets
+            address: seen for address, seen in self._markets.items() if address in self._watched_markets
         }
         self._runs = {
             address: seen
@@ -131,11 +130,11 @@ class SnapshotStore:
         }
 
     def report(self, kind: Kind, address: str, slot: int, info: AccountInfo | None) -> bool:
-        """Take a report on one account; True when it changed what is known."""
+        """Record a report on one account; True when its state changed."""
         if kind == "job":
-            return address in self._wanted_jobs and self._take(self._jobs, Job.decode, address, slot, info)
+            return address in self._watched_jobs and self._take(self._jobs, Job.decode, address, slot, info)
         if kind == "market":
-            return address in self._wanted_markets and self._take(
+            return address in self._watched_markets and self._take(
                 self._markets, Market.decode, address, slot, info
             )
         known = self._runs.get(address)
@@ -148,42 +147,42 @@ class SnapshotStore:
             and taken is not None
             and (taken.value is None or taken.value.node not in self._keys)
         ):
-            # Somebody else's, or of a key that is watched no longer.
+            # It is another host's, or its key is no longer watched.
             del self._runs[address]
             return False
         return changed
 
     def report_runs(self, key: str, slot: int, found: Mapping[str, AccountInfo]) -> set[str]:
-        """Take a whole listing of a host's runs; returns the addresses that changed.
+        """Record a complete listing of a host's runs; returns the addresses that changed.
 
-        A run that was known before that slot and is not listed is closed: the only sign of it that
-        subscriptions never give (docs/protocol/solana-rpc.md#closed-accounts).
+        A known run that is missing from a newer listing is closed, which subscriptions never report
+        (docs/protocol/solana-rpc.md#closed-accounts).
         """
         if key not in self._keys:
             return set()
         changed = {address for address, info in found.items() if self.report("run", address, slot, info)}
         for address, seen in list(self._runs.items()):
-            live_here = seen.value is not None and seen.value.node == key
-            if live_here and address not in found and seen.slot < slot:
+            is_live = seen.value is not None and seen.value.node == key
+            if is_live and address not in found and seen.slot < slot:
                 self._runs[address] = Seen(None, slot, self._clock())
                 changed.add(address)
         self._listed.add(key)
-        self._bury()
+        self._forget_closed()
         return changed
 
-    def list_found(self, keys: Collection[str]) -> None:
-        """All runs of these hosts have been reported one by one, as far as they can be found."""
+    def mark_listed(self, keys: Collection[str]) -> None:
+        """Record that all runs of these hosts that can be discovered have been reported one by one."""
         self._listed |= self._keys.intersection(keys)
-        self._bury()
+        self._forget_closed()
 
     def correct_slots(self, beyond: int, slot: int) -> None:
-        """What was reported at slots that the chain has not reached counts as of `slot`."""
+        """Treat reports of slots after `beyond`, which the chain has not reached, as reports of `slot`."""
         _correct_slots(self._runs, beyond, slot)
         _correct_slots(self._jobs, beyond, slot)
         _correct_slots(self._markets, beyond, slot)
 
-    def _bury(self) -> None:
-        """Forget the runs that closed long ago."""
+    def _forget_closed(self) -> None:
+        """Forget runs that closed long ago."""
         before = self._clock() - _TOMBSTONE_SECONDS
         self._runs = {
             address: seen
@@ -199,10 +198,10 @@ class SnapshotStore:
         slot: int,
         info: AccountInfo | None,
     ) -> bool:
-        known = store.get(address)
-        if known is not None and slot < known.slot:
+        last = store.get(address)
+        if last is not None and slot < last.slot:
             return False
-        # A closed account that got lamports again belongs to the System program.
+        # A closed account that receives lamports again belongs to the System program.
         exists = info is not None and info.owner == self._program
         try:
             value = decode(address, info.data) if info is not None and exists else None
@@ -210,7 +209,7 @@ class SnapshotStore:
             log.warning("account ignored: %s", error)
             return False
         store[address] = Seen(value, slot, self._clock())
-        return known is None or known.value != value
+        return last is None or last.value != value
 
 
 def _correct_slots(store: dict[str, Seen[T]], beyond: int, slot: int) -> None:

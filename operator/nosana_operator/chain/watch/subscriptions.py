@@ -1,8 +1,8 @@
-"""Solana's WebSocket subscriptions, held through whatever the connection does.
+"""Solana's WebSocket subscriptions, renewed whenever the connection is lost.
 
 solana-py's client neither reconnects nor subscribes again, ends silently on a polite close and drops the
 connection over one unknown message (docs/protocol/solana-rpc.md#connections), so this is plain JSON over aiohttp.
-Nothing here is relied on: notifications get lost without a sign, and the watcher polls beside them.
+Correctness does not depend on them: notifications get lost without a sign, so the watcher polls as well.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 
 _HEARTBEAT: Final = 15.0
 _SILENCE: Final = 15.0
-"""Slots come several times a second; a connection without any message for so long is dead."""
+"""Slots arrive several times a second; a connection without any message for this long is dead."""
 _ALIVE_SECONDS: Final = 3.0
-"""… and one without any for so long is not relied on."""
+"""… and one without any message for this long is not relied on."""
 _CONFIRM_SECONDS: Final = 3.0
-"""A subscription that the node has not confirmed for so long is not relied on either."""
+"""A subscription that the node has not confirmed within this time is not relied on either."""
 _CONNECT_TIMEOUT: Final = 10.0
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
-"""Between two attempts at a node that cannot be reached."""
+"""Seconds between two attempts to reach a node."""
 _STEADY_SECONDS: Final = 30.0
-"""A connection that ends sooner was no good: a node may hang up at the subscription that is one too many."""
+"""A connection that ends sooner is unsteady: a node may close it at the first subscription over its limit."""
 _LONGEST_WAIT_UNSTEADY: Final = 300.0
-"""Between two of those. Each costs a reading of all that is watched."""
+"""Seconds between two such connections. Each costs a reading of everything that is watched."""
 _MAX_MESSAGE: Final = 4 * 1024 * 1024
 
 
@@ -53,21 +53,21 @@ class AccountTarget:
 
 @dataclass(frozen=True, slots=True)
 class RunsTarget:
-    """New and changed runs of a host. Closing is not notified."""
+    """New and changed runs of a host. The node does not report that a run closed."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class SlotTarget:
-    """Slots: the sign of life."""
+    """Slots, the sign of life of a connection."""
 
 
 Target = AccountTarget | RunsTarget | SlotTarget
 OnAccount = Callable[[Target, str, int, AccountInfo | None], None]
-"""What was subscribed, address, slot, account (None: it holds nothing any more)."""
+"""(target, address, slot, account); account None: it is closed."""
 OnSubscribed = Callable[[Target], None]
-"""The node has confirmed the subscription: what happened before has to be read."""
+"""Called when the node has confirmed a subscription: earlier changes have to be read."""
 
 _METHODS: Final[Mapping[type, tuple[str, str]]] = {
     AccountTarget: ("accountSubscribe", "accountUnsubscribe"),
@@ -77,19 +77,19 @@ _METHODS: Final[Mapping[type, tuple[str, str]]] = {
 
 
 class _Closed(Exception):
-    """The connection is over."""
+    """The connection has ended."""
 
 
 class _Silent(_Closed):
-    """Nothing was said for too long."""
+    """No message came for too long."""
 
 
 class Subscriptions:
     """A set of subscriptions, at one of the network's nodes at a time.
 
     Args:
-        urls: the nodes' WebSocket addresses in the order of preference; may hold keys, so they are never
-            logged. A node that cannot be reached, or says nothing, is left for the next.
+        urls: the nodes' WebSocket addresses in the order of preference; may contain API keys, so they are
+            never logged. After a node that cannot be reached, or is silent, the next one is tried.
         session: the caller's HTTP session.
         program: the Jobs program.
         on_account: called for each account notification.
@@ -114,8 +114,8 @@ class Subscriptions:
         self._program = program
         self._on_account = on_account
         self._on_subscribed = on_subscribed
-        self._wanted: dict[Target, float] = {SlotTarget(): clock()}
-        """Target → since when."""
+        self._targets: dict[Target, float] = {SlotTarget(): clock()}
+        """Target → since when it has been in the set."""
         self._connection: _Connection | None = None
         self._changed = asyncio.Event()
         self.connected = False
@@ -125,56 +125,56 @@ class Subscriptions:
 
     @property
     def alive(self) -> bool:
-        """Whether something was heard just now: a connection that stands and is mute tells nothing."""
+        """Whether a message came just now: an open connection that is silent is of no use."""
         return (
             self.connected and self._heard_at is not None and self._clock() - self._heard_at < _ALIVE_SECONDS
         )
 
     @property
     def follows_accounts(self) -> bool:
-        """Whether it is alive and tells of each account that is wanted: a node may refuse some, or not answer."""
+        """Whether it is alive and subscribed to every account: a node may refuse some, or not answer."""
         if not self.alive or self._connection is None:
             return False
         before = self._clock() - _CONFIRM_SECONDS
-        missing = self._wanted.keys() - self._connection.active
+        missing = self._targets.keys() - self._connection.active
         return not any(
-            isinstance(target, AccountTarget) and self._wanted[target] < before for target in missing
+            isinstance(target, AccountTarget) and self._targets[target] < before for target in missing
         )
 
-    def want(self, targets: frozenset[AccountTarget | RunsTarget]) -> None:
-        """Replace what is subscribed."""
-        wanted = targets | {SlotTarget()}
-        if wanted != self._wanted.keys():
+    def set_targets(self, targets: frozenset[AccountTarget | RunsTarget]) -> None:
+        """Replace the set of subscriptions."""
+        all_targets = targets | {SlotTarget()}
+        if all_targets != self._targets.keys():
             now = self._clock()
-            self._wanted = {target: self._wanted.get(target, now) for target in wanted}
+            self._targets = {target: self._targets.get(target, now) for target in all_targets}
             self._changed.set()
 
     async def run(self) -> None:
         """Keep the subscriptions until cancelled."""
         bound = _FIRST_WAIT
         while True:
-            useless, said = False, "it ended"
+            silent, cause = False, "it ended"
             try:
                 await self._connect()
             except _Silent as reason:
-                useless, said = True, str(reason)
+                silent, cause = True, str(reason)
             except _Closed as reason:
-                said = str(reason)
+                cause = str(reason)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                said = type(error).__name__
+                cause = type(error).__name__
             was_connected, self.connected = self.connected, False
-            # Said once for each time that it is lost, however often it is tried meanwhile.
-            log.log(logging.INFO if was_connected else logging.DEBUG, "WebSocket lost: %s", said)
+            # Logged once for each loss, however many attempts follow.
+            log.log(logging.INFO if was_connected else logging.DEBUG, "WebSocket lost: %s", cause)
             steady = was_connected and self._clock() - self._connected_at >= _STEADY_SECONDS
-            if useless or not steady:
+            if silent or not steady:
                 self._at = (self._at + 1) % len(self._urls)
             longest = _LONGEST_WAIT_UNSTEADY if was_connected else _LONGEST_WAIT
-            # Never shorter for a node that cannot be reached: it may take turns with one that hangs up.
+            # It never shrinks after an unreachable node, which may alternate with one that closes connections.
             bound = _FIRST_WAIT if steady else max(bound, min(bound * 2, longest))
             await asyncio.sleep(bound * jitter())
 
     async def _connect(self) -> None:
-        """One connection, until it ends; always leaves by an exception."""
+        """Hold one connection until it ends; always ends with an exception."""
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             socket = await self._session.ws_connect(
                 self._urls[self._at], heartbeat=_HEARTBEAT, max_msg_size=_MAX_MESSAGE, autoping=True
@@ -182,7 +182,7 @@ class Subscriptions:
         connection = _Connection(socket, self._program, self._on_account, self._on_subscribed)
         self._connection = connection
         self.connections += 1
-        writer = asyncio.create_task(self._keep_wanted(connection))
+        writer = asyncio.create_task(self._keep_subscribed(connection))
         reader = asyncio.create_task(self._read(connection))
         try:
             done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -194,10 +194,10 @@ class Subscriptions:
             await asyncio.gather(writer, reader, return_exceptions=True)
             await socket.close()
 
-    async def _keep_wanted(self, connection: _Connection) -> None:
+    async def _keep_subscribed(self, connection: _Connection) -> None:
         while True:
             self._changed.clear()
-            await connection.adjust(self._wanted.keys())
+            await connection.adjust(self._targets.keys())
             await self._changed.wait()
 
     async def _read(self, connection: _Connection) -> None:
@@ -207,12 +207,12 @@ class Subscriptions:
             if not self.connected:
                 log.info("WebSocket connected")
                 self.connected, self._connected_at = True, self._heard_at
-            if connection.stale(self._wanted.keys()):
+            if connection.has_superfluous(self._targets.keys()):
                 self._changed.set()
 
 
 class _Connection:
-    """The subscriptions of one connection: asked for, confirmed, refused."""
+    """The subscriptions of one connection: requested, confirmed, refused."""
 
     def __init__(
         self,
@@ -226,34 +226,34 @@ class _Connection:
         self._on_account = on_account
         self._on_subscribed = on_subscribed
         self._ids = itertools.count(1)
-        self._asked: dict[int, Target] = {}
+        self._requested: dict[int, Target] = {}
         self._active: dict[Target, int] = {}
         self._targets: dict[int, Target] = {}
         self._refused: set[Target] = set()
 
     @property
     def active(self) -> Set[Target]:
-        """What the node has confirmed."""
+        """The confirmed subscriptions."""
         return self._active.keys()
 
-    def stale(self, wanted: Set[Target]) -> bool:
-        """Whether something is subscribed that is not wanted any more (it was confirmed too late)."""
-        return not self._active.keys() <= wanted
+    def has_superfluous(self, targets: Set[Target]) -> bool:
+        """Whether a subscription is active that left the set (it was confirmed too late)."""
+        return not self._active.keys() <= targets
 
-    async def adjust(self, wanted: Set[Target]) -> None:
-        """Subscribe and unsubscribe what differs."""
-        for target in wanted - self._active.keys() - self._refused - set(self._asked.values()):
+    async def adjust(self, targets: Set[Target]) -> None:
+        """Subscribe and unsubscribe until the set is `targets`."""
+        for target in targets - self._active.keys() - self._refused - set(self._requested.values()):
             number = next(self._ids)
-            self._asked[number] = target
+            self._requested[number] = target
             await self._send(number, _METHODS[type(target)][0], self._params(target))
-        for target in self._active.keys() - wanted:
+        for target in self._active.keys() - targets:
             subscription = self._active.pop(target)
-            # A node that gives one number twice has had it taken away already.
+            # A node that reuses a number has removed the earlier one already.
             self._targets.pop(subscription, None)
             await self._send(next(self._ids), _METHODS[type(target)][1], [subscription])
 
     async def receive(self) -> None:
-        """Take one message."""
+        """Handle one message."""
         try:
             async with asyncio.timeout(_SILENCE):
                 message = await self._socket.receive()
@@ -266,20 +266,20 @@ class _Connection:
             if isinstance(body, dict):
                 self._take(body)
         except (ValueError, TypeError, RecursionError, ChainError) as error:
-            # One message that cannot be read is no reason to lose the others.
+            # One malformed message must not cost the others.
             log.warning("WebSocket message ignored: %s", error)
 
     def _take(self, body: dict[str, Any]) -> None:
         if "params" in body:
             self._notified(body["params"])
             return
-        target = self._asked.pop(body.get("id", 0), None)
+        target = self._requested.pop(body.get("id", 0), None)
         if target is None:
             return
         subscription = body.get("result")
         if not isinstance(subscription, int):
             self._refused.add(target)
-            log.warning("%s refused; polling goes on", _METHODS[type(target)][0])
+            log.warning("the node refused %s; polling continues", _METHODS[type(target)][0])
             return
         self._active[target] = subscription
         self._targets[subscription] = target
@@ -315,6 +315,6 @@ class _Connection:
 
 
 def _existing(value: Any) -> AccountInfo | None:
-    """A closed account is notified as one without lamports."""
+    """The account; None for one without lamports, which is how a closed account is reported."""
     account = read_account(value)
     return account if account.lamports else None

@@ -1,15 +1,15 @@
-"""Keeps a network's accounts in view: subscriptions for speed, polling for truth.
+"""Watches a network's accounts: subscriptions for speed, polling for truth.
 
-Subscriptions lose notifications without a sign, and a program subscription never tells of a closed run. So
-everything watched is read again, each kind in its own time, which is chosen so that the bounds hold with the
-WebSocket dead and that all requests of a network with 500 running jobs and 8 keys, the market room's with them,
-stay below one a second:
+Subscriptions lose notifications without a sign, and a program subscription never reports a closed run. So all
+watched accounts are polled too, each kind at its own interval. The intervals keep the bounds while the WebSocket
+is dead, and keep all requests of a network with 500 running jobs and 8 keys below one a second, those of the
+market host included:
 
-- Markets and the chain's clock, every 6 s, in one request. A run of ours begins while we stand in a queue, so
-  when a host is no longer in a queue (or has just sent `work`), its runs are listed at once.
-- Jobs, a hundred a request: every 8.5 s while the WebSocket does not tell of them, else every 25 s.
-- Runs of each host, listed every 90 s in any case, and after each (re)connection. Where no node lists them, they
-  are found in the markets' transactions instead (`discovery`).
+- Markets and the chain's clock, every 6 s, in one request. A run of ours begins while its host is in a queue, so
+  when a host has left a queue (or has just sent `work`), its runs are listed at once.
+- Jobs, a hundred per request: every 8.5 s, or every 25 s while the WebSocket is subscribed to all of them.
+- Runs of each host: listed every 90 s, and after each (re)connection. Where no node lists them, they are found
+  in the markets' transactions instead (`discovery`).
 
 (docs/protocol/solana-rpc.md#subscriptions, docs/decisions/0007-reading-the-chain.md)
 """
@@ -59,65 +59,65 @@ OnChange = Callable[[Kind, str], None]
 
 
 _EXPECT_SECONDS: Final = 90.0
-"""As long as a transaction can land after it was signed."""
+"""For how long a transaction can land after it was signed."""
 _STEP_SECONDS: Final = 1.0
-"""How often it is seen that an interval is another one: that the WebSocket died."""
+"""How soon a poll notices that its interval changed because the WebSocket died."""
 _UNLISTED_SECONDS: Final = 60.0
-"""A listing that gets no answer for so long is no hiccup. (Discovery begins with a thousand transactions.)"""
+"""How long listings may go without an answer before discovery replaces them (it begins with a thousand reads)."""
 _FALSE_SLOT_SECONDS: Final = 60.0
-"""A newest slot for so long, while nodes show the present at older ones, was none of the chain's."""
+"""A newest slot that holds for this long, while nodes show the present at older slots, was reported in error."""
 _AHEAD_SLOTS: Final = 150
-"""A minute of slots: so far ahead of a reading no true report is."""
+"""A minute of slots: no true report is this far ahead of a reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
-    """Seconds between two readings of each kind; what a dead WebSocket hides is seen that late at most."""
+    """Seconds between two polls of each kind: the longest delay of a change that the WebSocket does not report."""
 
     markets: float = 6.0
     jobs: float = 8.5
     jobs_followed: float = 25.0
-    """Of jobs while the WebSocket tells of them."""
+    """For jobs while the WebSocket is subscribed to all of them."""
     runs: float = 90.0
 
 
 @dataclass(slots=True)
-class _Chore:
-    """When one kind of account was last read, and how that went."""
+class _Poll:
+    """When one kind of account was last read, and with what result."""
 
     began: float
     tried_at: float | None = None
     succeeded_at: float | None = None
     problem: str | None = None
-    """Why the last reading failed."""
+    """Why the last reading failed; None: it succeeded."""
 
     def due(self, interval: float, again: float) -> float:
-        """When it is to be read next: after the interval, sooner when it failed."""
+        """When the next reading is due: after the interval, or sooner after a failure."""
         if self.tried_at is None:
             return self.began
         return self.tried_at + (interval if self.problem is None else min(interval, again))
 
     def overdue(self, interval: float, now: float) -> float:
-        """Seconds by which a reading that succeeds is late; negative before its time."""
+        """Seconds by which a successful reading is overdue; negative before it is due."""
         return now - (self.began if self.succeeded_at is None else self.succeeded_at + interval)
 
     def tried(self, at: float, problem: str | None) -> None:
-        """A reading that began at that time has ended."""
+        """Record a reading that began at that time."""
         self.tried_at, self.problem = at, problem
         if problem is None:
             self.succeeded_at = at
 
 
 class ChainWatcher:
-    """One network's watcher: `run` it as a task, `watch` what matters, read the snapshots.
+    """Watches one network. `run` it as a task, set the accounts with `watch`, and read the snapshots.
 
     Args:
-        rpc: the network's RPC. Give it one or two attempts: the next poll is the retry.
-        ws_urls: WebSocket addresses in the order of preference, none to poll only.
+        rpc: the network's RPC, with one or two attempts: the next poll is the retry.
+        ws_urls: WebSocket addresses in the order of preference; none: polling only.
         session: the caller's HTTP session.
         program: the Jobs program.
         chain_clock: gets a reading with every poll.
-        settings: how often.
+        settings: the intervals.
         clock: monotonic seconds.
     """
 
@@ -150,22 +150,22 @@ class ChainWatcher:
         self._candidates: set[str] = set()
         self._finding = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._chores: dict[Kind, _Chore] = {}
+        self._polls: dict[Kind, _Poll] = {}
         self._slot = 0
         self._advanced_at = clock()
         self._unlisted_since: float | None = None
-        self._said: str | None = None
+        self._logged_problem: str | None = None
 
-    # what the others read
+    # the snapshots
 
     @property
     def runs(self) -> Mapping[str, Seen[Run]]:
-        """Runs of the watched hosts by address; closed ones (value None) for a while."""
+        """Runs of the watched hosts by address; closed ones (value None) stay for a while."""
         return self._store.runs
 
     @property
     def jobs(self) -> Mapping[str, Seen[Job]]:
-        """Watched jobs; missing: not read yet, value None: the chain says there is none."""
+        """Watched jobs; missing: not read yet; value None: it does not exist on chain."""
         return self._store.jobs
 
     @property
@@ -179,29 +179,30 @@ class ChainWatcher:
 
     @property
     def connected(self) -> bool:
-        """Whether the WebSocket is up and has said something."""
+        """Whether the WebSocket is connected and has sent a message."""
         return self._subscriptions is not None and self._subscriptions.connected
 
     @property
     def alive(self) -> bool:
-        """Whether something was heard on the WebSocket just now."""
+        """Whether a message came on the WebSocket just now."""
         return self._subscriptions is not None and self._subscriptions.alive
 
     @property
     def followed(self) -> bool:
-        """Whether the WebSocket is alive and tells of every watched account."""
+        """Whether the WebSocket is alive and subscribed to every watched account."""
         return self._subscriptions is not None and self._subscriptions.follows_accounts
 
     @property
     def staleness(self) -> float | None:
-        """Seconds by which what we know may be behind the chain; None: `run` has not begun.
+        """Seconds by which the snapshots may be behind the chain; None: `run` has not begun.
 
-        Since a node last showed a newer slot, or by which a successful reading is overdue, whichever is more.
+        The larger of the time since a node last showed a newer slot, and the time by which a successful reading
+        is overdue.
         """
-        if not self._chores:
+        if not self._polls:
             return None
         now = self._clock()
-        overdue = (chore.overdue(self._interval(kind), now) for kind, chore in self._chores.items())
+        overdue = (poll.overdue(self._interval(kind), now) for kind, poll in self._polls.items())
         return max(now - self._advanced_at, *overdue)
 
     @property
@@ -209,7 +210,7 @@ class ChainWatcher:
         """The newest slot that was read; 0: none yet."""
         return self._slot
 
-    # what the others do
+    # for the callers
 
     def watch(self, *, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
         """Replace the set of accounts that are watched; new ones are read at once."""
@@ -218,18 +219,18 @@ class ChainWatcher:
         self._follow(self._targets() - before)
 
     def expect(self, key: str) -> None:
-        """A `work` of this host was signed: its runs are listed often until it is seen to stand or run."""
+        """A `work` of this host was signed: list its runs often until it is seen in a queue or with a run."""
         self._expected[key] = self._clock() + _EXPECT_SECONDS
 
     def on_change(self, callback: OnChange) -> None:
-        """Call back on every change of a snapshot, the first reading included."""
+        """Call `callback` on every change of a snapshot, the first reading included."""
         self._callbacks.append(callback)
 
     async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[Run, ...]:
         """Read a watched host's runs now, at slot `not_before` or later.
 
         Raises:
-            ChainUnavailable, RpcError: nothing is known; the node that answered may be behind that slot.
+            ChainUnavailable, RpcError: unknown; the node that answered may be behind that slot.
         """
         await self._read_all_runs([key], not_before)
         return self._store.runs_of(key) or ()
@@ -241,10 +242,10 @@ class ChainWatcher:
     async def run(self) -> None:
         """Watch until cancelled."""
         self._advanced_at = began = self._clock()
-        self._chores = {"market": _Chore(began), "job": _Chore(began), "run": _Chore(began)}
+        self._polls = {"market": _Poll(began), "job": _Poll(began), "run": _Poll(began)}
         async with asyncio.TaskGroup() as tasks:
-            for kind in self._chores:
-                tasks.create_task(self._keep(kind))
+            for kind in self._polls:
+                tasks.create_task(self._poll_kind(kind))
             tasks.create_task(self._catch_up())
             if self._subscriptions is not None:
                 tasks.create_task(self._subscriptions.run())
@@ -258,31 +259,31 @@ class ChainWatcher:
             return self._settings.runs
         return self._settings.jobs_followed if self.followed else self._settings.jobs
 
-    async def _keep(self, kind: Kind) -> None:
-        """Read one kind of account, each time its interval after the last."""
-        chore = self._chores[kind]
+    async def _poll_kind(self, kind: Kind) -> None:
+        """Read one kind of account at its interval."""
+        poll = self._polls[kind]
         while True:
             now = self._clock()
-            wait = chore.due(self._interval(kind), self._settings.markets) - now
+            wait = poll.due(self._interval(kind), self._settings.markets) - now
             if wait > 0:
                 await asyncio.sleep(min(wait, _STEP_SECONDS))
                 continue
-            chore.tried(now, await _problem(partial(self._reading, kind, now)))
-            self._say()
+            poll.tried(now, await _failure_of(partial(self._read_kind, kind, now)))
+            self._log_problem()
 
-    async def _reading(self, kind: Kind, now: float) -> None:
+    async def _read_kind(self, kind: Kind, now: float) -> None:
         if kind == "run":
-            # A listing covers the hosts' known runs: they are not read one by one.
+            # A listing covers the known runs of the hosts, so they are not read one by one.
             await self._read_all_runs(self._store.keys)
             return
         if kind == "market" and (expected := self._still_expected(now)):
-            self._look_at(RunsTarget(key) for key in expected)
-        addresses = sorted(address for address, its in self._store.wanted.items() if its == kind)
+            self._read_soon(RunsTarget(key) for key in expected)
+        addresses = sorted(address for address, each in self._store.single_accounts.items() if each == kind)
         if addresses or kind == "market":
             await self._read_accounts(addresses, clock=kind == "market")
 
     async def _catch_up(self) -> None:
-        """Read at once what is new or was hinted at, again until it succeeds."""
+        """Read new and reported accounts at once, and again until that succeeds."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.markets if self._dirty else None):
@@ -292,36 +293,36 @@ class ChainWatcher:
             hosts = {target for target in dirty if isinstance(target, RunsTarget)}
             single = {target for target in dirty if isinstance(target, AccountTarget)}
             problems = await asyncio.gather(
-                _problem(partial(self._read_all_runs, [target.node for target in hosts])),
-                _problem(partial(self._read_accounts, sorted(target.address for target in single))),
+                _failure_of(partial(self._read_all_runs, [target.node for target in hosts])),
+                _failure_of(partial(self._read_accounts, sorted(target.address for target in single))),
             )
-            # Not said: the regular readings meet the same.
+            # Not logged: the next poll fails the same way and logs it.
             if problems[0] is not None:
                 self._dirty |= hosts
             if problems[1] is not None:
                 self._dirty |= single
 
-    def _say(self) -> None:
-        """Log that the chain cannot be read, or is read again: once, not every few seconds."""
-        problem = next((chore.problem for chore in self._chores.values() if chore.problem is not None), None)
-        if (problem is None) != (self._said is None):
+    def _log_problem(self) -> None:
+        """Log when the chain becomes unreadable, and when it is readable again; not on every poll."""
+        problem = next((poll.problem for poll in self._polls.values() if poll.problem is not None), None)
+        if (problem is None) != (self._logged_problem is None):
             if problem is None:
-                log.info("the chain is read again")
+                log.info("the chain can be read again")
             else:
                 log.warning("the chain cannot be read: %s", problem)
-        self._said = problem
+        self._logged_problem = problem
 
     def _still_expected(self, now: float) -> set[str]:
-        """Hosts whose `work` may have become a run, not seen by anything else."""
+        """Hosts whose `work` may have become a run that nothing else has shown yet."""
         self._expected = {
             key: until
             for key, until in self._expected.items()
-            if now < until and key in self._store.keys and not self._store.stands(key)
+            if now < until and key in self._store.keys and not self._store.is_queued(key)
         }
         return set(self._expected)
 
     async def _read_all_runs(self, keys: Collection[str], not_before: int = 0) -> None:
-        """The runs of these hosts: listed, or found where no node lists them."""
+        """Read the runs of these hosts: by a listing, or by discovery where no node lists them."""
         if not keys:
             return
         try:
@@ -337,29 +338,29 @@ class ChainWatcher:
             await self._find_runs(keys, not_before)
 
     def _unlistable(self) -> bool:
-        """Whether a listing without an answer is more than a hiccup."""
+        """Whether listings fail for more than a moment."""
         if self._unlisted_since is None:
             return False
-        # What some refuse, the others that would offer it may be away for long.
+        # Some nodes refuse listings, and those that offer them may be unreachable for long.
         return (
             self._rpc.refuses("getProgramAccounts")
             or self._clock() - self._unlisted_since >= _UNLISTED_SECONDS
         )
 
     async def _find_runs(self, keys: Collection[str], not_before: int) -> None:
-        """Known runs and those that the markets' transactions name."""
-        found = await self._finder.find(self._store.wanted_markets)
-        # Told once: whatever becomes of this reading, they are looked at again.
+        """Read known runs and those that the markets' transactions name."""
+        found = await self._finder.find(self._store.watched_markets)
+        # The finder reports each address once, so they are kept until a reading succeeds.
         self._candidates |= found.runs
-        known = {address for address, kind in self._store.wanted.items() if kind == "run"}
-        # With the clock: so there is an answer, and its slot, without any run too.
+        known = {address for address, kind in self._store.single_accounts.items() if kind == "run"}
+        # With the clock, so that there is an answer with a slot even when there are no runs.
         reply = await self._fetch(sorted(known | self._candidates), not_before, clock=True)
         self._candidates.clear()
         for address, info in reply.value.items():
             self._reported("run", address, reply.slot, info)
         if found.problem is not None:
             raise found.problem
-        self._store.list_found(keys)
+        self._store.mark_listed(keys)
 
     async def _read_runs(self, key: str, not_before: int = 0) -> None:
         filters = (Memcmp(0, RUN_DISCRIMINATOR_BASE58), Memcmp(RUN_NODE_OFFSET, key))
@@ -378,12 +379,12 @@ class ChainWatcher:
             self._expected.pop(key, None)
             self._follow(frozenset())
         for address in changed:
-            self._tell("run", address)
+            self._notify("run", address)
 
     async def _read_accounts(
         self, addresses: Sequence[str], not_before: int = 0, *, clock: bool = False
     ) -> None:
-        """These accounts, with `clock` the chain's too."""
+        """Read these accounts; with `clock` the chain's clock too."""
         if not addresses and not clock:
             return
         found = await self._fetch(addresses, not_before, clock=clock)
@@ -393,7 +394,7 @@ class ChainWatcher:
     async def _fetch(
         self, addresses: Sequence[str], not_before: int, *, clock: bool
     ) -> Slotted[dict[str, AccountInfo | None]]:
-        """Read these accounts; with `clock` take the chain's too."""
+        """Request these accounts; with `clock` record the chain's clock too."""
         asked = [*([CLOCK_SYSVAR] if clock else []), *addresses]
         found = await self._rpc.accounts(asked, Confirmed, not_before=not_before)
         self._advance(found.slot)
@@ -403,11 +404,11 @@ class ChainWatcher:
         return found
 
     def _take_clock(self, chain_seconds: int, slot: int) -> None:
-        """The chain's clock, and whether the slots that were told before can be true."""
+        """Record the chain's clock, and check whether the slots reported before can be true."""
         waited = self._clock() - self._advanced_at
-        # A node that lags shows the past: it tells nothing about the newest slot.
+        # A node that lags shows the past, which says nothing about the newest slot.
         if slot < self._slot and waited > _FALSE_SLOT_SECONDS and self._chain_clock.shows_now(chain_seconds):
-            log.warning("the chain is at slot %d: the slot %d that a node told was false", slot, self._slot)
+            log.warning("the chain is at slot %d: a node reported slot %d in error", slot, self._slot)
             self._slot, self._advanced_at = slot, self._clock()
             self._chain_clock.forget_slot()
         beyond = self._slot + _AHEAD_SLOTS
@@ -422,57 +423,57 @@ class ChainWatcher:
     # subscriptions
 
     def _targets(self) -> frozenset[AccountTarget | RunsTarget]:
-        single = {AccountTarget(address) for address in self._store.wanted}
+        single = {AccountTarget(address) for address in self._store.single_accounts}
         return frozenset(single | {RunsTarget(key) for key in self._store.keys})
 
     def _follow(self, read: frozenset[AccountTarget | RunsTarget]) -> None:
-        """Subscribe to what is wanted now, and read some of it at once."""
+        """Subscribe to the accounts that are watched now, and read some of them at once."""
         if self._subscriptions is not None:
-            self._subscriptions.want(self._targets())
+            self._subscriptions.set_targets(self._targets())
         if read:
-            self._look_at(read)
+            self._read_soon(read)
 
-    def _look_at(self, targets: Iterable[AccountTarget | RunsTarget]) -> None:
-        """Have these read at once."""
+    def _read_soon(self, targets: Iterable[AccountTarget | RunsTarget]) -> None:
+        """Have these read by `_catch_up`, at once."""
         self._dirty.update(targets)
         self._wake.set()
 
     def _subscribed(self, target: Target) -> None:
-        """What happened before the subscription began was not notified."""
+        """Read the target: changes from before the subscription were not reported."""
         if not isinstance(target, SlotTarget):
-            self._look_at([target])
+            self._read_soon([target])
 
     def _notified(self, target: Target, address: str, slot: int, info: AccountInfo | None) -> None:
-        # A host's subscription tells of runs that nobody knew.
+        # A host's subscription reports runs that are not known yet.
         found: Kind | None = "run" if isinstance(target, RunsTarget) else self._store.kind_of(address)
         self._reported(found, address, slot, info)
 
     def _reported(self, kind: Kind | None, address: str, slot: int, info: AccountInfo | None) -> None:
         if kind is None:
             return
-        stood = self._store.standing(address) if kind == "market" else frozenset()
+        stood = self._store.queued_keys(address) if kind == "market" else frozenset()
         if not self._store.report(kind, address, slot, info):
             return
         if kind == "run":
             self._follow(frozenset())
         elif kind == "market":
-            # Who stands no more has been matched, or left: the listing tells.
-            left = stood - self._store.standing(address)
+            # A host that is no longer queued was matched or has left; a listing of its runs shows which.
+            left = stood - self._store.queued_keys(address)
             self._follow(frozenset(RunsTarget(key) for key in left))
-        self._tell(kind, address)
+        self._notify(kind, address)
 
-    def _tell(self, kind: Kind, address: str) -> None:
+    def _notify(self, kind: Kind, address: str) -> None:
         for callback in self._callbacks:
             try:
                 callback(kind, address)
-            except Exception:  # one listener's fault must not blind the others
+            except Exception:  # one listener's bug must not stop the others
                 log.exception("a listener to %s %s failed", kind, address)
 
 
-async def _problem(reading: Callable[[], Awaitable[None]]) -> str | None:
-    """Why that reading failed; None: it did not.
+async def _failure_of(reading: Callable[[], Awaitable[None]]) -> str | None:
+    """Why that reading failed; None: it succeeded.
 
-    A function, not a coroutine: a task that is cancelled before it began would leave one never awaited.
+    Takes a function, not a coroutine: a task that is cancelled before it starts would never await it.
     """
     try:
         await reading()
