@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nosana_sandbox.cluster.build import Report, ensure_helm
+from nosana_sandbox.cache import Report
+from nosana_sandbox.cluster.build import ensure_helm
 from nosana_sandbox.cluster.errors import ClusterError, KubectlError
 from nosana_sandbox.host import MARKET_NAME, HostSetup
 from nosana_sandbox.images.debian import operator_image

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 import yaml
 
-from nosana_sandbox.cluster.build import Report, cache_folder
+from nosana_sandbox.cache import Report, cache_folder
 from nosana_sandbox.cluster.errors import ClusterError, StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.local import LocalCluster

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from nosana_sandbox.cluster.build import HELM_VERSION, cache_folder, ensure_helm
+from nosana_sandbox.cache import cache_folder
+from nosana_sandbox.cluster.build import HELM_VERSION, ensure_helm
 from nosana_tools.chart.generate import render
 from support.chart import objects_in
 

@@ -12,8 +12,9 @@ from nosana_operator.api import crds
 from nosana_operator.kube import KubeClient, load_credentials
 from nosana_operator.runtime.operator import KINDS
 from nosana_operator.runtime.watching import wait_for_kinds
+from nosana_sandbox.cache import cache_folder
 from nosana_sandbox.cluster.apiserver import BareApiServer
-from nosana_sandbox.cluster.build import cache_folder, cache_key, ensure_programs
+from nosana_sandbox.cluster.build import cache_key, ensure_programs
 
 
 @pytest.fixture(scope="session")

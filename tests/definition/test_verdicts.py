@@ -16,7 +16,8 @@ from fakes.jobs import Lab, definition, op, private_job
 from fakes.market import MarketLab
 from fakes.market_objects import MARKET
 from nosana_operator.api import MARKET_KIND, crds, find_condition
-from nosana_sandbox.cluster.build import cache_folder, ensure_verdicts, verdicts_key
+from nosana_sandbox.cache import cache_folder
+from nosana_sandbox.cluster.build import ensure_verdicts, verdicts_key
 
 ARGO = Path(__file__).parents[2] / "manifests/argo-cd/argocd-cm.yaml"
 Body = dict[str, Any]

@@ -13,7 +13,7 @@ from nosana_operator.backoff import Backoff
 from nosana_sandbox.resources.bucket import Bucket, bucket_app
 from nosana_sandbox.resources.hub import Hub, hub_app
 from nosana_sandbox.resources.moto import moto_server
-from nosana_sandbox.resources.registry import Registry, registry_app
+from nosana_sandbox.resources.ollama_registry import Registry, registry_app
 from support.fetching import Fetch, Site
 
 

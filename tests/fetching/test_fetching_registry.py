@@ -8,7 +8,7 @@ import pytest
 
 from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.ollama import ModelName, parse_model_name
-from nosana_sandbox.resources.registry import Registry
+from nosana_sandbox.resources.ollama_registry import Registry
 from support.fetching import Fetch, content_of
 
 WEIGHTS = b"w" * 300_000

@@ -7,7 +7,7 @@ import pytest
 from nosana_sandbox.resources.bucket import Bucket
 from nosana_sandbox.resources.catalogue import stock
 from nosana_sandbox.resources.hub import Hub
-from nosana_sandbox.resources.registry import Registry
+from nosana_sandbox.resources.ollama_registry import Registry
 from support.fetching import Fetch, content_of
 
 DEFINITION = {

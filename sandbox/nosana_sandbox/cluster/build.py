@@ -15,16 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nosana_sandbox.cache import Report, cache_folder
 from nosana_sandbox.cluster.errors import BuildError
-
-Report = Callable[[str], None]
-"""Takes one line for a person: what is being done, and why it takes as long as it does."""
 
 GO_MODULES: Final = Path(__file__).parents[2] / "gobuild"
 KUBERNETES_VERSION: Final = "1.35.4"
@@ -101,12 +99,6 @@ HELM: Final = Program(
 
 VERDICTS: Final = Program("verdicts", {"verdicts": "."})
 """What kstatus and Argo CD make of objects; only tests ask."""
-
-
-def cache_folder() -> Path:
-    """Return where built programs are kept: `$NOSANA_SANDBOX_CACHE` or `~/.cache/nosana-sandbox`."""
-    chosen = os.environ.get("NOSANA_SANDBOX_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "nosana-sandbox"
 
 
 def cache_key() -> str:

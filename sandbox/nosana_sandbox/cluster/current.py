@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from nosana_sandbox.cluster.build import Report
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster.errors import KubectlError
 from nosana_sandbox.cluster.expose import MADE_BY
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nosana_sandbox.cluster.build import cache_folder, cache_key
+from nosana_sandbox.cache import cache_folder
+from nosana_sandbox.cluster.build import cache_key
 from nosana_sandbox.cluster.errors import KubectlError
 from nosana_sandbox.cluster.processes import SEARCH_PATH
 

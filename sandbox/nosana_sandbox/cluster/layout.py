@@ -31,6 +31,13 @@ API_SERVICE_IP: Final = "10.96.0.1"
 DNS_SERVICE_IP: Final = "10.96.0.10"
 CLUSTER_DOMAIN: Final = "cluster.local"
 
+SANDBOX_NAMESPACE: Final = "nosana-sandbox"
+"""Kubernetes namespace of the sandbox's own Services: chain, IPFS, resources."""
+SYSTEM_NAMESPACE: Final = "nosana-system"
+"""Kubernetes namespace of the operator, the NosanaMarket and the wallet Secrets."""
+JOB_NAMESPACE: Final = "nosana-jobs"
+"""Kubernetes namespace of the market's NosanaJobs."""
+
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 MOST_NODES: Final = 16
 """Each node is a containerd and a kubelet of about 130 MiB; more than this is a mistake on one machine."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nosana_sandbox.cluster import registry
+from nosana_sandbox.cluster import image_registry
 from nosana_sandbox.cluster.inside import run
 from nosana_sandbox.cluster.layout import Layout, Node
 from nosana_sandbox.images.archive import Image, pack, write_archive
@@ -26,7 +26,7 @@ def provide(layout: Layout, images: Iterable[Image]) -> None:
     for image in images:
         (imported if "@" in image.name else pulled).append(image)
     machine = platform.machine()
-    if replaced := registry.push(layout, [(image, pack(image, machine)) for image in pulled]):
+    if replaced := image_registry.push(layout, [(image, pack(image, machine)) for image in pulled]):
         _forget(layout, replaced)
     if imported:
         load(layout, imported)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster import cgroups, teardown
-from nosana_sandbox.cluster.build import Report, ensure_programs, ensure_stand_in
+from nosana_sandbox.cluster.build import ensure_programs, ensure_stand_in
 from nosana_sandbox.cluster.errors import ClusterError
 from nosana_sandbox.cluster.expose import expose_in_cluster
 from nosana_sandbox.cluster.inside import inside

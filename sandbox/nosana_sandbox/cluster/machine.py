@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nosana_sandbox.cluster.build import Report
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster.errors import UnsupportedMachineError
 from nosana_sandbox.cluster.processes import SEARCH_PATH
 

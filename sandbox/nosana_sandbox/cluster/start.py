@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster import cgroups, config, registry, tunables
 from nosana_sandbox.cluster import layout as at
-from nosana_sandbox.cluster.build import Report, ensure_stand_in
+from nosana_sandbox.cluster.build import ensure_stand_in
 from nosana_sandbox.cluster.errors import KubectlError, StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.inside import inside, make_network

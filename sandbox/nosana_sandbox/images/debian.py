@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from nosana_sandbox.cluster.build import Report, cache_folder
-from nosana_sandbox.cluster.errors import ClusterError
+from nosana_operator.errors import NosanaError
+from nosana_sandbox.cache import Report, cache_folder
 from nosana_sandbox.images.archive import File, Image, layer
 from nosana_sandbox.images.references import full_name
 from nosana_sandbox.images.rootfs import PATH
@@ -49,7 +49,7 @@ _WITHOUT_WHEEL: Final = "construct"
 """What is published as source only; pure Python, so it may be built on any machine."""
 
 
-class ImageError(ClusterError):
+class ImageError(NosanaError):
     """An image cannot be made on this machine."""
 
 

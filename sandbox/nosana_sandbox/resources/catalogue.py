@@ -11,7 +11,7 @@ from nosana_operator.fetching.errors import FetchError
 from nosana_operator.fetching.ollama import parse_model_name
 from nosana_sandbox.resources.bucket import Bucket
 from nosana_sandbox.resources.hub import Hub, Repository
-from nosana_sandbox.resources.registry import Registry
+from nosana_sandbox.resources.ollama_registry import Registry
 
 
 def stock(definitions: Iterable[Mapping[str, Any]], bucket: Bucket, hub: Hub, registry: Registry) -> None:

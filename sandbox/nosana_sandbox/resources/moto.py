@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from nosana_sandbox.cluster.build import cache_folder
+from nosana_sandbox.cache import cache_folder
 from nosana_sandbox.cluster.errors import StartError
 
 _REQUIREMENTS: Final = Path(__file__).parents[3] / "requirements" / "moto.txt"

@@ -16,16 +16,16 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from nosana_sandbox.cluster.build import Report
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster.errors import StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
+from nosana_sandbox.cluster.layout import SANDBOX_NAMESPACE
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.images.debian import fetch_image, fetch_image_key
 from nosana_sandbox.resources.bucket import Bucket, bucket_app
 from nosana_sandbox.resources.catalogue import referenced_resources, stock
 from nosana_sandbox.resources.hub import Hub, hub_app
-from nosana_sandbox.resources.registry import Registry, registry_app
-from nosana_sandbox.world.state import SANDBOX_NAMESPACE
+from nosana_sandbox.resources.ollama_registry import Registry, registry_app
 
 BUCKET_PORT: Final = 9101
 HUB_PORT: Final = 9102
@@ -60,7 +60,7 @@ def mirrors() -> dict[str, str]:
 def ensure_resources(cluster: LocalCluster, definitions: Sequence[Mapping[str, Any]], report: Report) -> None:
     """Provide the fetch image and the stand-in servers for the resources of these definitions.
 
-    Does nothing when they have no resources. Raises ClusterError.
+    Does nothing when they have no resources. Raises ClusterError, ImageError.
     """
     if not any(True for _ in referenced_resources(definitions)):
         return

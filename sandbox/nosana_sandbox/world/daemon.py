@@ -23,20 +23,13 @@ from nosana_operator.kube import KubeClient, load_credentials
 from nosana_sandbox.chain import chain_app, loopback_pair
 from nosana_sandbox.cluster.expose import expose_in_cluster
 from nosana_sandbox.cluster.forward import listen_in_namespace, socket_in_namespace
+from nosana_sandbox.cluster.layout import SANDBOX_NAMESPACE
 from nosana_sandbox.gateway import Cluster, gateway_app
 from nosana_sandbox.ipfs import IpfsStore, ipfs_app
 from nosana_sandbox.program.addresses import JOBS_PROGRAM, NOS_MINT
 from nosana_sandbox.volumes import Provisioner
 from nosana_sandbox.world.genesis import Founded, found, write_keypair
-from nosana_sandbox.world.state import (
-    CHAIN_PORT,
-    IPFS_PORT,
-    SANDBOX_NAMESPACE,
-    Endpoints,
-    Party,
-    World,
-    WorldFolder,
-)
+from nosana_sandbox.world.state import CHAIN_PORT, IPFS_PORT, Endpoints, Party, World, WorldFolder
 
 _EVERYWHERE: Final = "0.0.0.0"
 

@@ -11,22 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from nosana_sandbox.cluster.build import Report
+from nosana_sandbox.cache import Report
 from nosana_sandbox.cluster.current import CurrentCluster
 from nosana_sandbox.cluster.expose import ensure_namespace
 from nosana_sandbox.cluster.kubectl import Kubectl, find_kubectl
+from nosana_sandbox.cluster.layout import JOB_NAMESPACE, SANDBOX_NAMESPACE, SYSTEM_NAMESPACE
 from nosana_sandbox.cluster.local import LocalCluster
 from nosana_sandbox.cluster.status import Cluster
 from nosana_sandbox.resources.standing import ensure_resources
 from nosana_sandbox.world.errors import NotRunning, WorldError
 from nosana_sandbox.world.process import WorldProcess
-from nosana_sandbox.world.state import (
-    JOB_NAMESPACE,
-    SANDBOX_NAMESPACE,
-    SYSTEM_NAMESPACE,
-    World,
-    state_folder,
-)
+from nosana_sandbox.world.state import World, state_folder
 
 DEFAULT_GPUS: Final = 4
 DEFAULT_NODES: Final = 2

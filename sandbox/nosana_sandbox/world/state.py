@@ -13,12 +13,6 @@ from nosana_sandbox.world.errors import NotRunning
 CHAIN_PORT: Final = 8899
 """The chain inside the cluster's network namespace; WebSocket also on the next one."""
 IPFS_PORT: Final = 5001
-SANDBOX_NAMESPACE: Final = "nosana-sandbox"
-"""Kubernetes namespace of the Services `chain` and `ipfs`."""
-SYSTEM_NAMESPACE: Final = "nosana-system"
-"""Where the demo's NosanaMarket and wallet Secrets live."""
-JOB_NAMESPACE: Final = "nosana-jobs"
-"""Where its jobs run."""
 
 _ROOT: Final = Path("/var/lib/nosana-sandbox")
 

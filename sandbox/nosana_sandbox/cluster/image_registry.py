@@ -24,8 +24,8 @@ from nosana_sandbox.cluster.errors import StartError
 from nosana_sandbox.cluster.forward import socket_in_namespace
 from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.images.archive import Image, Login, Packed
+from nosana_sandbox.images.pushing import RegistryClient, RegistryError
 from nosana_sandbox.images.references import split_name
-from nosana_sandbox.images.registry import RegistryClient, RegistryError
 
 _TIMEOUT: Final = 30.0
 _DEFAULT: Final = "_default"

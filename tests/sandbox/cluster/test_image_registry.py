@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from nosana_sandbox.cluster import config
+from nosana_sandbox.cluster.image_registry import allow, configuration, write_mirror
 from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.cluster.processes import SEARCH_PATH
-from nosana_sandbox.cluster.registry import allow, configuration, write_mirror
 from nosana_sandbox.images.archive import MANIFEST_TYPE, File, Image, Login, layer, pack
+from nosana_sandbox.images.pushing import RegistryClient, RegistryError
 from nosana_sandbox.images.references import split_name
-from nosana_sandbox.images.registry import RegistryClient, RegistryError
 from nosana_sandbox.images.stand_ins import stand_ins_for
 
 IMAGE = Image("docker.io/library/a:1", (layer({"a": File(b"a")}), layer({"b": File(b"b")})), cmd=("a",))
