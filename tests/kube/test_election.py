@@ -472,7 +472,7 @@ def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="nosana_operator.kube.election"):
         run_virtually(main())
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert "cannot be asked for: no answer" in caplog.text
+    assert "cannot be read: no answer" in caplog.text
     assert "leads, in epoch 1, by Lease system/the-lease" in caplog.text
 
 

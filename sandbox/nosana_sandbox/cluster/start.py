@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from nosana_sandbox.cache import Report
-from nosana_sandbox.cluster import cgroups, config, registry, tunables
+from nosana_sandbox.cluster import cgroups, config, image_registry, tunables
 from nosana_sandbox.cluster import layout as at
 from nosana_sandbox.cluster.build import ensure_stand_in
 from nosana_sandbox.cluster.errors import KubectlError, StartError
@@ -125,7 +125,7 @@ class Start:
 
     def _prepare_nodes(self) -> None:
         """Start the registries and each node's containerd, and make the images available."""
-        for name, file in registry.configuration(self._layout).items():
+        for name, file in image_registry.configuration(self._layout).items():
             self._spawn(name, ["serve", str(file)], program="docker-registry")
         for node in self._layout.nodes:
             (node.folder / "cni").mkdir(parents=True)
@@ -140,7 +140,7 @@ class Start:
         for node in self._layout.nodes:
             self._wait(f"containerd of {node.name}", node.containerd_socket.exists, NODE_TIMEOUT)
         load(self._layout, [pause])
-        self._wait("the registry", lambda: registry.answers(self._layout), NODE_TIMEOUT)
+        self._wait("the registry", lambda: image_registry.answers(self._layout), NODE_TIMEOUT)
         provide(self._layout, (stand_in.build(base) for stand_in in CATALOGUE))
 
     def _start_nodes(self) -> None:
