@@ -92,7 +92,7 @@ def test_nothing_says_so() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--since", "yesterday"], "'yesterday' is no time"),
+        (["--since", "yesterday"], "'yesterday' is not a time"),
         (["--wallet", "abc"], "--network has to name the network"),
         (["--wallet", "abc", "--settings", "SETTINGS"], "is not a Solana address"),
         (["--wallet", "abc", "--settings", "SETTINGS", "--network", "nowhere"], "the settings have localnet"),

@@ -127,7 +127,7 @@ async def test_logs_of_a_running_job_are_those_of_its_pods() -> None:
 
 async def test_an_op_that_is_not_there_names_those_that_are() -> None:
     kube = cluster(job(OP))
-    with pytest.raises(NoSuchOpError, match="no op 'x'; there are: a"):
+    with pytest.raises(NoSuchOpError, match="no op 'x'; its ops are: a"):
         await show(kube, await found(kube), lambda op, text: None, op="x")
 
 
@@ -220,7 +220,7 @@ def test_a_job_nobody_looked_at() -> None:
     del body["status"]
     assert lines(body) == [
         "here/mine: Pending",
-        "  why        the operator has not looked at it yet; is it running, and does it watch this namespace?",
+        "  why        the operator has not seen the job yet; does it run, and does it watch this namespace?",
     ]
 
 

@@ -129,7 +129,7 @@ def obeys(cluster: Cluster) -> None:
 
 async def test_it_asks_with_an_end_and_waits_until_nobody_stands() -> None:
     cluster = Cluster(market(slots={"standing": 2, "running": 1}), acts=obeys)
-    assert await cluster.leave() == ["a/m: out of the queue; 1 running job goes on"]
+    assert await cluster.leave() == ["a/m: out of the queue; 1 running job continues"]
     said = cluster.markets[("a", "m")]["metadata"]["annotations"][ANNOTATION_LEAVE_UNTIL]
     assert parse_timestamp(said) == NOW + MINUTE + STAYS_OUT
 
@@ -166,7 +166,7 @@ async def test_who_stands_to_the_end_is_named_with_the_remedy() -> None:
 
     cluster.acts = one_obeys
     with pytest.raises(
-        StillStandingError, match=r"a/stays: 1 key stands.*See that the operator runs"
+        StillStandingError, match=r"a/stays: 1 key stands.*Check that the operator runs"
     ) as told:
         await cluster.leave()
     assert "a/gone" not in str(told.value)

@@ -110,7 +110,7 @@ async def test_silence_after_a_create_is_looked_into(tmp_path: Path) -> None:
     kube = Kube(Unavailable("no answer"), {"made": True})
     assert await send(kube, bare, namespace="here", unique=True) == {"made": True}
     assert kube.sent[1] == ("get", ("NosanaJob", "here", kube.sent[0][1]["metadata"]["name"]))
-    with pytest.raises(DocumentError, match="made no NosanaJob"):
+    with pytest.raises(DocumentError, match="created no NosanaJob"):
         await send(Kube(Unavailable("no answer"), NotFound("none")), bare, namespace="here", unique=True)
     # A name that others may use, too, proves nothing.
     with pytest.raises(Unavailable):
@@ -157,7 +157,7 @@ MADE = {"metadata": {"name": "mine", "namespace": "here", "uid": "u"}}
         ([NotFound("none")], ["the NosanaJob was deleted"], False),
         (
             [seen("Completed", uid="v", Complete="True x")],
-            ["the NosanaJob was deleted, and made again by somebody else"],
+            ["the NosanaJob was deleted, and somebody created another one of that name"],
             False,
         ),
     ],

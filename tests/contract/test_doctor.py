@@ -205,12 +205,12 @@ async def mint_of_mainnet(place: Place) -> None:
     place.network["nosMint"] = "nosXBVoaCTtYdLvKY6Csb4AC8JCdQKKAaWYtx2ZMoo7"
 
 
-@mistake("network.websocket", Level.WARNING, "tells nothing")
+@mistake("network.websocket", Level.WARNING, "delivers nothing")
 async def websocket_that_nobody_answers(place: Place) -> None:
     place.network["ws"] = ["ws://127.0.0.1:9"]
 
 
-@mistake("network.clock", Level.WARNING, "s behind the one here")
+@mistake("network.clock", Level.WARNING, "s behind this machine")
 async def clock_that_is_off(place: Place) -> None:
     place.founded.bank.clock.advance(-600)
     place.founded.bank.tick(2)
@@ -221,7 +221,7 @@ async def gateway_that_fails(place: Place) -> None:
     place.ipfs.unreachable = 503
 
 
-@mistake("network.pin", Level.FAILURE, "does not take our credentials: HTTP 401")
+@mistake("network.pin", Level.FAILURE, "does not accept our credentials: HTTP 401")
 async def pin_token_of_another_account(place: Place) -> None:
     place.token_file.write_text("eyJ-another-token")
 

@@ -1,4 +1,4 @@
-"""What the commands that talk to a cluster share: which one, which job, and how they say what is wrong."""
+"""What the commands that talk to a cluster share: options, sign-in, and how they report errors."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ class JobNotFoundError(NotFound):
 kubeconfig_option = click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Which cluster; otherwise $KUBECONFIG, the pod's own, or ~/.kube/config.",
+    help="The cluster's kubeconfig. Default: $KUBECONFIG, the pod's service account, or ~/.kube/config.",
 )
 
 
 def job_options(command: Command) -> Command:
     """The argument and options of a command about one NosanaJob."""
-    namespace = click.option("-n", "--namespace", help="Of the NosanaJob; otherwise the kubeconfig's.")
+    namespace = click.option(
+        "-n", "--namespace", help="Namespace of the NosanaJob. Default: the kubeconfig's."
+    )
     return click.argument("job")(namespace(kubeconfig_option(command)))
 
 
 @asynccontextmanager
 async def sign_in(kubeconfig: Path | None) -> AsyncIterator[tuple[KubeClient, str]]:
-    """A client of the cluster, and the namespace that the kubeconfig names. Raises KubeError."""
-    # Not at the top: signing in to Kubernetes takes longer to import than the other commands take to run.
+    """A client of the cluster, and the namespace of the kubeconfig. Raises KubeError."""
+    # Not at the top: importing the Kubernetes client takes longer than the other commands run.
     from nosana_operator.kube import CORE_KINDS, KubeClient, Resource, load_credentials
 
     credentials = load_credentials(kubeconfig)
@@ -53,7 +55,7 @@ async def sign_in(kubeconfig: Path | None) -> AsyncIterator[tuple[KubeClient, st
 def on_cluster(
     kubeconfig: Path | None, namespace: str | None, work: Callable[[KubeClient, str], Awaitable[int]]
 ) -> None:
-    """Do `work` with a client and the namespace, and exit with what it gives; an error of ours exits 1."""
+    """Call `work` with a client and the namespace, and exit with the code that it returns; a NosanaError exits 1."""
 
     async def run() -> int:
         async with sign_in(kubeconfig) as (kube, default):
@@ -70,16 +72,16 @@ def on_cluster(
 
 
 async def find_job(kube: Kube, namespace: str, name: str) -> Body:
-    """The NosanaJob. Raises JobNotFoundError with what to try."""
+    """Read the NosanaJob. Raises JobNotFoundError with what to try."""
     try:
         return await kube.get(JOB_KIND, namespace, name)
     except NotFound:
         raise JobNotFoundError(
-            f"there is no NosanaJob {name} in namespace {namespace}; look with kubectl get nj -A "
-            "(it tells too when the cluster lacks the CRDs), or give --namespace"
+            f"there is no NosanaJob {name} in namespace {namespace}; list them with kubectl get nj -A "
+            "(which also shows whether the cluster has the CRDs), or give --namespace"
         ) from None
 
 
 def status_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job's status as it stands; empty when nobody has looked at it yet."""
+    """The job's status; empty when the operator has not written one yet."""
     return job.get("status") or {}

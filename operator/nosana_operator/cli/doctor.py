@@ -20,15 +20,15 @@ from nosana_operator.errors import NosanaError
     "settings_file",
     envvar="NOSANA_OPERATOR_SETTINGS",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The operator's settings file; without it, chains and IPFS are not looked at. Default: "
-    "$NOSANA_OPERATOR_SETTINGS, which the operator's own pod has.",
+    help="The operator's settings file; without it, the doctor does not check chains and IPFS. Default: "
+    "$NOSANA_OPERATOR_SETTINGS, which is set in the operator's own pod.",
 )
 @kubeconfig_option
 @click.option(
     "--namespace",
     "namespaces",
     multiple=True,
-    help="The operator serves this namespace only (repeatable; over the settings, as with run).",
+    help="The operator serves this namespace only (repeatable; overrides the settings, as with run).",
 )
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def doctor(
@@ -37,12 +37,12 @@ def doctor(
     namespaces: tuple[str, ...],
     output: Literal["text", "json"],
 ) -> None:
-    """Look at cluster, settings, networks and markets: what is wrong, and what to do.
+    """Check cluster, settings, networks and markets, and report what is wrong and what to do.
 
-    Exits with 1 when something failed, with 0 when all is well or there are warnings only. What nobody
-    answered is "unknown", and no failure. Nothing is changed anywhere.
+    Exits with 1 when a check failed, and with 0 otherwise, also when there are warnings. A check whose service did
+    not answer is "unknown", which is no failure. The doctor changes nothing.
     """
-    # Here and not above: kubernetes and Solana take half a second to import; --help needs neither.
+    # Not at the top: kubernetes and Solana take half a second to import, and --help needs neither.
     from nosana_operator.doctor.report import as_json, as_text
 
     findings = asyncio.run(_examined(settings_file, kubeconfig, namespaces))

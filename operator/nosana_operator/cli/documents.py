@@ -1,4 +1,4 @@
-"""What `render` and `submit` are given: a NosanaJob, or a bare job definition."""
+"""The files that `render` and `submit` read: a NosanaJob, or a bare job definition."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNNAMED_CLUSTER: Final = "cluster"
 UNNAMED_FETCH_IMAGE: Final = "nosana-fetch"
 UNNAMED_TRUSTED_CLASS: Final = "trusted"
 SUFFIX: Final = 6
-"""Characters that `submit` appends to the name of a definition file, so that it may be submitted again."""
+"""Characters that `submit` appends to the name of a definition file, so that it can be submitted again."""
 
 
 class DocumentError(NosanaError):
@@ -42,13 +42,13 @@ class DocumentError(NosanaError):
 
 @dataclass(frozen=True, slots=True)
 class JobDocument:
-    """A NosanaJob as plain data, and its definition when it holds one itself."""
+    """A NosanaJob as plain data, with its definition when it is inline."""
 
     body: dict[str, Any]
     spec: NosanaJobSpec
     definition: Definition | None
     bare: bool
-    """The file held a definition only; the NosanaJob around it, name included, is ours."""
+    """Whether the file held a definition only; the NosanaJob around it, with its name, was made for it."""
 
 
 def read_text(path: str) -> bytes:
@@ -62,9 +62,9 @@ def read_text(path: str) -> bytes:
 
 
 def read_job(path: str, *, name: str | None = None, namespace: str | None = None) -> JobDocument:
-    """A NosanaJob of the file at `path`: the one it holds, or one made around the definition it holds.
+    """The NosanaJob in the file at `path`, or one made around the definition in it.
 
-    `name` and `namespace` win over the file's. Raises DocumentError, DefinitionError or ApiError.
+    `name` and `namespace` override the file's. Raises DocumentError, DefinitionError or ApiError.
     """
     loaded: Loaded = load(read_text(path), source=path)
     value = loaded.value
@@ -89,10 +89,10 @@ def read_job(path: str, *, name: str | None = None, namespace: str | None = None
 
 
 def checked_context(job: JobDocument) -> JobContext | None:
-    """What the builders need to know of a job; None when it does not hold its definition itself.
+    """What the builders need of a job; None when its definition is not inline.
 
-    Checks all that the operator will check before anything runs: the order of the ops, what this version
-    serves, the GPUs. Raises DefinitionError or DocumentError.
+    Checks everything that the operator checks before anything runs: the order of the ops, what this version
+    supports, the GPUs. Raises DefinitionError or DocumentError.
     """
     if job.definition is None:
         return None
@@ -106,7 +106,7 @@ def checked_context(job: JobDocument) -> JobContext | None:
         cluster=UNNAMED_CLUSTER,
         fetching=Fetching(image=UNNAMED_FETCH_IMAGE),
         trusted_runtime_class=UNNAMED_TRUSTED_CLASS,
-        results=_shown(job.body),
+        results=_captured_results(job.body),
     )
     plan(ctx.definition)
     problems = unsupported(ctx)
@@ -118,15 +118,15 @@ def checked_context(job: JobDocument) -> JobContext | None:
     return ctx
 
 
-def _shown(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, ResultValue]]:
-    """What a NosanaJob that has run so far tells of its ops' `results`."""
+def _captured_results(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, ResultValue]]:
+    """What the status of a NosanaJob holds of its ops' `results`."""
     status = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status"))
     ids = {op.index: op.id for op in status.ops}
     return {ids[index]: values for index, values in captured(status.ops, {}).items()}
 
 
 def job_name(path: str) -> str:
-    """A name for the job of a definition file, made from the file's: at most 46 characters, a DNS label."""
+    """A name for the job of a definition file, made from the file's name: a DNS label of at most 46 characters."""
     stem = PurePath(path).stem if path != STDIN else ""
     label = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "job"
     label = label if label[0].isalpha() else f"job-{label}"
@@ -138,7 +138,7 @@ def _known_kind(value: Mapping[str, Any]) -> dict[str, Any]:
         return dict(value)
     if str(value["apiVersion"]).startswith(f"{GROUP}/") and value["kind"] == JOB_KIND:
         raise DocumentError(f"apiVersion {value['apiVersion']} is not served; write {API_VERSION}")
-    raise DocumentError(f"the file holds a {value['kind']}; a {JOB_KIND} or a job definition is wanted")
+    raise DocumentError(f"the file holds a {value['kind']}; a {JOB_KIND} or a job definition is needed")
 
 
 def _check_name(metadata: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""`nosana-operator earnings`: what the host's keys earned, read back from the chain alone.
+"""`nosana-operator earnings`: what the host's keys earned, read from the chain alone.
 
-NosanaJobs and NosanaMarkets are only asked which keys there are; with --wallet not even that, so the answer
-outlives every object and every cluster.
+NosanaMarkets only provide the list of keys; with --wallet not even that, so the answer outlives every object and
+every cluster.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _COLUMNS: Final = (
     *("time", "network", "market", "wallet", "kind", "failed", "job", "run"),
     *("earned_nos", "refunded_nos", "seconds", "fee_sol", "signature"),
 )
-"""Of the CSV output."""
+"""Columns of the CSV output."""
 
 
 class NothingToReadError(NotFound):
-    """No key or no network is known to ask about."""
+    """No key or no network is given or found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,18 @@ class Earnings:
 
     network: str
     market: str | None
-    """None: the market of these transactions is not in the time that was asked for."""
+    """None: the transactions that show the market are older than the requested time."""
     wallet: str
     runs: int
-    """That were ended with pay: by `finish`, or by their owner's `end`."""
+    """Runs that ended with pay: by `finish`, or by their owner's `end`."""
     earned: int
     refunded: int
     seconds: int
     fees: int
     unknown: int
-    """Payments whose amount the RPC node does not keep; not in the sums."""
+    """Payments whose amount the RPC node no longer has; the sums leave them out."""
     untimed: int
-    """Payments whose job account is closed; their seconds are not in the sum."""
+    """Payments whose job account is closed; the sum of seconds leaves them out."""
 
 
 class _Since(click.ParamType[datetime]):
@@ -81,7 +81,7 @@ class _Since(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(
-                f"{value!r} is no time; give 30m, 12h, 7d or 4w, or a date such as 2026-11-01, or a time such "
+                f"{value!r} is not a time; give 30m, 12h, 7d or 4w, or a date such as 2026-11-01, or a time such "
                 "as 2026-11-01T12:00:00Z",
                 param,
                 ctx,
@@ -95,18 +95,20 @@ class _Since(click.ParamType[datetime]):
     "settings_file",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="NOSANA_OPERATOR_SETTINGS",
-    help="The operator's settings file: its networks are asked. Default: $NOSANA_OPERATOR_SETTINGS.",
+    help="The operator's settings file, for its networks. Default: $NOSANA_OPERATOR_SETTINGS.",
 )
-@click.option("--network", help="Of the settings; needed with --wallet when there are several.")
+@click.option("--network", help="Network of the settings; needed with --wallet when there are several.")
 @click.option(
     "--wallet",
     "wallets",
     multiple=True,
-    help="Address of a key (repeatable). Default: all of the NosanaMarkets.",
+    help="Address of a key (repeatable). Default: the keys of all NosanaMarkets.",
 )
-@click.option("--market", help="Address of the one market to tell about.")
-@click.option("--since", type=_Since(), help="30m, 12h, 7d, 4w, or a date or time (UTC unless it says more).")
-@click.option("-n", "--namespace", help="Of the NosanaMarkets; otherwise all namespaces.")
+@click.option("--market", help="Address of a market; only its transactions count.")
+@click.option(
+    "--since", type=_Since(), help="30m, 12h, 7d, 4w, or a date or time (UTC unless it names an offset)."
+)
+@click.option("-n", "--namespace", help="Namespace of the NosanaMarkets. Default: all namespaces.")
 @kubeconfig_option
 @click.option(
     "--output",
@@ -126,10 +128,10 @@ def earnings(
     kubeconfig: Path | None,
     output: str,
 ) -> None:
-    """Tell what the host's keys earned, gave back and spent on fees, from their transactions on chain.
+    """Show what the host's keys earned, refunded and spent on fees, from their transactions on chain.
 
-    Only what is finalized counts. Job accounts may be closed by anybody a while after the job's end: the
-    seconds of such a job are not known any more, what it paid is.
+    Only finalized transactions count. Anybody may close a job account some time after the job's end; then the
+    job's seconds are unknown, but not what it paid.
     """
     from nosana_operator.runtime.settings import load_settings
 
@@ -158,8 +160,10 @@ def _network(settings: Settings, chosen: str | None) -> str:
     if chosen is None and len(names) == 1:
         return names[0]
     if chosen not in names:
-        told = f"the settings have {', '.join(names)}" if names else "the settings name none: give --settings"
-        raise NothingToReadError(f"--network has to name the network of the wallets; {told}.")
+        choice = (
+            f"the settings have {', '.join(names)}" if names else "the settings name none: give --settings"
+        )
+        raise NothingToReadError(f"--network has to name the network of the wallets; {choice}.")
     return str(chosen)
 
 
@@ -167,17 +171,17 @@ async def _keys(kubeconfig: Path | None, namespace: str | None, network: str | N
     """(network, address) of the keys that NosanaMarkets name."""
     async with sign_in(kubeconfig) as (kube, _):
         markets = await kube.list(MARKET_KIND, namespace)
-    found = {
+    keys = {
         (market["spec"]["network"], wallet["address"])
         for market in markets
         for wallet in (market.get("status") or {}).get("wallets", ())
         if wallet.get("address") and network in (None, market["spec"]["network"])
     }
-    if not found:
+    if not keys:
         raise NothingToReadError(
-            "no NosanaMarket tells of a key; give the keys' addresses by --wallet, or look with kubectl get nm -A"
+            "no NosanaMarket has a key; give the keys' addresses with --wallet, or list them with kubectl get nm -A"
         )
-    return found
+    return keys
 
 
 async def _read(
@@ -200,25 +204,25 @@ async def _read(
                     f"the settings have no network {network!r}, which a NosanaMarket names; give --settings with "
                     "the operator's settings file"
                 )
-            found = await read_ledger(
+            ledger = await read_ledger(
                 client.rpc,
                 client.program.programs,
                 wallet,
                 since=None if since is None else int(since.timestamp()),
                 progress=_progress(wallet),
             )
-            entries += [(network, entry) for entry in found]
+            entries += [(network, entry) for entry in ledger]
     return entries
 
 
 def _progress(wallet: str) -> Callable[[int, int], None]:
-    """Tells now and then how far a long history is read."""
+    """Reports from time to time how much of a long history is read."""
 
-    def told(done: int, every: int) -> None:
+    def report(done: int, total: int) -> None:
         if done % 500 == 0:
-            click.echo(f"{wallet}: {done} of {every} transactions", err=True)
+            click.echo(f"{wallet}: {done} of {total} transactions", err=True)
 
-    return told
+    return report
 
 
 def sums(entries: Iterable[tuple[str, LedgerEntry]]) -> list[Earnings]:
@@ -226,10 +230,10 @@ def sums(entries: Iterable[tuple[str, LedgerEntry]]) -> list[Earnings]:
     groups: dict[tuple[str, str, str], list[LedgerEntry]] = {}
     for network, entry in entries:
         groups.setdefault((network, entry.market or "", entry.key), []).append(entry)
-    found = []
+    rows = []
     for (network, market, wallet), group in sorted(groups.items()):
         paid = [entry for entry in group if entry.kind in PAYING_INSTRUCTIONS and not entry.failed]
-        found.append(
+        rows.append(
             Earnings(
                 network=network,
                 market=market or None,
@@ -243,7 +247,7 @@ def sums(entries: Iterable[tuple[str, LedgerEntry]]) -> list[Earnings]:
                 untimed=sum(entry.seconds is None for entry in paid),
             )
         )
-    return found
+    return rows
 
 
 def as_table(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None) -> str:
@@ -266,7 +270,7 @@ def as_table(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None)
     )
     unknown, untimed = sum(row.unknown for row in rows), sum(row.untimed for row in rows)
     if unknown:
-        text += f"{unknown} payments are not in the sums: the RPC node does not keep what they paid.\n"
+        text += f"{unknown} payments are not in the sums: the RPC node no longer has what they paid.\n"
     if untimed:
         text += f"{untimed} jobs are closed on chain: the hours are without theirs.\n"
     return text
@@ -293,7 +297,7 @@ def _after(since: datetime | None) -> str:
 
 
 def as_csv(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None) -> str:
-    """Every transaction on a line, amounts in NOS and SOL; an empty cell is unknown."""
+    """One line per transaction, amounts in NOS and SOL; an empty cell is unknown."""
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     lines.writerow(_COLUMNS)
@@ -320,7 +324,7 @@ def as_csv(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None) -
 
 def as_json(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None) -> str:
     """Sums and transactions, amounts in NOS base units and lamports; null is unknown."""
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "since": None if since is None else _time(int(since.timestamp())),
         "sums": [asdict(row) for row in sums(entries)],
         "transactions": [
@@ -328,7 +332,7 @@ def as_json(entries: Sequence[tuple[str, LedgerEntry]], since: datetime | None) 
             for network, entry in _by_time(entries)
         ],
     }
-    return json.dumps(told, indent=2) + "\n"
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _by_time(entries: Sequence[tuple[str, LedgerEntry]]) -> list[tuple[str, LedgerEntry]]:

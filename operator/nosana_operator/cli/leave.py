@@ -1,7 +1,7 @@
-"""`nosana-operator leave`: out of the queues of all markets, before the operator itself goes.
+"""`nosana-operator leave`: takes all keys out of the markets' queues before the operator is uninstalled.
 
-It asks by an annotation with an end (`ANNOTATION_LEAVE_UNTIL`): `spec.paused` is the admin's, and an operator
-that is installed again, or stays after all, stands again by itself.
+It sets an annotation that expires (`ANNOTATION_LEAVE_UNTIL`), because `spec.paused` belongs to the admin. So an
+operator that is installed again, or stays after all, joins the queues again by itself.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from nosana_operator.errors import NosanaError, NotFound, Unavailable
 from nosana_operator.ports import Body, Kube
 
 STAYS_OUT: Final = timedelta(minutes=5)
-"""How long after the time-out the queues are left: by then the operator has gone."""
-_LOOK_EVERY: Final = 1.0
+"""How long the keys stay out of the queues after the time-out: by then the operator is gone."""
+_POLL_SECONDS: Final = 1.0
 
 Key = tuple[str, str]
 
 
 class StillStandingError(NosanaError):
-    """Keys stand in a market's queue, or may, after the time that leaving could take."""
+    """When the time-out was over, keys still stood in a market's queue, or may have."""
 
 
 @click.command()
@@ -41,7 +41,7 @@ class StillStandingError(NosanaError):
     "--settings",
     "settings_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The operator's settings file: its watchNamespaces say which NosanaMarkets.",
+    help="The operator's settings file; its watchNamespaces choose the NosanaMarkets.",
 )
 @click.option(
     "--namespace", "namespaces", multiple=True, help="Only NosanaMarkets of this namespace (repeatable)."
@@ -51,10 +51,10 @@ class StillStandingError(NosanaError):
 def leave(
     settings_file: Path | None, namespaces: tuple[str, ...], timeout: int, kubeconfig: Path | None
 ) -> None:
-    """Leave the queues of all markets, and wait until no key stands; running jobs go on.
+    """Take all keys out of the markets' queues and wait until none stands in one; running jobs continue.
 
-    The operator does the leaving, so it has to run. It stands again five minutes after the time-out unless it
-    is gone by then. Exit code 1 when a key still stands, or nobody knows.
+    The operator sends the transactions, so it has to run. Unless it is gone five minutes after the time-out, it
+    joins the queues again. Exits with 1 when a key still stands in a queue, or when that is unknown.
     """
 
     async def work(kube: Kube, _: str) -> int:
@@ -83,10 +83,10 @@ async def leave_queues(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[str]:
-    """Have the operator leave the queues of these namespaces' NosanaMarkets (none named: of all), and wait.
+    """Make the operator leave the queues of these namespaces' NosanaMarkets (empty: of all), and wait.
 
-    Gives what there is to say about each. Raises StillStandingError when `timeout` is over before no key
-    stands; silence of the API server counts as time, not as an answer.
+    Returns a line for each market. Raises StillStandingError when a key still stands in a queue after `timeout`.
+    While the API server does not answer, the time runs.
     """
     deadline = now() + timeout
     until = timestamp(deadline + STAYS_OUT)
@@ -103,49 +103,51 @@ async def leave_queues(
             except NotFound:
                 continue
     while True:
-        waited = {key: why for key, body in left.items() if (why := still_standing(body))}
-        if not waited:
+        waiting = {key: problem for key, body in left.items() if (problem := still_standing(body))}
+        if not waiting:
             return [_line(key, body) for key, body in left.items()] or ["there is no NosanaMarket to leave"]
         if now() >= deadline:
             raise StillStandingError(
-                f"after {timeout.total_seconds():g} s these queues are not left: "
-                + "; ".join(f"{namespace}/{name}: {why}" for (namespace, name), why in waited.items())
-                + ". See that the operator runs and that its RPC endpoints answer, and try again with a longer "
-                "--timeout; a key that stands with no operator behind it gets runs that nobody serves."
+                f"after {timeout.total_seconds():g} s keys may still stand in these queues: "
+                + "; ".join(
+                    f"{namespace}/{name}: {problem}" for (namespace, name), problem in waiting.items()
+                )
+                + ". Check that the operator runs and that its RPC endpoints answer, and try again with a longer "
+                "--timeout; a key in a queue without an operator gets runs that nobody serves."
             )
-        await sleep(_LOOK_EVERY)
-        for key in waited:
+        await sleep(_POLL_SECONDS)
+        for key in waiting:
             try:
                 left[key] = await kube.get(MARKET_KIND, *key)
             except NotFound:
-                # Its finalizer held it until the queue was left.
+                # Its finalizer kept it until its keys had left the queue.
                 del left[key]
             except Unavailable:
                 continue
 
 
 def still_standing(market: Mapping[str, Any]) -> str | None:
-    """What of a NosanaMarket, read after it was asked to leave, may still stand in the queue; None: nothing.
+    """What may still stand in the queue of a NosanaMarket that was read after the annotation was set; None: nothing.
 
-    The operator writes what it signs into the status before it is sent, by a compare-and-swap: a `work` that
-    is not in a status read after our own write will never be sent.
+    The operator writes each signed transaction into the status by a compare-and-swap before it sends it: a `work`
+    that is missing from a status read after our own write will never be sent.
     """
     status = market.get("status") or {}
     conditions = status.get("conditions")
     standing = (status.get("slots") or {}).get("standing", 0)
     pending = sorted({one["kind"] for one in status.get("transactions") or ()})
-    found = find_condition(conditions, MarketCondition.MARKET_FOUND) or {}
+    market_found = find_condition(conditions, MarketCondition.MARKET_FOUND) or {}
     wallets = status.get("wallets") or ()
     unread = any(one.get("state") == "Unknown" for one in wallets)
     parts = [
         f"{standing} {'key stands' if standing == 1 else 'keys stand'}" if standing else "",
         f"{' and '.join(pending)} not final yet" if pending else "",
-        "not known whether a key stands" if found.get("status") == "Unknown" or unread else "",
+        "not known whether a key stands" if market_found.get("status") == "Unknown" or unread else "",
     ]
     if not any(parts):
         return None
     ready = find_condition(conditions, MarketCondition.READY) or {}
-    # A key that stands though it may not has a message of its own: perhaps the operator cannot take it out.
+    # A key that stands in the queue although it is blocked has its own message: perhaps the operator cannot remove it.
     barred = [
         one
         for one in wallets
@@ -153,11 +155,11 @@ def still_standing(market: Mapping[str, Any]) -> str | None:
         and one.get("state") == "Blocked"
         and one["message"] not in ready.get("message", "")
     ]
-    told = "; ".join(f"{one['reason']}: {one['message']}" for one in (ready, *barred) if one)
-    return ", ".join(filter(None, parts)) + (f" ({told})" if told else "")
+    reasons = "; ".join(f"{one['reason']}: {one['message']}" for one in (ready, *barred) if one)
+    return ", ".join(filter(None, parts)) + (f" ({reasons})" if reasons else "")
 
 
 def _line(key: Key, market: Mapping[str, Any]) -> str:
     running = ((market.get("status") or {}).get("slots") or {}).get("running", 0)
-    jobs = f"; {running} running {'job goes' if running == 1 else 'jobs go'} on" if running else ""
+    jobs = f"; {running} running {'job continues' if running == 1 else 'jobs continue'}" if running else ""
     return f"{key[0]}/{key[1]}: out of the queue{jobs}"

@@ -1,4 +1,4 @@
-"""`nosana-operator logs`: of running ops from their pods, of an ended job from its result."""
+"""`nosana-operator logs`: reads running ops' logs from their pods, and an ended job's from its result."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from nosana_operator.errors import NosanaError, NotFound, Refused, Unavailable
 from nosana_operator.ports import Body
 from nosana_operator.workload import CONTAINER
 
-LOOK_EVERY: Final = 1.0
-"""Seconds between looks at a job that is followed."""
+POLL_SECONDS: Final = 1.0
+"""How often a followed job is read."""
 _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.]*(?:Z|[+-]\d\d:\d\d)) ")
 
-Tell = Callable[[str, str], object]
+Write = Callable[[str, str], object]
 """(op id, text with its line break)."""
 
 
 class NoSuchOpError(NosanaError):
-    """The job has no op of that name."""
+    """The job has no op of that id."""
 
 
 class Kube(ports.Kube, ports.LogReader, Protocol):
@@ -38,38 +38,38 @@ class Kube(ports.Kube, ports.LogReader, Protocol):
     def follow_logs(
         self, namespace: str, pod: str, container: str, *, since: str | None = None
     ) -> AsyncIterator[bytes]:
-        """Its lines as they come, with timestamps."""
+        """The container's lines as they come, with timestamps."""
 
 
 @click.command()
 @job_options
-@click.option("--op", help="Of this op only.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--op", help="Print the log of this op only.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the logs until the job has ended.")
 def logs(job: str, op: str | None, follow: bool, namespace: str | None, kubeconfig: Path | None) -> None:
     """Print the logs of NosanaJob JOB, of all its ops or of one.
 
-    With more than one op, each line is led by its op's id.
+    With more than one op, each line begins with its op's id.
     """
 
     async def work(kube: Kube, place: str) -> int:
-        found = await find_job(kube, place, job)
-        tell = _printer(found, op)
+        body = await find_job(kube, place, job)
+        write = _printer(body, op)
         if follow:
-            await follow_job(kube, found, tell, op=op)
+            await follow_job(kube, body, write, op=op)
         else:
-            await show(kube, found, tell, op=op)
+            await show(kube, body, write, op=op)
         return 0
 
     on_cluster(kubeconfig, namespace, work)
 
 
-async def show(kube: Kube, job: Body, tell: Tell, *, op: str | None = None) -> None:
-    """Tell what there is now. Raises NoSuchOpError."""
-    wanted = _ops(job, op)
+async def show(kube: Kube, job: Body, write: Write, *, op: str | None = None) -> None:
+    """Write the logs so far. Raises NoSuchOpError."""
+    ops = _ops(job, op)
     if _over(job):
-        await _from_result(kube, job, tell, {each["id"] for each in wanted})
+        await _from_result(kube, job, write, {each["id"] for each in ops})
         return
-    for each in wanted:
+    for each in ops:
         if each.get("pod"):
             try:
                 data = await kube.read_logs(
@@ -78,20 +78,20 @@ async def show(kube: Kube, job: Body, tell: Tell, *, op: str | None = None) -> N
             except (NotFound, Refused):
                 continue  # It has not started, or its pod is gone.
             for line in data.splitlines(keepends=True):
-                tell(each["id"], line.decode("utf-8", "replace"))
+                write(each["id"], line.decode("utf-8", "replace"))
 
 
 async def follow_job(
     kube: Kube,
     job: Body,
-    tell: Tell,
+    write: Write,
     *,
     op: str | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Tell each line as it comes until the job has ended.
+    """Write each line as it comes, until the job has ended.
 
-    An op whose pod came and went between two looks is told from the result.
+    The log of an op whose pod came and went between two polls is written from the result.
     """
     metadata = job["metadata"]
     followed: dict[str, _Follower] = {}
@@ -100,19 +100,19 @@ async def follow_job(
             ops = _ops(job, op) if status_of(job).get("ops") else ()
             for each in ops:
                 if (pod := each.get("pod")) and pod not in followed and not _over(job):
-                    followed[pod] = _Follower(kube, metadata["namespace"], pod, each["id"], tell)
+                    followed[pod] = _Follower(kube, metadata["namespace"], pod, each["id"], write)
                     followed[pod].start()
             if _over(job):
                 break
-            await sleep(LOOK_EVERY)
+            await sleep(POLL_SECONDS)
             for follower in followed.values():
-                follower.look(still=_live(job, follower.pod))
+                follower.resume(alive=_live(job, follower.pod))
             try:
                 job = await _again(kube, metadata)
             except Unavailable as error:
                 click.echo(f"waiting for the Kubernetes API: {error}", err=True)
             except NotFound:
-                # Its pods end with it, and what they have said until then is on its way.
+                # Its pods end with it; their last lines may still be on their way.
                 for follower in followed.values():
                     await follower.drain()
                 raise
@@ -121,41 +121,41 @@ async def follow_job(
     finally:
         for follower in followed.values():
             follower.stop()
-    told = {follower.op for follower in followed.values() if follower.told}
-    missed = {each["id"] for each in _ops(job, op)} - told
+    written = {follower.op for follower in followed.values() if follower.written}
+    missed = {each["id"] for each in _ops(job, op)} - written
     if missed:
-        await _from_result(kube, job, tell, missed)
+        await _from_result(kube, job, write, missed)
 
 
 @dataclass(slots=True)
 class _Follower:
-    """Passes on one pod's lines, each once, also over broken connections."""
+    """Writes one pod's lines, each once, also when the connection breaks in between."""
 
     kube: Kube
     namespace: str
     pod: str
     op: str
-    tell: Tell
-    told: bool = False
+    write: Write
+    written: bool = False
     last: bytes = b""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Follow from where it was left."""
+        """Follow from the last line on."""
         self.task = asyncio.create_task(self._run(), name=f"log of {self.pod}")
 
-    def look(self, *, still: bool) -> None:
-        """Go on after a cut connection while the pod lives."""
-        if still and self.task is not None and self.task.done():
+    def resume(self, *, alive: bool) -> None:
+        """Follow again after a broken connection, while the pod is alive."""
+        if alive and self.task is not None and self.task.done():
             self.start()
 
     async def drain(self) -> None:
-        """The job has ended: take what is still on its way."""
+        """The job has ended: wait for the last lines."""
         if self.task is not None:
             await asyncio.wait([self.task], timeout=10)
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         if self.task is not None:
             self.task.cancel()
 
@@ -165,30 +165,32 @@ class _Follower:
             async for line in self.kube.follow_logs(self.namespace, self.pod, CONTAINER, since=since):
                 match = _STAMP.match(line)
                 stamp = match[1] if match else b""
-                # Asked again for whole seconds, the server repeats some lines.
+                # `since` counts whole seconds, so the server repeats some lines.
                 if since is not None and stamp and stamp <= since.encode():
                     continue
                 self.last = stamp or self.last
-                self.told = True
-                self.tell(self.op, line[match.end() if match else 0 :].decode("utf-8", "replace"))
+                self.written = True
+                self.write(self.op, line[match.end() if match else 0 :].decode("utf-8", "replace"))
         except (NotFound, Refused, Unavailable):
-            return  # Not started yet, gone, or a broken line; `look` tries again while it lives.
+            return  # Not started yet, gone, or a broken connection; `resume` tries again while the pod is alive.
 
 
-async def _from_result(kube: Kube, job: Body, tell: Tell, ops: set[str]) -> None:
+async def _from_result(kube: Kube, job: Body, write: Write, ops: set[str]) -> None:
     flow = json.loads(await fetch_result(kube, job))
     for error in flow.get("errors") or ():
         click.echo(f"{error.get('event')}: {error.get('message')}", err=True)
     for state in flow["opStates"]:
         if state["operationId"] in ops:
             for entry in state["logs"]:
-                tell(state["operationId"], entry.get("log") or "")
+                write(state["operationId"], entry.get("log") or "")
 
 
 async def _again(kube: Kube, metadata: Mapping[str, Any]) -> Body:
     job = await find_job(kube, metadata["namespace"], metadata["name"])
     if job["metadata"]["uid"] != metadata["uid"]:
-        raise NotFound(f"NosanaJob {metadata['name']} was deleted, and made again by somebody else")
+        raise NotFound(
+            f"NosanaJob {metadata['name']} was deleted, and somebody created another one of that name"
+        )
     return job
 
 
@@ -196,11 +198,11 @@ def _ops(job: Body, op: str | None) -> Sequence[Mapping[str, Any]]:
     ops = status_of(job).get("ops") or ()
     if op is None:
         return tuple(ops)
-    found = tuple(each for each in ops if each["id"] == op)
-    if not found:
-        there = ", ".join(each["id"] for each in ops) or "none yet"
-        raise NoSuchOpError(f"NosanaJob {job['metadata']['name']} has no op {op!r}; there are: {there}")
-    return found
+    chosen = tuple(each for each in ops if each["id"] == op)
+    if not chosen:
+        ids = ", ".join(each["id"] for each in ops) or "none yet"
+        raise NoSuchOpError(f"NosanaJob {job['metadata']['name']} has no op {op!r}; its ops are: {ids}")
+    return chosen
 
 
 def _live(job: Body, pod: str) -> bool:
@@ -217,12 +219,12 @@ def _over(job: Body) -> bool:
     )
 
 
-def _printer(job: Body, op: str | None) -> Tell:
-    """Lines to standard output; with the op's id where there may be several."""
+def _printer(job: Body, op: str | None) -> Write:
+    """Writes lines to standard output, with the op's id when there may be several ops."""
     several = op is None and len(status_of(job).get("ops") or ()) != 1
 
-    def tell(name: str, text: str) -> None:
+    def write(name: str, text: str) -> None:
         line = text if text.endswith("\n") else f"{text}\n"
         click.echo(f"[{name}] {line}" if several else line, nl=False)
 
-    return tell
+    return write

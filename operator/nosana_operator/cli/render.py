@@ -23,7 +23,7 @@ from nosana_operator.workload.literals import literals
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Without anchors: a reader expects each object written out."""
+    """Writes no anchors: a reader expects each object in full."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -31,17 +31,14 @@ class _PlainDumper(yaml.SafeDumper):
 
 @click.command()
 @click.argument("file")
-@click.option(
-    "--name", help="Name of the NosanaJob; a definition file's name is made from the file otherwise."
-)
+@click.option("--name", help="Name of the NosanaJob. Default for a definition: made from the file's name.")
 @click.option("--namespace", help="Namespace of the NosanaJob.")
 def render(file: str, name: str | None, namespace: str | None) -> None:
-    """Print the Kubernetes objects that a job becomes, as YAML. Needs no cluster.
+    """Print the Kubernetes objects that the operator creates for a job, as YAML. Needs no cluster.
 
-    FILE holds a NosanaJob or a Nosana job definition, JSON or YAML; `-` is standard input. What only the
-    cluster knows (the job's uid, its own name) is filled with zeros and words; everything else is what the
-    operator would create. An op that takes the results of others is a comment until the NosanaJob's status
-    has them.
+    FILE holds a NosanaJob or a Nosana job definition, JSON or YAML; `-` is standard input. Placeholders stand for
+    what only the cluster knows (the job's uid, the cluster's name); everything else is what the operator would
+    create. An op that uses other ops' results is a comment until the NosanaJob's status has them.
     """
     try:
         text = render_job(read_job(file, name=name, namespace=namespace))
@@ -60,7 +57,7 @@ def render_job(job: JobDocument) -> str:
     ctx = checked_context(job)
     if ctx is None:
         raise DocumentError(
-            "spec.definitionFrom points to a definition that is not at hand; render the definition's own file"
+            "spec.definitionFrom points to a definition that is not in the file; render the definition's own file"
         )
     made: set[tuple[str, str]] = set()
     text = ""
@@ -76,7 +73,7 @@ def render_job(job: JobDocument) -> str:
 
 
 def _open(ctx: JobContext, op: Operation) -> set[str]:
-    """The literals of an op that have a value only once other ops have run."""
+    """The literals of an op that get their value only when other ops have run."""
     ids = {each.id for each in ctx.definition.ops}
     return {
         reference.text

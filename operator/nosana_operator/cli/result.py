@@ -17,7 +17,7 @@ from nosana_operator.ports import Kube
 @click.command()
 @job_options
 def result(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
-    """Print the result of NosanaJob JOB: the exact FlowState JSON, as it is pinned for a market's job."""
+    """Print the result of NosanaJob JOB: the exact FlowState JSON, as the operator pins it for a market's job."""
 
     async def work(kube: Kube, place: str) -> int:
         data = await fetch_result(kube, await find_job(kube, place, job))
@@ -28,14 +28,14 @@ def result(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
 
 
 async def fetch_result(kube: Kube, job: dict[str, Any]) -> bytes:
-    """The exact bytes of an ended job's result. Raises ResultError with why there is none."""
+    """The exact bytes of an ended job's result. Raises ResultError with the reason when there is none."""
     status, meta = status_of(job), job["metadata"]
     names = status.get("resultSecrets") or ()
     if not names:
         phase = status.get("phase") or "Pending"
         raise ResultError(
             f"NosanaJob {meta['name']} is {phase} and has no result yet; "
-            f"wait for its end, or look with nosana-operator status {meta['name']}"
+            f"wait for its end, or see nosana-operator status {meta['name']}"
         )
     try:
         return read_result([await kube.get("Secret", meta["namespace"], name) for name in names])

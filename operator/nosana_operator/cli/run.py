@@ -27,19 +27,20 @@ from nosana_operator.errors import NosanaError
     "--namespace",
     "namespaces",
     multiple=True,
-    help="Serve NosanaJobs and NosanaMarkets of this namespace only (repeatable; over the settings).",
+    help="Serve NosanaJobs and NosanaMarkets of this namespace only (repeatable; overrides the settings).",
 )
 @click.option(
     "--identity",
     envvar="NOSANA_OPERATOR_IDENTITY",
-    help="Name to hold the Lease under, and no other living process'. Started again under it, the operator need "
-    "not wait for its own Lease to run out. Default: the host's name and something random.",
+    help="Name under which this process holds the Lease; no other running process may use it. An operator that "
+    "restarts under the same name does not wait for its own Lease to expire. Default: the host's name and a random "
+    "suffix.",
 )
 def run(
     settings_file: Path | None, kubeconfig: Path | None, namespaces: tuple[str, ...], identity: str | None
 ) -> None:
-    """Run the operator until SIGTERM or Ctrl-C; pods and chain are left as they are then."""
-    # Here and not above: kopf and kubernetes take half a second to import; other commands need neither.
+    """Run the operator until SIGTERM or Ctrl-C. Stopping it leaves pods and chain as they are."""
+    # Not at the top: kopf and kubernetes take half a second to import, and other commands need neither.
     from nosana_operator.kube import load_credentials
     from nosana_operator.runtime.compose import build_loops
     from nosana_operator.runtime.logging import configure_logging

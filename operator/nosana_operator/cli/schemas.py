@@ -1,4 +1,4 @@
-"""`nosana-operator crds` and `nosana-operator schema`: what users write, as schemas."""
+"""`nosana-operator crds` and `nosana-operator schema`: the schemas of what users write."""
 
 from __future__ import annotations
 

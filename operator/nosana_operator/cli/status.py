@@ -1,4 +1,4 @@
-"""`nosana-operator status`: what a person wants to know of one job."""
+"""`nosana-operator status`: one job's state for a person."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Body = Mapping[str, Any]
 @click.command()
 @job_options
 def status(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
-    """Tell how NosanaJob JOB stands: its stages and ops, endpoints, why it waits, and its times."""
+    """Show NosanaJob JOB: its stages and ops, its endpoints, what it waits for, and its times."""
 
     async def work(kube: Kube, place: str) -> int:
         for line in describe(await find_job(kube, place, job), datetime.now(UTC)):
@@ -46,11 +46,11 @@ def status(job: str, namespace: str | None, kubeconfig: Path | None) -> None:
 
 
 def describe(job: Body, now: datetime) -> Iterator[str]:
-    """The lines for a person."""
+    """The lines that `status` prints."""
     status, meta = status_of(job), job["metadata"]
     yield f"{meta['namespace']}/{meta['name']}: {status.get('phase') or 'Pending'}"
-    if why := _why(job):
-        yield _row("why", why)
+    if reason := _reason(job):
+        yield _row("why", reason)
     yield from _run(job, now)
     yield from _ops(status, now)
     yield from _endpoints(status)
@@ -65,28 +65,28 @@ def _row(name: str, text: str) -> str:
     return f"  {name:<10} {text}"
 
 
-def _why(job: Body) -> str:
-    """The sentence that says most about now."""
+def _reason(job: Body) -> str:
+    """The condition that says most about the current phase."""
     conditions = status_of(job).get("conditions")
     for kind in (JobCondition.FAILED, JobCondition.COMPLETE):
         found = find_condition(conditions, kind)
         if found is not None and found["status"] == "True":
-            return _said(found)
+            return _message(found)
     accepted = find_condition(conditions, JobCondition.ACCEPTED)
     if accepted is not None and accepted["status"] != "True":
-        return _said(accepted)
+        return _message(accepted)
     found = find_condition(conditions, JobCondition.READY)
     if found is not None:
-        return _said(found)
-    return "the operator has not looked at it yet; is it running, and does it watch this namespace?"
+        return _message(found)
+    return "the operator has not seen the job yet; does it run, and does it watch this namespace?"
 
 
-def _said(condition: Body) -> str:
+def _message(condition: Body) -> str:
     return f"{condition['message']} ({condition['reason']})"
 
 
 def _run(job: Body, now: datetime) -> Iterator[str]:
-    """What the chain has to do with it."""
+    """The run and its settlement, of a market's job."""
     run, status = job["spec"].get("run"), status_of(job)
     if run is None:
         return
@@ -100,11 +100,11 @@ def _run(job: Body, now: datetime) -> Iterator[str]:
     if settled is not None:
         earned = settlement.get("earned")
         paid = f"; earned {earned / _NOS:g} NOS" if earned is not None else ""
-        yield _row("settled", f"{settled['status']}: {_said(settled)}{paid}")
+        yield _row("settled", f"{settled['status']}: {_message(settled)}{paid}")
 
 
 def _ops(status: Body, now: datetime) -> Iterator[str]:
-    # A stage's ops need not stand side by side: stages come in the order in which they are first named.
+    # A stage's ops need not be adjacent: stages come in the order in which they are first named.
     stages: dict[str, list[Body]] = {}
     for op in status.get("ops") or ():
         stages.setdefault(op["stage"], []).append(op)
@@ -144,18 +144,18 @@ def _endpoints(status: Body) -> Iterator[str]:
 
 def _times(timing: Body) -> str:
     """Each moment with the seconds since the one before."""
-    told, before = [], None
+    steps, before = [], None
     for name, moment in sorted(
         ((name, parse_timestamp(timing[name])) for name in _TIMES if name in timing), key=lambda item: item[1]
     ):
         since = f"+{(moment - before).total_seconds():.2f} s" if before else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-        told.append(f"{name} {since}")
+        steps.append(f"{name} {since}")
         before = moment
-    return ", ".join(told)
+    return ", ".join(steps)
 
 
 def _span(seconds: float) -> str:
-    """A length of time in its two greatest units."""
+    """A duration in its two largest units."""
     whole = int(seconds)
     if whole < 60:
         return f"{max(seconds, 0.0):.1f} s"

@@ -24,23 +24,21 @@ from nosana_operator.errors import Conflict, NosanaError, NotFound, Unavailable
 from nosana_operator.ports import Body, Kube
 
 MANAGER: Final = "nosana-operator-submit"
-_LOOK_EVERY: Final = 1.0
+_POLL_SECONDS: Final = 1.0
 _NAME_CHARACTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 
 
 @click.command()
 @click.argument("file")
 @click.option("--wait", is_flag=True, help="Follow the job to its end; exit 0 on Complete, 1 on Failed.")
-@click.option(
-    "--name", help="Name of the NosanaJob; a definition file's name is made from the file otherwise."
-)
-@click.option("--namespace", help="Namespace of the NosanaJob; otherwise the file's, or the kubeconfig's.")
+@click.option("--name", help="Name of the NosanaJob. Default for a definition: made from the file's name.")
+@click.option("--namespace", help="Namespace of the NosanaJob. Default: the file's, or the kubeconfig's.")
 @kubeconfig_option
 def submit(file: str, wait: bool, name: str | None, namespace: str | None, kubeconfig: Path | None) -> None:
-    """Run a job privately on this cluster; prints the NosanaJob's name.
+    """Run a job privately on this cluster, and print the NosanaJob's name.
 
-    FILE holds a Nosana job definition (a new NosanaJob is made each time) or a NosanaJob (it is applied),
-    JSON or YAML; `-` is standard input. What the operator would refuse is told before anything is sent.
+    FILE holds a Nosana job definition (each call creates a new NosanaJob) or a NosanaJob (which is applied), JSON
+    or YAML; `-` is standard input. A job that the operator would refuse is not sent.
     """
     try:
         job = read_job(file, name=name, namespace=namespace)
@@ -61,13 +59,13 @@ async def _submit(job: JobDocument, *, unique: bool, wait: bool, kubeconfig: Pat
 
 
 async def send(kube: Kube, job: JobDocument, *, namespace: str, unique: bool) -> Body:
-    """Make the NosanaJob of a bare definition, or apply the one that the file holds; gives it back.
+    """Create the NosanaJob of a bare definition, or apply the one in the file. Returns the object.
 
-    `namespace` is for a job that names none. `unique` appends random characters to a name that was made from
-    the file's, so that one definition may be submitted many times.
+    `namespace` is used when the job names none. `unique` appends random characters to a name made from the file's
+    name, so that one definition can be submitted many times.
     """
     metadata = {"namespace": namespace} | job.body["metadata"]
-    # What a `kubectl get -o yaml` brings along and nobody may set.
+    # `kubectl get -o yaml` shows these, and nobody may set them.
     body = {key: value for key, value in job.body.items() if key != "status"} | {"metadata": metadata}
     for field in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
         metadata.pop(field, None)
@@ -88,14 +86,14 @@ async def send(kube: Kube, job: JobDocument, *, namespace: str, unique: bool) ->
             "give another --name, or delete that one"
         ) from None
     except Unavailable:
-        # It may have been made all the same; the name is ours alone, so looking tells.
+        # It may have been created all the same. Nobody else uses the random name, so a read tells.
         if not unique:
             raise
         try:
             return await kube.get(JOB_KIND, metadata["namespace"], metadata["name"])
         except NotFound:
             raise DocumentError(
-                "the Kubernetes API gave no answer, and made no NosanaJob; try again"
+                "the Kubernetes API did not answer and created no NosanaJob; try again"
             ) from None
 
 
@@ -109,27 +107,27 @@ def _nowhere(namespace: str) -> DocumentError:
 async def follow(
     kube: Kube,
     made: Mapping[str, Any],
-    tell: Callable[[str], object],
+    write: Callable[[str], object],
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> bool:
-    """Tell each change of the job until it has ended; whether it ended as Complete.
+    """Write a line for each change of the job until it has ended. Returns whether it ended as Complete.
 
-    Silence of the API server ends nothing: the job goes on without us.
+    An API server that does not answer ends nothing: the job continues without us.
     """
-    told = ""
+    previous = ""
     while True:
-        line, succeeded = await _look(kube, made["metadata"])
-        if line != told:
-            tell(line)
-            told = line
+        line, succeeded = await _read(kube, made["metadata"])
+        if line != previous:
+            write(line)
+            previous = line
         if succeeded is not None:
             return succeeded
-        await sleep(_LOOK_EVERY)
+        await sleep(_POLL_SECONDS)
 
 
-async def _look(kube: Kube, metadata: Mapping[str, Any]) -> tuple[str, bool | None]:
-    """A line on the job as it is now, and whether it ended as Complete; None while it has not ended."""
+async def _read(kube: Kube, metadata: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """A line about the job's current state, and whether it ended as Complete; None while it has not ended."""
     try:
         now = await kube.get(JOB_KIND, metadata["namespace"], metadata["name"])
     except Unavailable as error:
@@ -137,7 +135,7 @@ async def _look(kube: Kube, metadata: Mapping[str, Any]) -> tuple[str, bool | No
     except NotFound:
         return "the NosanaJob was deleted", False
     if now["metadata"]["uid"] != metadata["uid"]:
-        return "the NosanaJob was deleted, and made again by somebody else", False
+        return "the NosanaJob was deleted, and somebody created another one of that name", False
     return _describe(now), _ended(now)
 
 
@@ -149,13 +147,13 @@ def _ended(job: Mapping[str, Any]) -> bool | None:
 
 
 def _describe(job: Mapping[str, Any]) -> str:
-    """One line: the phase, why, and where it can be reached."""
+    """One line: the phase, the reason, and the URLs."""
     status = job.get("status") or {}
     conditions = status.get("conditions")
     kinds = (JobCondition.FAILED, JobCondition.COMPLETE, JobCondition.READY, JobCondition.ACCEPTED)
-    # The first that says something about now: an end that has not come is no news.
+    # The first condition that says something about now: a pending end says nothing.
     ends = (JobCondition.FAILED, JobCondition.COMPLETE)
-    told = next(
+    condition = next(
         (
             found
             for kind in kinds
@@ -164,7 +162,7 @@ def _describe(job: Mapping[str, Any]) -> str:
         None,
     )
     line = str(status.get("phase") or "Pending")
-    if told and told.get("message"):
-        line += f": {told['message']}"
+    if condition and condition.get("message"):
+        line += f": {condition['message']}"
     urls = [endpoint["url"] for endpoint in status.get("endpoints") or () if endpoint.get("url")]
     return f"{line} ({', '.join(urls)})" if urls else line

@@ -1,4 +1,4 @@
-"""`nosana-operator validate`: is this a job definition, and what is wrong with it?"""
+"""`nosana-operator validate`: checks job definitions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nosana_operator.definition import MAX_BYTES, Problem, Report, check
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to tell it."
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
 def validate(files: tuple[str, ...], output: Literal["text", "json"]) -> None:
     """Check job definitions (JSON or YAML; - reads standard input).
 
-    Ends with 1 when one is refused. Warnings do not count: they tell what has no effect or will surprise.
+    Exits with 1 when one is refused. Warnings do not count: they name what has no effect or is surprising.
     """
     reports = [(file, _report(file)) for file in files]
     if output == "json":
@@ -37,7 +37,7 @@ def validate(files: tuple[str, ...], output: Literal["text", "json"]) -> None:
 def _report(file: str) -> Report:
     try:
         with click.open_file(file, "rb") as stream:
-            # One byte more than is allowed tells that it is too large, whatever its size.
+            # One byte more than allowed shows that it is too large, whatever its size.
             text = stream.read(MAX_BYTES + 1)
     except OSError as error:
         return Report(
@@ -50,8 +50,8 @@ def _report(file: str) -> Report:
         )
     report = check(text, source=file)
     if {"apiVersion", "kind"} <= {error.path for error in report.errors}:
-        said = "this is a Kubernetes object, not a job definition"
-        return Report(None, (Problem("$", said, "check a NosanaJob with nosana-operator render"),))
+        message = "this is a Kubernetes object, not a job definition"
+        return Report(None, (Problem("$", message, "check a NosanaJob with nosana-operator render"),))
     return report
 
 

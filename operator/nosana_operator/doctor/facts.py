@@ -1,4 +1,4 @@
-"""What was found out, frozen. Everything may be `Unknown`: not asked, not answered, or not for us to ask."""
+"""What the doctor learned, frozen. Any fact may be `Unknown`: not requested, not answered, or not permitted."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ Bodies = tuple[Body, ...]
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It was not found out."""
+    """A fact that the doctor could not learn."""
 
-    why: str
+    reason: str
     """A sentence, or the end of one."""
     refused: bool = False
-    """There was an answer: no."""
+    """The other side answered: no."""
 
 
 Known: TypeAlias = T | Unknown
 
-NOT_ASKED = Unknown("the API server does not answer")
+NO_API_SERVER = Unknown("the API server does not answer")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """The cluster. Objects are as the API server gives them; None is "there is no such thing"."""
+    """The cluster. Objects are as the API server returns them; None: the object does not exist."""
 
     server: Known[ServerFacts]
     crds: Mapping[str, Known[Body | None]] = field(default_factory=dict)
-    """By name, of both kinds."""
-    served: Known[bool] = NOT_ASKED
-    """Whether our group and version are served at all: the part of it that everybody may see."""
+    """The CRDs of both kinds, by name."""
+    served: Known[bool] = NO_API_SERVER
+    """Whether the API server serves our group and version: unlike the CRDs, everybody may read that."""
     rights: Mapping[Right, Known[bool]] = field(default_factory=dict)
-    nodes: Known[Bodies] = NOT_ASKED
-    pods: Known[Bodies] = NOT_ASKED
-    storage_classes: Known[Bodies] = NOT_ASKED
-    ingress_classes: Known[Bodies] = NOT_ASKED
+    nodes: Known[Bodies] = NO_API_SERVER
+    pods: Known[Bodies] = NO_API_SERVER
+    storage_classes: Known[Bodies] = NO_API_SERVER
+    ingress_classes: Known[Bodies] = NO_API_SERVER
     namespaces: Mapping[str, Known[Body | None]] = field(default_factory=dict)
-    """Those that NosanaMarkets name for their jobs."""
+    """The job namespaces of the NosanaMarkets."""
 
 
 @dataclass(frozen=True, slots=True)
 class PinFacts:
-    """A pin service; `answer` None: it takes our credentials."""
+    """A pin service; `problem` None: it accepts our credentials."""
 
     url: str
-    answer: Unknown | None
+    problem: Unknown | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class NetworkFacts:
     settings: NetworkSettings
     endpoints: tuple[Known[EndpointReport], ...]
     sockets: tuple[Known[float], ...]
-    """Seconds until the first slot was told."""
+    """Seconds until each endpoint reported its first slot."""
     gateways: tuple[Known[float], ...]
-    """Seconds until it answered."""
+    """Seconds until each gateway answered."""
     pins: tuple[PinFacts, ...]
     clock_offset: Known[float]
     """Seconds by which the chain's clock is ahead of ours."""
@@ -76,15 +76,15 @@ class NetworkFacts:
 
 @dataclass(frozen=True, slots=True)
 class WalletFacts:
-    """A key of a NosanaMarket. The key itself is not here: only its address."""
+    """A key of a NosanaMarket: only its address, never the key itself."""
 
     secret: str
     """`name/key` of the Secret."""
     address: Known[str]
-    """Unknown with `refused`: the Secret was read, and is not there or holds no key; the sentence says it."""
+    """Unknown with `refused`: the Secret does not exist or holds no key; the reason says which."""
     state: Known[WalletState]
     access_keys: Known[frozenset[str]]
-    """Collections of which it holds a token."""
+    """Collections of which the wallet holds a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +94,19 @@ class MarketFacts:
     namespace: str
     name: str
     spec: Known[NosanaMarketSpec]
-    """Unknown with `refused`: it is there, and cannot be read by this version."""
+    """Unknown with `refused`: this version cannot read it."""
     account: Known[Market | None]
-    """The market on chain; None: there is none."""
+    """The market account on chain; None: it does not exist."""
     wallets: tuple[WalletFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it."""
+    """Everything that the checks read."""
 
     settings: Settings
     settings_problem: str | None
-    """Why the settings file is not used; then `settings` are the defaults."""
+    """Why the settings file could not be used; then `settings` are the defaults."""
     cluster: ClusterFacts
     networks: Mapping[str, NetworkFacts]
     markets: Known[tuple[MarketFacts, ...]]

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How a check ended."""
+    """How serious a finding is."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, but not all of it, or not for long."""
+    """It works, but only in part, or not for long."""
     FAILURE = "failure"
     """The operator, or one of its markets, cannot do its work."""
     UNKNOWN = "unknown"
-    """Nobody answered, or we were not allowed to ask."""
+    """The service did not answer, or we have no right to ask it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +24,29 @@ class Finding:
     """One line of the report."""
 
     check: str
-    """What was looked at: a fixed name, for programs."""
+    """The name of the check: stable, for programs."""
     subject: str
-    """Whose: a NosanaMarket, a network, a key; empty for the cluster as a whole."""
+    """What was checked: a NosanaMarket, a network, a key; empty for the cluster as a whole."""
     level: Level
     message: str
     """A sentence without its full stop."""
     remedy: str = ""
-    """What to do, a sentence; empty when there is nothing to do."""
+    """What to do, as a sentence; empty when there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Makes the findings of one check about one thing."""
+    """One check of one thing; its methods make the findings."""
 
     check: str
     subject: str = ""
 
     def ok(self, message: str) -> Finding:
-        """It is as it should be."""
+        """The check passed."""
         return Finding(self.check, self.subject, Level.OK, message.rstrip("."))
 
     def warning(self, message: str, remedy: str) -> Finding:
-        """It works, but."""
+        """It works, with a reservation."""
         return Finding(self.check, self.subject, Level.WARNING, message.rstrip("."), remedy)
 
     def failure(self, message: str, remedy: str) -> Finding:
@@ -54,10 +54,10 @@ class Subject:
         return Finding(self.check, self.subject, Level.FAILURE, message.rstrip("."), remedy)
 
     def unknown(self, message: str, remedy: str = "") -> Finding:
-        """It was not found out."""
+        """The check had no answer."""
         return Finding(self.check, self.subject, Level.UNKNOWN, message.rstrip("."), remedy)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """1 when something failed; warnings, and what nobody answered, are 0."""
+    """1 when a check failed; warnings and unknown findings are 0."""
     return int(any(finding.level is Level.FAILURE for finding in findings))

@@ -1,4 +1,4 @@
-"""Finding out: everything is asked at once, and what is not answered is `Unknown`."""
+"""Gathers the facts: sends every query at once; a query without an answer becomes `Unknown`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.chain import AccountMalformed, InvalidAddress, Market, Wallet
 from nosana_operator.doctor.facts import (
-    NOT_ASKED,
+    NO_API_SERVER,
     Bodies,
     Body,
     ClusterFacts,
@@ -42,14 +42,14 @@ from nosana_operator.runtime.settings import NetworkSettings, PinSettings, Setti
 T = TypeVar("T")
 
 CRD_NAMES = tuple(f"{plural}.{GROUP}" for plural in PLURALS.values())
-_AT_ONCE = 8
-"""Reviews of rights: an API server allows a client bursts, but not of sixty."""
+_REVIEWS_AT_ONCE = 8
+"""Access reviews in parallel: an API server allows a client bursts, but not of sixty."""
 
 
 async def gather(
     settings: Settings, settings_problem: str | None, cluster: Cluster | Unknown, world: World
 ) -> Facts:
-    """Ask everybody. What went wrong is in the facts; `cluster` Unknown: there is no way to sign in."""
+    """Query all services. Failures are in the facts; `cluster` Unknown: no credentials could be loaded."""
     chains = {name: world.chain(network) for name, network in settings.networks.items()}
     networks = {
         name: asyncio.ensure_future(_network(network, chains[name], world.ipfs))
@@ -57,20 +57,18 @@ async def gather(
     }
     server = cluster if isinstance(cluster, Unknown) else await ask(cluster.server())
     if isinstance(server, Unknown) or isinstance(cluster, Unknown):
-        return Facts(
-            settings, settings_problem, ClusterFacts(server), await _all(networks), Unknown(NOT_ASKED.why)
-        )
-    markets, found = await asyncio.gather(
+        return Facts(settings, settings_problem, ClusterFacts(server), await _all(networks), NO_API_SERVER)
+    markets, cluster_facts = await asyncio.gather(
         _markets(cluster, settings, chains), _cluster(cluster, settings, server)
     )
     named = set() if isinstance(markets, Unknown) else {_job_namespace(one) for one in markets}
     namespaces = {name: _get(cluster, "Namespace", None, name) for name in sorted(filter(None, named))}
-    found = dataclasses.replace(found, namespaces=await _all(namespaces))
-    return Facts(settings, settings_problem, found, await _all(networks), markets)
+    cluster_facts = dataclasses.replace(cluster_facts, namespaces=await _all(namespaces))
+    return Facts(settings, settings_problem, cluster_facts, await _all(networks), markets)
 
 
 async def _cluster(cluster: Cluster, settings: Settings, server: ServerFacts) -> ClusterFacts:
-    """All but the namespaces, which the markets name."""
+    """All facts of the cluster but the namespaces, which depend on the markets."""
     crds, served, rights, nodes, pods, storage, ingress = await asyncio.gather(
         _all({name: _get(cluster, "CustomResourceDefinition", None, name) for name in CRD_NAMES}),
         ask(cluster.served(GROUP, VERSION)),
@@ -80,10 +78,10 @@ async def _cluster(cluster: Cluster, settings: Settings, server: ServerFacts) ->
     return ClusterFacts(server, crds, served, rights, nodes, pods, storage, ingress)
 
 
-async def ask(question: Awaitable[T]) -> Known[T]:
-    """The answer, or why there is none."""
+async def ask(query: Awaitable[T]) -> Known[T]:
+    """The query's answer, or the reason why there is none."""
     try:
-        return await question
+        return await query
     except NosanaError as error:
         return _unknown(error)
 
@@ -92,13 +90,13 @@ def _unknown(error: NosanaError) -> Unknown:
     return Unknown(str(error), refused=not isinstance(error, Unavailable))
 
 
-async def _all(questions: dict[Any, Any]) -> dict[Any, Any]:
-    """Every question at once; by the same keys."""
-    return dict(zip(questions, await asyncio.gather(*questions.values()), strict=True))
+async def _all(queries: dict[Any, Any]) -> dict[Any, Any]:
+    """The answers of all queries, under the same keys."""
+    return dict(zip(queries, await asyncio.gather(*queries.values()), strict=True))
 
 
-async def _each(questions: Iterable[Awaitable[T]]) -> tuple[Known[T], ...]:
-    return tuple(await asyncio.gather(*(ask(question) for question in questions)))
+async def _each(queries: Iterable[Awaitable[T]]) -> tuple[Known[T], ...]:
+    return tuple(await asyncio.gather(*(ask(query) for query in queries)))
 
 
 # -- the cluster
@@ -114,17 +112,17 @@ async def _get(cluster: Cluster, kind: str, namespace: str | None, name: str) ->
 
 
 async def _list(cluster: Cluster, kind: str, namespace: str | None = None) -> Known[Bodies]:
-    found = await ask(cluster.list(kind, namespace))
-    return found if isinstance(found, Unknown) else tuple(found)
+    bodies = await ask(cluster.list(kind, namespace))
+    return bodies if isinstance(bodies, Unknown) else tuple(bodies)
 
 
 async def _rights(cluster: Cluster, settings: Settings) -> dict[Any, Known[bool]]:
     election = settings.election
     lease = (election.namespace or cluster.namespace, election.name) if election.enabled else None
-    turn = asyncio.Semaphore(_AT_ONCE)
+    limit = asyncio.Semaphore(_REVIEWS_AT_ONCE)
 
     async def may(right: Any) -> Known[bool]:
-        async with turn:
+        async with limit:
             return await ask(cluster.may(right))
 
     return await _all({right: may(right) for right in needed_rights(settings.watch_namespaces, lease)})
@@ -156,10 +154,10 @@ async def _markets(
 ) -> Known[tuple[MarketFacts, ...]]:
     bodies: list[Body] = []
     for namespace in settings.watch_namespaces or (None,):
-        found = await _list(cluster, MARKET_KIND, namespace)
-        if isinstance(found, Unknown):
-            return found
-        bodies += found
+        listed = await _list(cluster, MARKET_KIND, namespace)
+        if isinstance(listed, Unknown):
+            return listed
+        bodies += listed
     return tuple(await asyncio.gather(*(_market(cluster, body, chains) for body in bodies)))
 
 
@@ -188,7 +186,7 @@ async def _account(chain: Chain, address: str) -> Known[Market | None]:
     except (NotFound, AccountMalformed, InvalidAddress):
         return None
     except NosanaError as error:
-        # Also a node's refusal: it says nothing about the market.
+        # A node's refusal too: it says nothing about the market.
         return Unknown(str(error))
 
 
@@ -196,17 +194,17 @@ async def _wallet(cluster: Cluster, namespace: str, ref: SecretRef, chain: Chain
     label = f"{ref.name}/{ref.key}"
     address = await _address(cluster, namespace, ref)
     if isinstance(address, Unknown) or chain is None:
-        why = Unknown("its address is not known" if isinstance(address, Unknown) else "it has no network")
-        return WalletFacts(label, address, why, why)
+        unknown = Unknown("its address is unknown" if isinstance(address, Unknown) else "it has no network")
+        return WalletFacts(label, address, unknown, unknown)
     state, keys = await asyncio.gather(ask(chain.wallet(address)), ask(chain.access_keys(address)))
     return WalletFacts(label, address, state, keys)
 
 
 async def _address(cluster: Cluster, namespace: str, ref: SecretRef) -> Known[str]:
-    """The address of a key; the key itself is let go of here."""
+    """The address of a key; the key itself does not leave this function."""
     secret = await _get(cluster, "Secret", namespace, ref.name)
     if isinstance(secret, Unknown):
-        return Unknown(f"Secret {namespace}/{ref.name} cannot be read: {secret.why}")
+        return Unknown(f"Secret {namespace}/{ref.name} cannot be read: {secret.reason}")
     if secret is None:
         return Unknown(f"Secret {namespace}/{ref.name} does not exist", refused=True)
     encoded = (secret.get("data") or {}).get(ref.key)
@@ -215,7 +213,7 @@ async def _address(cluster: Cluster, namespace: str, ref: SecretRef) -> Known[st
     try:
         return Wallet.parse(base64.b64decode(encoded, validate=True)).address
     except (binascii.Error, NosanaError):
-        # Not the error's words: only that the key is none.
+        # Without the error's text, which could show the key.
         return Unknown(f"Secret {namespace}/{ref.name} holds no Solana key under {ref.key!r}", refused=True)
 
 

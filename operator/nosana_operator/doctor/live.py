@@ -1,4 +1,4 @@
-"""The real ones behind the doctor's ports."""
+"""The doctor's ports over the real services."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: Final = {
     "IngressClass": Resource("IngressClass", "networking.k8s.io", "v1", "ingressclasses", namespaced=False),
     _REVIEW: Resource(_REVIEW, "authorization.k8s.io", "v1", "selfsubjectaccessreviews", namespaced=False),
 }
-_PATIENCE: Final = Retry(attempts=2, request_timeout=5.0)
+_RETRY: Final = Retry(attempts=2, request_timeout=5.0)
 
 
 class LiveCluster:
@@ -84,7 +84,7 @@ class LiveChain:
         self._http = http
         network = chain_network(settings)
         self._programs = network.programs
-        self._client = ChainClient(network, http, retry=_PATIENCE)
+        self._client = ChainClient(network, http, retry=_RETRY)
 
     async def endpoint(self, url: str) -> EndpointReport:
         """See `Chain.endpoint`."""
@@ -122,7 +122,7 @@ class LiveIpfs:
         return await check_gateway(url, self._http)
 
     async def pin_service(self, pin: PinSettings) -> None:
-        """See `Ipfs.pin_service`. Raises SettingsError for a token file that cannot be read."""
+        """See `Ipfs.pin_service`. Raises SettingsError when the token file cannot be read."""
         await check_pin_service(pin.type, pin.url, pin_token("pin", pin), self._http)
 
 

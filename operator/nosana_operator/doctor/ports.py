@@ -1,4 +1,4 @@
-"""Whom the doctor asks. Every method raises one of the four outcomes of `errors.py`."""
+"""The services that the doctor queries. Every method raises one of the four outcomes of `errors.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Cluster(Protocol):
 
     @property
     def namespace(self) -> str:
-        """That of the pod, or of the kubeconfig's context."""
+        """The pod's namespace, or that of the kubeconfig's context."""
 
     async def server(self) -> ServerFacts:
         """Version and clock."""
@@ -26,7 +26,7 @@ class Cluster(Protocol):
         """Whether the API server serves that version of a group."""
 
     async def may(self, right: Right) -> bool:
-        """Whether we have a right."""
+        """Whether the user that the doctor signs in as has a right."""
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """One object; raises NotFound."""
@@ -42,16 +42,16 @@ class Chain(Protocol):
         """What one RPC endpoint answers."""
 
     async def socket(self, url: str) -> float:
-        """Seconds until a WebSocket endpoint told a slot."""
+        """Seconds until a WebSocket endpoint reported a slot."""
 
     async def clock_offset(self) -> float:
         """Seconds by which the chain's clock is ahead of ours."""
 
     async def market(self, address: str) -> Market:
-        """A market; raises NotFound, AccountMalformed or InvalidAddress when there is none."""
+        """A market account; raises NotFound, AccountMalformed or InvalidAddress when it does not exist."""
 
     async def wallet(self, address: str) -> WalletState:
-        """What a wallet has."""
+        """A wallet's balances and stake."""
 
     async def access_keys(self, address: str) -> frozenset[str]:
         """Collections of which a wallet holds a token."""
@@ -64,11 +64,11 @@ class Ipfs(Protocol):
         """Seconds until a gateway answered."""
 
     async def pin_service(self, pin: PinSettings) -> None:
-        """Return when it takes our credentials; raises Refused when it does not."""
+        """Return when the service accepts our credentials; raises Refused when it does not."""
 
 
 class World(Protocol):
-    """All that is outside the cluster."""
+    """The services outside the cluster."""
 
     @property
     def ipfs(self) -> Ipfs:

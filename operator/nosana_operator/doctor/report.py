@@ -1,4 +1,4 @@
-"""Findings for people and for programs."""
+"""The report of the findings, for people and for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "r
 
 
 def as_text(findings: Sequence[Finding]) -> Iterator[str]:
-    """Lines for a terminal; colours are dropped by click where there is none."""
+    """Lines for a terminal; click drops the colours elsewhere."""
     for finding in findings:
         level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
         subject = f" [{finding.subject}]" if finding.subject else ""
@@ -30,7 +30,7 @@ def as_text(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def as_json(findings: Sequence[Finding], now: datetime) -> str:
-    """One object; `checks` and their levels are stable names."""
+    """One JSON object; the names of checks and levels are stable."""
     counted = Counter(finding.level for finding in findings)
     return json.dumps(
         {

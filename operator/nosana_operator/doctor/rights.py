@@ -1,6 +1,6 @@
-"""The rights that the operator needs: one list, for the doctor's questions and for the chart's test.
+"""The rights that the operator needs: one list, for the doctor's access reviews and for the chart's test.
 
-Which room needs them: `jobs/act.py`, `jobs/policies.py`, `market/host/controller.py`, `market/keys/secrets.py`,
+These files use them: `jobs/act.py`, `jobs/policies.py`, `market/host/controller.py`, `market/keys/secrets.py`,
 `runtime/watching.py`, `kube/events.py`, `kube/election.py`.
 """
 
@@ -18,14 +18,14 @@ class Reach(Enum):
     """Where a right is needed."""
 
     CLUSTER = "cluster"
-    """Everywhere, whatever namespaces are served: slots are what others leave of the nodes."""
+    """In all namespaces, whichever are served: slots are what all other pods leave free."""
     SERVED = "served"
-    """In the namespaces that are served, and those where their markets' jobs run."""
+    """In the served namespaces, and in those where their markets' jobs run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One verb on one resource; `namespace` None: in all."""
+    """One verb on one resource; `namespace` None: in all namespaces."""
 
     group: str
     resource: str
@@ -68,9 +68,9 @@ _NEEDED: Final[tuple[tuple[Reach, str, str, str], ...]] = (
 
 
 def needed_rights(namespaces: tuple[str, ...], lease: tuple[str, str] | None) -> Iterator[Right]:
-    """Every right, once per served namespace; `namespaces` empty: all of them.
+    """Every right, once per served namespace; `namespaces` empty: all namespaces.
 
-    `lease` is namespace and name of the Lease by which one of several processes is chosen; None: there is none.
+    `lease` is the namespace and name of the election's Lease; None: there is no election.
     """
     for reach, group, resource, verbs in _NEEDED:
         plural, _, subresource = resource.partition("/")

@@ -1,4 +1,4 @@
-"""Puts the two loops together: the one place where the domain rooms meet the ctx they know by Protocols."""
+"""Puts the two loops together: the one place where the domain rooms meet the edges that they know only as Protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nosana_operator.workload import node_ranges
 
 
 class WallClock:
-    """Our clock."""
+    """The system's clock."""
 
     def now(self) -> datetime:
         """Aware, UTC."""
@@ -25,7 +25,7 @@ class WallClock:
 
 
 def build_loops(ctx: OperatorContext) -> Loops:
-    """Job controller and market host over the real ctx."""
+    """Build job controller and market host over the real edges."""
     settings, clock = ctx.settings, WallClock()
     networks = ConfiguredNetworks(
         settings.networks,
@@ -83,9 +83,9 @@ def build_loops(ctx: OperatorContext) -> Loops:
 
 
 async def run_polls(work: WorkQueue[Poll], polls: ChainPolls) -> None:
-    """Do all polls for ever, each beside the others: one that gets no answer keeps none of them waiting."""
-    for check in polls.all:
-        work.add(check)
+    """Run all polls until cancelled, each in a worker of its own, so that a silent node delays only its own polls."""
+    for poll in polls.all:
+        work.add(poll)
     try:
         await work.run(max(1, len(polls.all)), polls.reconcile)
     finally:

@@ -2,8 +2,8 @@
 
 SettingsError     the settings file is unusable
 StartError        the cluster is not ready for the operator, or a port is taken
-WatchEnded        the cluster is no longer watched in full
-BackgroundFailed  a task that has to run for ever ended: the process ends with it
+WatchEnded        a watch ended, or a kind is no longer served
+BackgroundFailed  a background task ended; the process ends with it
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from nosana_operator.errors import NosanaError
 
 
 class SettingsError(NosanaError):
-    """The settings file is unusable; the sentence names the field and what is allowed."""
+    """The settings file is unusable; the message names the field and what is allowed."""
 
 
 class StartError(NosanaError):
-    """The operator cannot start here; the sentence says what to change."""
+    """The operator cannot start here; the message says what to change."""
 
 
 class WatchEnded(NosanaError):
-    """Some kind is not watched, or not any more: going on would be going by an old picture."""
+    """A kind is not watched, or no longer: to continue would mean to act on stale objects."""
 
 
 class BackgroundFailed(NosanaError):
-    """A part of the operator ended although it has to run for ever."""
+    """A background task ended although it must run until it is cancelled."""

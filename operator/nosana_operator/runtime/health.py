@@ -1,4 +1,4 @@
-"""Is the API server there, and does the event loop keep up."""
+"""Whether the API server answers, and whether the event loop keeps up."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LAG_SECONDS = 1.0
 
 
 class ApiHealth:
-    """Whether the API server answers, learned from every request; asked for only when there was none."""
+    """Whether the API server answers, learned from every request; it is probed only when there was none."""
 
     def __init__(self) -> None:
         self._answered_at: float | None = None
         self._away = False
 
     def observe(self, verb: str, kind: str, code: str, seconds: float) -> None:
-        """See `kube.client.Observer`. Any answer below 500 counts, a refusal too."""
+        """See `kube.client.Observer`. Any status below 500 counts as an answer, a refusal too."""
         if code.isdigit() and int(code) < 500:
             self._answered_at = asyncio.get_running_loop().time()
             if self._away:
@@ -35,13 +35,13 @@ class ApiHealth:
         """What is wrong, or None."""
         if self._answered_at is None:
             return "the Kubernetes API has not answered yet"
-        silent = asyncio.get_running_loop().time() - self._answered_at
-        if silent > _AWAY_SECONDS:
-            return f"the Kubernetes API has not answered for {silent:.0f} s"
+        silence = asyncio.get_running_loop().time() - self._answered_at
+        if silence > _AWAY_SECONDS:
+            return f"the Kubernetes API has not answered for {silence:.0f} s"
         return None
 
     async def probe(self, read_path: Callable[[str], Awaitable[bytes]]) -> None:
-        """Ask for the version whenever nothing else was asked for a while; for ever."""
+        """Request the version whenever no other request was made for a while; runs until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
@@ -52,11 +52,11 @@ class ApiHealth:
             except NosanaError as error:
                 if not self._away:
                     self._away = True
-                    log.warning("The Kubernetes API does not answer; nothing is ended by that: %s", error)
+                    log.warning("The Kubernetes API does not answer; running jobs are left alone: %s", error)
 
 
 async def measure_loop_lag(observe: Callable[[float], None]) -> None:
-    """Tell `observe` about once a second how late the event loop ran a timer, in seconds; for ever."""
+    """Report to `observe`, about once a second, how late the event loop ran a timer, in seconds; until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_SECONDS

@@ -1,4 +1,4 @@
-"""Which versions of Kubernetes the operator runs on, and the look at the cluster's at the start."""
+"""Which versions of Kubernetes the operator supports, and the check of the cluster's version at the start."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nosana_operator.runtime.errors import StartError
 log = logging.getLogger(__name__)
 
 OLDEST: Final = (1, 31)
-"""Selectable fields of CRDs, and what our objects name, are there from here on."""
+"""The first version with selectable fields of CRDs and with every field that our objects use."""
 NEWEST_VALIDATED: Final = (1, 37)
-"""Objects are validated up to here; on newer ones nothing is known to be wrong."""
+"""The newest version against whose schemas our objects are validated. Newer ones are not refused."""
 
 _AGAIN_SECONDS: Final = 2.0
 
 
 def version_problem(version: ServerVersion) -> str | None:
-    """Why the operator does not run on it, as a sentence with the remedy; None when it does."""
+    """Why the operator does not run on this version, with the remedy; None when it does."""
     if (version.major, version.minor) >= OLDEST:
         return None
     needed = f"{OLDEST[0]}.{OLDEST[1]}"
@@ -34,9 +34,9 @@ async def require_supported(
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Return when the cluster's version is supported; wait while it cannot be known.
+    """Return when the cluster's version is supported; wait while the API server does not answer.
 
-    Raises StartError for one that is too old.
+    Raises StartError when the version is too old.
     """
     while True:
         try:
@@ -45,7 +45,7 @@ async def require_supported(
             log.warning("The version of Kubernetes is not known yet: %s", error)
             await sleep(_AGAIN_SECONDS)
         except Refused as error:
-            # Somebody took the right that everybody has by default; that is no reason to serve nobody.
+            # Somebody removed a right that everybody has by default; that is no reason not to start.
             log.warning("The version of Kubernetes cannot be read, it has to be 1.31 or newer: %s", error)
             return
         else:

@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, one readable line on a terminal.
 
-What a line is about goes into `extra` under the names of `FIELDS`, not into the text. Nothing here hides
-secrets: what must not be seen is not logged.
+What a line is about goes into `extra` under the names of `FIELDS`, not into the text. Nothing here hides secrets:
+they are never logged in the first place.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, TextIO
 from nosana_operator.runtime.settings import LogSettings
 
 FIELDS = ("market", "job", "run", "op", "pod", "wallet", "signature", "reason")
-"""Names of what a line may be about, in the order in which a terminal shows them."""
+"""The fields of a line, in the order in which a terminal shows them."""
 
 _LOUD = {
-    # Each watch event would be a line, and each repeated request an error, though both are daily business.
+    # Otherwise each watch event is a line and each repeated request an error, and both are ordinary.
     "kopf.objects": logging.ERROR,
     "kopf._cogs.clients": logging.CRITICAL,
     "kopf": logging.WARNING,
@@ -55,7 +55,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send all log lines of the process to `stream` (standard error) in the form that was asked for."""
+    """Send all log lines of the process to `stream` (standard error) in the format of the settings."""
     stream = stream if stream is not None else sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)

@@ -1,7 +1,4 @@
-"""The settings' networks, as the market host's Protocols want them: chain and content behind small seams.
-
-Only translation happens here: accounts to the market's plain values, errors to the three-valued answers.
-"""
+"""The networks of the settings, behind the market host's Protocols: one chain client, pinner and poster client each."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ class _Entry:
 
 
 class ConfiguredNetworks:
-    """`market.ports.Networks` from the settings. Each network's watcher has to run: see `background`."""
+    """`market.ports.Networks` from the settings. Each network's chain client has to run: see `background`."""
 
     def __init__(
         self,
@@ -68,12 +65,12 @@ class ConfiguredNetworks:
 
     @property
     def background(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
-        """What has to run for ever, by name."""
+        """The tasks that have to run while the loops do, by name."""
         return [(f"chain {name}", entry.solana.client.run) for name, entry in self._entries.items()]
 
     @property
     def clients(self) -> dict[str, ChainClient]:
-        """Each network's chain, by the network's name."""
+        """Each network's chain client, by the network's name."""
         return {name: entry.solana.client for name, entry in self._entries.items()}
 
     def names(self) -> list[str]:
@@ -97,7 +94,7 @@ class ConfiguredNetworks:
 
 
 def definition_gateways(settings: Mapping[str, NetworkSettings], http: aiohttp.ClientSession) -> IpfsGateways:
-    """Where definitions are fetched: the gateways of all networks; what they give is verified."""
+    """The gateways of all networks, from which definitions are fetched; the bytes are verified."""
     urls = dict.fromkeys(url for network in settings.values() for url in network.ipfs.gateways)
     return IpfsGateways(tuple(urls), http)
 
@@ -112,7 +109,7 @@ def _client(
 
 
 def chain_network(settings: NetworkSettings) -> Network:
-    """A network of the settings as the chain's room takes it."""
+    """A network of the settings as `chain` takes it."""
     return Network(
         rpc_urls=settings.rpc,
         ws_urls=settings.ws,

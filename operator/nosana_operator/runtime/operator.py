@@ -1,8 +1,8 @@
 """The operator as a process: what runs, in which order it starts and stops, and how it ends.
 
-SIGTERM leaves the chain and the pods as they are: all that is needed to go on is in the Kubernetes API, and
-the next process goes on. When a part that has to run for ever ends, the process ends with an error, so that
-it is restarted, instead of living on without that part.
+SIGTERM leaves the chain and the pods as they are: the next process continues from what the Kubernetes API holds.
+When a background task ends, the whole process ends with an error, so that the kubelet restarts it; it never lives
+on without that task.
 """
 
 from __future__ import annotations
@@ -61,13 +61,12 @@ log = logging.getLogger(__name__)
 
 DOMAIN_KINDS = {kind: Resource(kind, GROUP, VERSION, plural) for kind, plural in PLURALS.items()}
 KINDS = {**CORE_KINDS, **DOMAIN_KINDS}
-"""Every kind that the operator speaks of."""
+"""Every kind that the operator reads or writes."""
 
 REPORTING_CONTROLLER = f"{GROUP}/operator"
 
 _DRAIN_SECONDS = 1.5
-"""How long a reconciliation at hand may take to end by itself; crash-safe as it is, it need not, and a standby
-waits."""
+"""How long a running reconciliation may take to end by itself. Cancelling one is safe, and a standby is waiting."""
 _FLUSH_SECONDS = 2.0
 
 Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
@@ -75,7 +74,7 @@ Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:
-    """What the loops are built from."""
+    """What the process gives to the loops that it builds."""
 
     settings: Settings
     kube: KubeClient
@@ -87,14 +86,14 @@ class OperatorContext:
     """For everything that is not the Kubernetes API: chain, IPFS."""
     enqueue_job: Callable[[ObjectKey], None]
     chain_changed: Callable[[str, str], None]
-    """(kind, address): an account on chain is not what it was."""
+    """(kind, address): an account on chain changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loops:
-    """The two loops, and what has to run beside them for ever.
+    """The two loops, and the background tasks that they need.
 
-    The market host's has two queues: one of NosanaMarkets, and one of runs, so that many settle at once.
+    The market host has two queues, one of NosanaMarkets and one of runs, so that many runs settle at once.
     """
 
     reconcile_job: Reconcile
@@ -106,7 +105,7 @@ class Loops:
 
 
 def slim_pod(body: dict[str, Any]) -> dict[str, Any]:
-    """Cached pods: ours as they are, less bookkeeping; of others only what they take from their node."""
+    """What the cache keeps of a pod: ours without bookkeeping; of any other, only what it takes from its node."""
     if LABEL_JOB in (body["metadata"].get("labels") or {}):
         return trim.without_bookkeeping(body)
     return trim.pod_footprint(body)
@@ -115,8 +114,8 @@ def slim_pod(body: dict[str, Any]) -> dict[str, Any]:
 class Operator:
     """One run of the operator against one cluster.
 
-    `build` makes the loops out of the edges; it is called once, before anything is watched. `identity` is the
-    name under which this process leads, and no other living process'; unset: one that nobody ever had.
+    `build` makes the loops; it is called once, before the first watch. `identity` is the name under which this
+    process holds the Lease; no other living process may have it. Unset: a new name.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class Operator:
         self._build = build
         self._identity = identity or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         self._stop = asyncio.Event()
-        self._missing: str | None = "not looked for yet"
+        self._missing: str | None = "not checked yet"
         self.metrics = OperatorMetrics()
         self.web_port: int | None = None
         """The port of metrics and health once it is served."""
@@ -140,13 +139,13 @@ class Operator:
         """Set once the cache is filled, this process leads and the loops run."""
 
     def stop(self) -> None:
-        """Ask for an orderly end (what SIGTERM does)."""
+        """Request an orderly end, as SIGTERM does."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until `stop()` or a signal. Raises what made it end otherwise: StartError, BackgroundFailed.
+        """Run until `stop()` or a signal. Raises StartError or BackgroundFailed when it ends for another reason.
 
-        A process that does not lead watches, serves metrics and is ready, but works on nothing.
+        A process that does not lead watches the cluster, serves metrics and is ready, but reconciles nothing.
         """
         settings, metrics = self._settings, self.metrics
         api = ApiHealth()
@@ -179,7 +178,7 @@ class Operator:
             )
             term = self._term(KubeClient(session, kinds=KINDS, observe=observe), cache)
             kube = KubeClient(session, kinds=KINDS, observe=observe, on_reply=cache.put, guard=term.check)
-            # Of the leader only: a sum over the replicas is to be right.
+            # Only the leader exposes them, so that a sum over the replicas is right.
             metrics.expose_objects(
                 lambda: cache.list(JOB_KIND) if term.leading else (),
                 lambda: cache.list(MARKET_KIND) if term.leading else (),
@@ -241,7 +240,7 @@ class Operator:
             stack.push_async_callback(self._step_down, acting, events, term)
             metrics.leader(True)
             acting.add(parts.start("election", term.hold()))
-            # What the last leader wrote a moment ago, the watches may not have brought yet.
+            # The watches may not have delivered yet what the previous leader wrote last.
             if not await parts.finish(view.sync(DOMAIN_KINDS), self._stop):
                 return
             for name, background in (("events", events.run), *loops.background):
@@ -261,7 +260,7 @@ class Operator:
                 *(cache.count(kind) for kind in (JOB_KIND, MARKET_KIND, "Pod", "Node")),
             )
             await parts.wait_until(self._stop)
-            log.info("Stopping; pods and chain are left as they are")
+            log.info("Stopping; pods and chain stay as they are")
             for task, queue in workers.items():
                 parts.expect_end(task)
                 queue.stop()
@@ -279,20 +278,20 @@ class Operator:
         await view.sync()
 
     def _term(self, api: KubeClient, cache: ObjectCache) -> Term:
-        wanted = self._settings.election
-        if not wanted.enabled:
+        election = self._settings.election
+        if not election.enabled:
             return AlwaysLeading()
         return Election(
             api,
-            namespace=wanted.namespace or self._credentials.namespace,
-            name=wanted.name,
+            namespace=election.namespace or self._credentials.namespace,
+            name=election.name,
             identity=self._identity,
-            times=wanted,
+            times=election,
             floor=lambda: latest_epoch(cache.list(JOB_KIND), cache.list(MARKET_KIND)),
         )
 
     async def _step_down(self, acting: set[asyncio.Task[None]], events: EventRecorder, term: Term) -> None:
-        """End all that acts, then let another process lead; watches take their time to end after that."""
+        """Cancel everything that writes, then release the Lease; the watches end after that, which takes longer."""
         await cancel_all(acting)
         await events.flush(_FLUSH_SECONDS)
         self.metrics.leader(False)
@@ -301,7 +300,7 @@ class Operator:
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Only the main thread can; a test or an embedding program stops it by `stop()`.
+            # Only the main thread can do this; a test or an embedding program calls `stop()`.
             with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
                 loop.add_signal_handler(number, self._stop.set)
 
@@ -313,7 +312,7 @@ class Operator:
 
 
 def _scopes(settings: Settings) -> list[Scope]:
-    # Pods and nodes of the whole cluster are needed either way: slots are what others leave.
+    # Slots are what other pods leave free, so pods and nodes of the whole cluster are needed in either case.
     inventory = (CORE_KINDS["Pod"], CORE_KINDS["Node"])
     domain = tuple(DOMAIN_KINDS.values())
     if not settings.watch_namespaces:

@@ -1,7 +1,7 @@
-"""A work queue over keys, not objects: whoever works on a key gathers anew what is true then.
+"""A work queue of keys, not objects: a worker reads the current state when it starts on a key.
 
-The rules are those of Kubernetes' own controllers: a key waits at most once, is never worked on by two
-workers, and is worked on again when it was added meanwhile. Failures back off per key.
+The rules are those of Kubernetes' controllers: a key is queued at most once, is never processed by two workers at a
+time, and is processed again if it was added meanwhile. Failures back off per key.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _BACKOFF = Backoff(first=0.05, longest=60.0)
 
 
 class QueueObserver(Protocol):
-    """Figures about a queue; all durations in seconds."""
+    """Metrics of a queue; all durations in seconds."""
 
     def added(self) -> None:
-        """A key was added that did not wait already."""
+        """A key was added that was not queued already."""
 
     def started(self, waited: float) -> None:
         """Work on a key began."""
 
     def finished(self, result: Result, took: float) -> None:
-        """Work on a key ended: with success, with a wish to be called again later, or in failure."""
+        """Work on a key ended: with success, with a request to run again later, or in failure."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Timer:
 
 
 class WorkQueue(Generic[K]):
-    """Keys to work on. All methods are to be called on the event loop's thread."""
+    """A queue of keys. All methods have to be called on the event loop's thread."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class WorkQueue(Generic[K]):
         self._backoff = backoff
         self._ready: deque[K] = deque()
         self._added_at: dict[K, float] = {}
-        """Keys that wait in `_ready`."""
+        """The keys in `_ready`, and since when they wait, in seconds of the event loop."""
         self._running: dict[K, float] = {}
         self._again: set[K] = set()
-        """Keys added while they were being worked on."""
+        """Keys that were added while a worker processed them."""
         self._timers: dict[K, _Timer] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
     def add(self, key: K) -> None:
-        """Work on `key` as soon as a worker is free."""
+        """Process `key` as soon as a worker is free."""
         self._cancel_timer(key)
         if key in self._added_at or key in self._again:
             return
@@ -81,7 +81,7 @@ class WorkQueue(Generic[K]):
         self._push(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Work on `key` after so many seconds; of several such wishes the earliest holds."""
+        """Process `key` in this many seconds; of several calls the earliest counts."""
         if seconds <= 0:
             self.add(key)
             return
@@ -97,19 +97,18 @@ class WorkQueue(Generic[K]):
         self._timers[key] = _Timer(due, loop.call_at(due, self._timer_fired, key))
 
     async def run(self, workers: int, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
-        """Work until `stop()`: `workers` keys at once, each passed to `reconcile`.
+        """Work until `stop()`: pass `workers` keys at a time to `reconcile`.
 
-        Seconds that it returns are a wish to be called again; None is none. Errors of ours
-        (`NosanaError`) are logged and the key is retried with back-off. Any other is a fault of this
-        program: it is logged with its trace, and the key is retried as well, so that one object cannot stop
-        the others.
+        `reconcile` returns the seconds after which it wants to be called again, or None. A `NosanaError` is logged,
+        and the key is retried with back-off. Any other error is a bug of this program: it is logged with its
+        traceback, and the key is retried too, so that one object cannot stop the others.
         """
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(self._work(reconcile), name=f"{self.name} worker {number}")
 
     def stop(self) -> None:
-        """Let the workers end after the key they are at; nothing more is started."""
+        """Let the workers finish the key that they process; nothing more is started."""
         self._stopping = True
         for timer in self._timers.values():
             timer.handle.cancel()
@@ -123,7 +122,7 @@ class WorkQueue(Generic[K]):
 
     @property
     def longest_running(self) -> float:
-        """Seconds that the oldest work at hand has taken so far; 0 when there is none."""
+        """Seconds for which the oldest running reconciliation has run; 0 when there is none."""
         if not self._running:
             return 0.0
         return asyncio.get_running_loop().time() - min(self._running.values())
@@ -151,12 +150,12 @@ class WorkQueue(Generic[K]):
             self._running.pop(key, None)
             raise
         except NosanaError as error:
-            # Somebody else changed the object between reading and writing: daily business, not news.
+            # Somebody else changed the object between our read and our write, which is ordinary.
             level = logging.DEBUG if isinstance(error, Conflict) else logging.WARNING
             log.log(level, "%s %s failed and is retried: %s", self.name, _text(key), error)
             self._retry(key)
-        except Exception:  # one broken object must not stop the others; the trace goes to the log
-            log.exception("%s %s failed by a fault of this program and is retried", self.name, _text(key))
+        except Exception:  # one broken object must not stop the others; the traceback goes to the log
+            log.exception("%s %s failed because of a bug and is retried", self.name, _text(key))
             self._retry(key)
         else:
             self._failures.pop(key, None)

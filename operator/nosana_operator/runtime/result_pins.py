@@ -27,13 +27,13 @@ from nosana_operator.runtime.settings import IpfsSettings, PinSettings
 log = logging.getLogger(__name__)
 
 _HEAD_START = 5.0
-"""Seconds that a pin service is waited for before the next one is asked as well."""
+"""Seconds after which the next pin service is called too, while the first has not answered."""
 
 
 class ResultPinner:
-    """`market.ports.Pinner` over the network's pin services: the first that takes the bytes is enough.
+    """`market.ports.Pinner` over the network's pin services; one that keeps the bytes is enough.
 
-    `gateways`: asked whether they give what was pinned; None where there are none.
+    `gateways`: where `gives` looks for what was pinned; None: nowhere.
     """
 
     def __init__(self, services: Collection[ContentPinner], gateways: IpfsGateways | None) -> None:
@@ -53,23 +53,23 @@ class ResultPinner:
         return cid_from_digest(digest)
 
     async def pin(self, data: bytes, *, name: str) -> None:
-        """See `Pinner.pin`. Raises what the last service said.
+        """See `Pinner.pin`. Raises the last service's error.
 
-        The next service is asked when one refuses, or does not answer soon: pay waits for the pin.
+        The next service is called when one refuses or does not answer soon, because pay waits for the pin.
         """
         problem: NosanaError = PinUnavailable(
-            "no pin service is set up for this network; add one under networks.<name>.ipfs.pin"
+            "no pin service is configured for this network; add one under networks.<name>.ipfs.pin"
         )
         waiting = list(self._services)
         tasks: list[asyncio.Task[str]] = []
-        asked: set[asyncio.Task[str]] = set()
+        pending: set[asyncio.Task[str]] = set()
         try:
-            while waiting or asked:
+            while waiting or pending:
                 if waiting:
                     tasks.append(asyncio.create_task(waiting.pop(0).pin(data, name), name=f"pin of {name}"))
-                    asked.add(tasks[-1])
-                done, asked = await asyncio.wait(
-                    asked, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                    pending.add(tasks[-1])
+                done, pending = await asyncio.wait(
+                    pending, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     try:
@@ -85,19 +85,19 @@ class ResultPinner:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def gives(self, cid: str) -> bool:
-        """See `Pinner.gives`. What a gateway gives is verified against the CID."""
+        """See `Pinner.gives`. What a gateway returns is verified against the CID."""
         if self._gateways is None:
             return True
         try:
             await self._gateways.fetch(cid)
         except NosanaError as error:
-            log.info("not given by the gateways yet: %s", error, extra={"cid": cid})
+            log.info("the gateways do not serve the result yet: %s", error, extra={"cid": cid})
             return False
         return True
 
 
 def result_gateways(ipfs: IpfsSettings, http: aiohttp.ClientSession) -> IpfsGateways | None:
-    """Where results are looked for once they are pinned."""
+    """The gateways that are checked for a result once it is pinned; None where the settings name none."""
     if not ipfs.gateways:
         return None
     return IpfsGateways(ipfs.gateways, http, FetchTimeouts(request=30.0, gateway=60.0), size_limit=MAX_RAW)
@@ -109,9 +109,9 @@ def make_pinners(name: str, ipfs: IpfsSettings, http: aiohttp.ClientSession) -> 
 
 
 def pin_token(where: str, pin: PinSettings) -> str | None:
-    """The secret that a pin service's file holds; None where none is needed.
+    """The secret in a pin service's file; None when the service needs none.
 
-    Raises SettingsError that names `where` in the settings it stands.
+    Raises SettingsError; its message begins with `where`, the path in the settings.
     """
     if pin.token_file is None:
         if pin.type == "pinata":

@@ -1,4 +1,4 @@
-"""Which keys a change concerns. Pure but for what the capacity watch remembers."""
+"""Which work queue keys a change concerns. Pure, except that `CapacityWatch` remembers the last state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ObjectKey = tuple[str, str]
 
 
 def job_key(change: Change) -> ObjectKey | None:
-    """The NosanaJob that the job controller has to look at, if any: itself, or the one that owns the pod."""
+    """The NosanaJob to reconcile, if any: the changed object itself, or the job that owns the pod."""
     metadata = change.body["metadata"]
     if change.kind == JOB_KIND:
         return metadata["namespace"], metadata["name"]
@@ -35,7 +35,7 @@ def job_key(change: Change) -> ObjectKey | None:
 
 
 def market_key(change: Change) -> ObjectKey | None:
-    """The NosanaMarket that the market host has to look at, if any: itself, or the one a job came through."""
+    """The NosanaMarket to reconcile, if any: the changed object itself, or the market that a job came through."""
     if change.kind == MARKET_KIND:
         metadata = change.body["metadata"]
         return metadata["namespace"], metadata["name"]
@@ -49,22 +49,22 @@ def market_key(change: Change) -> ObjectKey | None:
 
 
 def is_run(body: Mapping[str, Any]) -> bool:
-    """Whether a NosanaJob says that it is a run's."""
+    """Whether a NosanaJob claims to be a run of a market (`spec.run`)."""
     spec = body.get("spec")
     return isinstance(spec, dict) and isinstance(spec.get("run"), dict)
 
 
 class CapacityWatch:
-    """Tells whether a change of a node or pod moves what the cluster can hold.
+    """Reports whether a change of a node or pod changes what the cluster can hold.
 
-    Most do not: nodes report their health all the time, and of a pod only being placed and ending count.
+    Most changes do not: nodes report their health all the time, and a pod matters only when it is placed or ends.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, object] = {}
 
     def moved(self, change: Change) -> bool:
-        """Remember the change; True when it is one of capacity."""
+        """Remember the change; True when capacity changed."""
         if change.kind == "Pod":
             mark: object = _pod_mark(change.body)
         elif change.kind == "Node":
@@ -112,7 +112,7 @@ def _node_mark(node: Mapping[str, Any]) -> object:
 
 
 def latest_epoch(jobs: Iterable[Mapping[str, Any]], markets: Iterable[Mapping[str, Any]]) -> int:
-    """The latest epoch that stands in these NosanaMarkets, or in an intent; 0 when there is none."""
+    """The latest epoch in these NosanaMarkets and in all intents; 0 when there is none."""
     return max((_epoch_of(one) for one in _bearers(jobs, markets)), default=0)
 
 
@@ -130,11 +130,12 @@ def _epoch_of(bearer: Any) -> int:
 
 
 _CAPACITY_DEBOUNCE = 0.3
-"""Seconds in which changes of capacity are gathered before the markets look: pods come and go in bursts."""
+"""Seconds for which changes of capacity are collected before the markets are reconciled: pods come and go in
+bursts."""
 
 
 class Router:
-    """Passes each change on to the queues, once somebody works on them."""
+    """Enqueues the objects that a change concerns, as soon as workers run."""
 
     def __init__(
         self,
@@ -151,14 +152,14 @@ class Router:
         self._open = False
 
     def open(self) -> None:
-        """The workers begin: with all that is known, and from now on with each change."""
+        """Enqueue everything in the cache, and from now on what each change concerns."""
         self._open = True
         for kind in ("Pod", "Node", JOB_KIND, MARKET_KIND):
             for body in self._cache.list(kind):
                 self(Change(kind, body))
 
     def __call__(self, change: Change) -> None:
-        """Enqueue every object that the change concerns; nothing before `open`."""
+        """Enqueue every object that the change concerns; does nothing before `open`."""
         if not self._open:
             return
         job = job_key(change)
@@ -178,16 +179,17 @@ class Router:
                 self._markets.add_after((metadata["namespace"], metadata["name"]), _CAPACITY_DEBOUNCE)
 
     def chain_changed(self, kind: str, address: str) -> None:
-        """A run, job or market account changed: whoever goes by it looks."""
+        """Enqueue every object that depends on the run, job or market account that changed."""
         label = {"run": LABEL_RUN, "job": LABEL_CHAIN_JOB}.get(kind)
-        known = self._cache.by_index(JOB_KIND, label, address) if label else []
-        for body in known:
+        jobs = self._cache.by_index(JOB_KIND, label, address) if label else []
+        for body in jobs:
             self._runs.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-        if not known or kind != "job":
+        if not jobs or kind != "job":
             for body in self._cache.list(MARKET_KIND):
                 key = body["metadata"]["namespace"], body["metadata"]["name"]
                 if kind != "market" or (body.get("spec") or {}).get("address") == address:
                     self._markets.add(key)
                 else:
-                    # It may share nodes: a slot came free for it, or a job waits that goes before its standing.
+                    # This market may share nodes with the other one: a slot may have become free for it, or a
+                    # job may now wait that has precedence over its place in the queue.
                     self._markets.add_after(key, _CAPACITY_DEBOUNCE)

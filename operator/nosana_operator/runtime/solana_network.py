@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 _SEEN_KEPT = timedelta(hours=1)
-"""How long the first sight of a run is remembered: until its job is made, with room to spare."""
+"""How long the time is kept at which a run was first seen: far longer than until its job is created."""
 
 
 class SolanaNetwork:
@@ -61,7 +61,7 @@ class SolanaNetwork:
 
     @property
     def client(self) -> ChainClient:
-        """The room's façade; its watcher has to run."""
+        """The chain client; its watcher has to run."""
         return self._client
 
     def _note(self, kind: str, address: str) -> None:
@@ -97,7 +97,7 @@ class SolanaNetwork:
         return GONE if seen.value is None else _market(seen.value, seen.slot)
 
     def run_seen_at(self, address: str) -> datetime | None:
-        """When the run was first noticed, by our clock; None: before this process began, or not yet."""
+        """When this process first saw the run, by our clock; None: before the process began, or not yet."""
         return self._first_seen.get(address)
 
     async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[RunFacts, ...]:
@@ -108,7 +108,7 @@ class SolanaNetwork:
         """See `Chain.refresh_market`."""
         await self._watcher.refresh([address], not_before=not_before)
         seen = self._watcher.markets.get(address)
-        # Not taken by the watcher: an account of another kind.
+        # The watcher does not keep an account of another kind.
         return None if seen is None or seen.value is None else _market(seen.value, seen.slot)
 
     # -- read now -----------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class SolanaNetwork:
         try:
             run = await self._client.fetch_run(address, finalized=finalized)
         except AccountMalformed:
-            # Who holds the address' key may put another account there once the run is closed.
+            # Once the run is closed, the holder of the address' key may create another account there.
             return None
         return None if run is None else _run(run)
 
@@ -150,8 +150,8 @@ class SolanaNetwork:
         self, key: str, *, until: str | None, before: str | None, limit: int
     ) -> list[Past]:
         """See `Chain.read_history`."""
-        found = await self._client.fetch_history(key, until=until, before=before, limit=limit)
-        return [Past(one.signature, one.slot, one.err is not None) for one in found]
+        history = await self._client.fetch_history(key, until=until, before=before, limit=limit)
+        return [Past(one.signature, one.slot, one.err is not None) for one in history]
 
     async def signed_by(self, signature: str, key: str) -> str | None:
         """See `Chain.signed_by`."""
@@ -168,7 +168,7 @@ class SolanaNetwork:
     # -- sign and send ------------------------------------------------------------------------------------
 
     async def sign_work(self, wallet: MarketWallet, market: MarketFacts) -> Signed:
-        """See `Chain.sign_work`. Raises AccessKeyMissing where the wallet may not enter the market."""
+        """See `Chain.sign_work`. Raises AccessKeyMissing when the wallet may not enter the market."""
         access_key = None
         if market.node_access_key is not None:
             access_key = await self._client.find_access_key(wallet.address, market.node_access_key)
@@ -238,7 +238,7 @@ class SolanaNetwork:
             return Outcome(Fate.UNKNOWN, str(error))
 
     def our_time(self, chain_time: float) -> datetime:
-        """See `Chain.our_time`. Before the first reading both clocks are taken as the same."""
+        """See `Chain.our_time`. Before the first reading both clocks are assumed to agree."""
         try:
             return self._client.clock.ours(chain_time)
         except Unavailable:

@@ -1,4 +1,4 @@
-"""The operator's long-running tasks: the first that ends brings the process down."""
+"""The operator's background tasks: when one ends, the process ends."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from nosana_operator.runtime.errors import BackgroundFailed
 
 
 class TaskSupervisor:
-    """Tasks that have to run for ever; the first that ends brings the others down."""
+    """Runs tasks that must not end; when one does, waiting raises BackgroundFailed."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._may_end: set[asyncio.Task[None]] = set()
 
     def start(self, name: str, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a part from now on."""
+        """Start a task; it runs until it is cancelled."""
         task = asyncio.create_task(part, name=name)
         self._tasks.add(task)
         return task
 
     def expect_end(self, task: asyncio.Task[None]) -> None:
-        """The task is about to end, and that is right."""
+        """Allow this task to end."""
         self._may_end.add(task)
 
     async def wait_until(self, stop: asyncio.Event) -> None:
-        """Return when `stop` is set; raise when a part ended before."""
+        """Return when `stop` is set; raise BackgroundFailed when a task ends before."""
         await self.finish(_never(), stop)
 
     async def finish(self, step: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-        """Do one step. True when it is done, False when `stop` came first; raises when a part ended."""
+        """Run one step. True when it is done, False when `stop` is set first; raises when a task ends first."""
         stopping = asyncio.create_task(_set(stop), name="stop")
         stepping = asyncio.create_task(step, name="step")
         try:
@@ -47,7 +47,7 @@ class TaskSupervisor:
             await cancel_all({stopping, stepping})
 
     async def cancel(self) -> None:
-        """Bring all parts down."""
+        """Cancel all tasks and wait for them."""
         await cancel_all(self._tasks)
 
 
@@ -73,4 +73,4 @@ def _error(task: asyncio.Task[None]) -> BaseException | None:
 def _why_it_ended(task: asyncio.Task[None]) -> str:
     error = _error(task)
     cause = f"{type(error).__name__}: {error}" if error is not None else "without an error"
-    return f"The part {task.get_name()!r} of the operator ended ({cause}); the process ends to be restarted."
+    return f"The task {task.get_name()!r} ended ({cause}); the operator exits, so that it is restarted."

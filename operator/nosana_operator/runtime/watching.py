@@ -1,17 +1,17 @@
-"""Watching the cluster through kopf: event handlers only, feeding the object cache.
+"""Watches the cluster through kopf's event handlers, and keeps the object cache up to date.
 
-What kopf does not do, and is done here, measured or read in its sources
+What kopf does not do is done here; each point was measured or read in kopf's source
 (docs/decisions/0003-what-a-watch-does-not-tell.md):
 
-- A watch that broke and listed anew tells of no deletions meanwhile (seen after a restart of the API
-  server); so each listing of kopf's is followed by a sweep over the metadata that finds them.
-- Nothing tells when the first listing is complete; so this lists by itself first, which also proves the
-  rights to do so with a clear error, and lets kopf go on from there.
-- A kind that its own look at the API did not find is left out with a mere warning, for ever; so it is
-  checked that every watch was begun, and a kind that is no longer served ends `run()`.
-- It ends when a request failed often enough; here requests are repeated for ever, because an API outage is
-  no reason to stop, and its own end would be no cure.
-- It takes SIGTERM for itself, and at its end cancels tasks that are not its own; both are undone.
+- A watch that breaks and lists again reports no deletions of the time between (seen after a restart of the API
+  server). So a sweep over the metadata follows each of kopf's listings and finds them.
+- Nothing reports that the first listing is complete. So `sync()` lists everything first, which also turns a missing
+  right into a clear error, and kopf continues from there.
+- kopf leaves out a kind that it did not discover, with a mere warning, and never looks again. So `run()` checks that
+  every watch has begun, and raises when a kind is no longer served.
+- kopf ends after a number of failed requests. Here it repeats them without end, because an outage of the API is no
+  reason to stop, and a restart would not cure it.
+- kopf takes over SIGTERM, and at its end cancels tasks that it did not start. Both are undone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SWEEP_AGAIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An object was added, changed or deleted; `body` is the newest known, whole and untrimmed."""
+    """An object was added, changed or deleted; `body` is its newest version, untrimmed."""
 
     kind: str
     body: Body
@@ -62,18 +62,18 @@ class Lister(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Kinds that are watched in the same namespaces; empty means all of them."""
+    """Kinds that are watched in the same namespaces; empty: all namespaces."""
 
     resources: tuple[Resource, ...]
     namespaces: tuple[str, ...] = ()
 
 
 class ClusterView:
-    """Keeps an `ObjectCache` true to the cluster and tells `on_change` about every change.
+    """Keeps an `ObjectCache` up to date and calls `on_change` for every change.
 
-    `on_change` is called on the event loop and must not wait; an error in it ends `run()`, because an
-    event that was lost is worse than a restart. `on_signals` is called whenever kopf took the process'
-    signal handlers, to put the own ones back.
+    `on_change` is called on the event loop and must not block; an error in it ends `run()`, because a lost event is
+    worse than a restart. `on_signals` is called whenever kopf has replaced the process' signal handlers, to restore
+    ours.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class ClusterView:
         self._sweep_seconds = sweep_seconds
         self._begin_seconds = begin_seconds
         self._begun: set[str] = set()
-        """URL paths on which kopf began to watch."""
+        """URL paths that kopf has begun to watch."""
         self._heard: dict[str, float] = {}
-        """When something was last heard on a watch, by URL path, in seconds of the event loop."""
+        """When a watch last received something, by URL path, in seconds of the event loop."""
         self._listed: set[str] = set()
-        """URL paths that kopf listed and no sweep has followed yet."""
+        """URL paths that kopf listed and that no sweep has covered yet."""
         self._listed_any = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self.synced = False
@@ -111,7 +111,7 @@ class ClusterView:
 
     @property
     def silence(self) -> Mapping[str, float]:
-        """Seconds since anything was heard on the watches of a kind; of several the most silent one.
+        """Seconds since the watches of a kind last received anything; with several, the longest.
 
         The API server sends a bookmark about every minute when nothing happens.
         """
@@ -152,7 +152,7 @@ class ClusterView:
             for task in (*tasks, self._broken):
                 if task.done():
                     task.result()
-            raise WatchEnded("The watches ended without an error; the operator starts anew.")
+            raise WatchEnded("The watches ended without an error; the operator restarts.")
         finally:
             self._broken.cancel()
             for task in tasks:
@@ -160,7 +160,7 @@ class ClusterView:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
 
     async def sweep(self) -> int:
-        """Forget what is no longer there although no event told it; how many objects that were."""
+        """Remove objects from the cache whose deletion no event reported. Returns how many."""
         return await self._sweep([(r, scope.namespaces) for scope in self._scopes for r in scope.resources])
 
     async def _sweep(self, kinds: Sequence[tuple[Resource, tuple[str, ...]]]) -> int:
@@ -173,15 +173,13 @@ class ClusterView:
             snapshot = await self._lister.snapshot(resource.kind, namespace, metadata_only=True)
             alive.update(item["metadata"]["uid"] for item in snapshot.items)
             as_of.append(snapshot.resource_version)
-        # The oldest of the listings: an object that is younger than it proves nothing by its absence.
+        # The oldest of the listings: the absence of an object that is younger proves nothing.
         oldest = min(as_of, key=lambda version: int(version) if version.isdigit() else 0)
         gone = self._cache.retain(resource.kind, alive, as_of=oldest)
         for body in gone:
             self._on_change(Change(resource.kind, body, deleted=True))
         if gone:
-            log.info(
-                "%d deletions of %s were missed by the watch and found by a sweep", len(gone), resource.kind
-            )
+            log.info("A sweep found %d deletions of %s that the watch had missed", len(gone), resource.kind)
         return len(gone)
 
     async def _sweep_forever(self) -> None:
@@ -198,7 +196,7 @@ class ClusterView:
                 await self._sweep(tuple(kinds))
             except NotFound as error:
                 raise WatchEnded(
-                    f"A watched kind is no longer served; the operator starts anew: {error}"
+                    f"A watched kind is no longer served; the operator restarts: {error}"
                 ) from error
             except NosanaError as error:
                 log.warning("The sweep for missed deletions failed and is repeated: %s", error)
@@ -206,7 +204,7 @@ class ClusterView:
                 asyncio.get_running_loop().call_later(_SWEEP_AGAIN_SECONDS, self._listed_any.set)
 
     def take(self, resource: Resource, type_: str | None, body: Body) -> None:
-        """One watch event; `type_` None is an object from a listing."""
+        """Handle one watch event; `type_` None: an object from a listing."""
         self._on_event(resource.kind, type_)
         body["kind"] = resource.kind
         body["apiVersion"] = resource.api_version
@@ -216,17 +214,17 @@ class ClusterView:
             return
         metadata = body["metadata"]
         if not self._cache.put(body):
-            known = self._cache.get(resource.kind, metadata.get("namespace"), metadata["name"])
-            if known is None or known["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            cached = self._cache.get(resource.kind, metadata.get("namespace"), metadata["name"])
+            if cached is None or cached["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
                 return
-            # Our own write brought this version in before the watch did: news to everybody but its writer.
+            # The reply to our own write put this version into the cache first: the other loop does not know it yet.
         self._on_change(Change(resource.kind, body))
 
     async def _check_begun(self) -> None:
         await asyncio.sleep(self._begin_seconds)
         missing = {path for path, _, _ in self._paths()} - self._begun
         if missing:
-            raise WatchEnded(f"No watch was begun on {', '.join(sorted(missing))}; the operator starts anew.")
+            raise WatchEnded(f"No watch was begun on {', '.join(sorted(missing))}; the operator restarts.")
         await asyncio.get_running_loop().create_future()
 
     def _paths(self) -> Iterator[tuple[str, Resource, tuple[str, ...]]]:
@@ -239,7 +237,7 @@ class ClusterView:
     async def _note_request(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """aiohttp client middleware of kopf's sessions."""
+        """Middleware of kopf's aiohttp sessions, which sees its listings and watches."""
         response = await handler(request)
         if request.method == "GET" and response.status == 200:
             path = request.url.raw_path
@@ -267,7 +265,7 @@ class ClusterView:
                 registry=registry,
                 settings=_kopf_settings(),
                 standalone=True,
-                # Peers are not used; kopf would look for a user of our uid, and a pod's has no name.
+                # Peers are not used. Without this, kopf looks up the user name of our uid, and in a pod it has none.
                 identity="nosana-operator",  # type: ignore[arg-type]
                 clusterwide=not scope.namespaces,
                 namespaces=scope.namespaces,
@@ -276,21 +274,21 @@ class ClusterView:
             self._on_signals()
             await kopf.run_tasks(tasks, ignored=_EveryTask())
         finally:
-            # Tells kopf that the end is meant, or it would send this process SIGKILL some time later.
+            # Tells kopf that the end is intended; otherwise it sends this process SIGKILL some time later.
             stop.set()
             for session in sessions:
                 await session.close()
 
     def _register(self, registry: kopf.OperatorRegistry, resource: Resource) -> None:
-        # `type` and `object` come in one argument; the others are built from it and stay unused.
+        # `type` and `object` are in one argument; kopf derives the others from it, and they stay unused.
         @kopf.on.event(  # type: ignore[arg-type]
             resource.group, resource.version, resource.plural, registry=registry, id=resource.plural
         )
         async def handle(event: dict[str, Any], **_: Any) -> None:
             try:
                 self.take(resource, event["type"], event["object"])
-            # kopf logs and drops errors of handlers: an event would be lost
-            except Exception as error:  # noqa: BLE001 - handed on to run(), which raises it
+            # kopf logs and drops a handler's error, and the event would be lost.
+            except Exception as error:  # noqa: BLE001 - run() raises it
                 if self._broken is not None and not self._broken.done():
                     self._broken.set_exception(error)
 
@@ -299,8 +297,8 @@ class ClusterView:
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            # The session renews its token by itself; being asked again means that the server refuses what
-            # there is, which nobody should ask it over and over.
+            # The session renews its token by itself. A second login means that the server refuses the current one,
+            # so back off instead of repeating it at once.
             nonlocal logins
             if logins:
                 await asyncio.sleep(_BACKOFFS[min(logins, len(_BACKOFFS)) - 1])
@@ -313,7 +311,7 @@ class ClusterView:
 
 
 class _Overheard:
-    """An answer's stream that tells when something comes: kopf keeps bookmarks, the signs of life, to itself."""
+    """A response stream that reports when data arrives: kopf does not pass on bookmarks, the signs of life."""
 
     def __init__(self, stream: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
         self._stream = stream
@@ -323,7 +321,7 @@ class _Overheard:
         return getattr(self._stream, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """What kopf reads a watch by."""
+        """The method by which kopf reads a watch."""
         async for chunk in self._stream.iter_chunked(size):
             self._heard()
             yield chunk
@@ -339,7 +337,7 @@ class _EndlessBackoff:
 
 
 class _EveryTask(Collection["asyncio.Task[Any]"]):
-    """Contains every task: kopf takes all tasks it does not know for its own hung ones, and cancels them."""
+    """Contains every task: kopf takes any task that it does not know for a hung one of its own, and cancels it."""
 
     def __contains__(self, task: object) -> bool:
         return True
@@ -360,7 +358,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = _EndlessBackoff()
     settings.networking.enforce_retry_after = True
     settings.watching.connect_timeout = _CONNECT_SECONDS
-    # A worker per object waits so long for a next event: with thousands of pods this is memory.
+    # kopf keeps a worker per object for this long after an event: with thousands of pods that is memory.
     settings.queueing.idle_timeout = 1.0
     settings.process.ultimate_exiting_timeout = None
     return settings
@@ -373,9 +371,9 @@ async def wait_for_kinds(
     poll_seconds: float = 5.0,
     on_missing: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Wait until the API server serves all of `resources`; kopf never looks again for one it did not find.
+    """Wait until the API server serves all of `resources`: kopf never looks again for one that it did not find.
 
-    `on_missing` hears each time what is missing.
+    `on_missing` is called after each try with what is missing.
     """
     while True:
         missing: list[str] = []

@@ -11,14 +11,14 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from nosana_operator.runtime.errors import StartError
 
 Checks = Mapping[str, Callable[[], str | None]]
-"""Check name → a function that gives None when all is well, else what is wrong."""
+"""Check name → a function that returns what is wrong, or None."""
 
 
 class WebServer:
     """Serves on `address`:`port` from `start()` to `stop()`.
 
-    Both probes answer 200 with one line per check, or 503 with what is wrong. Alive is whoever answers at
-    all, so `alive` holds only what a restart can heal.
+    Both probes answer 200 with one line per check, or 503 with what is wrong. A process that answers is alive, so
+    `alive` holds only checks that a restart can heal.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class WebServer:
         app.router.add_get("/metrics", make_aiohttp_handler(registry))
         app.router.add_get("/healthz", _probe(alive))
         app.router.add_get("/readyz", _probe(ready))
-        # Scrapes and probes would be a line each, for ever.
+        # An access log would get a line for every scrape and probe.
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> int:
-        """Begin to serve; the port in use. Raises StartError when it is taken."""
+        """Start serving and return the port. Raises StartError when the port is taken."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._address, self._port).start()

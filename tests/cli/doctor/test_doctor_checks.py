@@ -12,7 +12,7 @@ import pytest
 
 from nosana_operator.chain.endpoint_report import GENESIS
 from nosana_operator.doctor.checks import examine
-from nosana_operator.doctor.facts import NOT_ASKED, ClusterFacts, Facts, PinFacts, Unknown
+from nosana_operator.doctor.facts import NO_API_SERVER, ClusterFacts, Facts, PinFacts, Unknown
 from nosana_operator.doctor.finding import Finding, Level, exit_code
 from nosana_operator.doctor.rights import Right, needed_rights
 from support.healthy_cluster import (
@@ -108,7 +108,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         "fetch.image",
     ),
     "api: silent": (
-        dataclasses.replace(HEALTHY, cluster=ClusterFacts(SILENT), markets=NOT_ASKED),
+        dataclasses.replace(HEALTHY, cluster=ClusterFacts(SILENT), markets=NO_API_SERVER),
         "kubernetes.api",
         FAILURE,
         "no answer",
@@ -137,7 +137,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         with_cluster(server=server(offset=None)),
         "kubernetes.clock",
         UNKNOWN,
-        "does not tell",
+        "has no date",
     ),
     "crds: missing": (
         with_cluster(crds=dict.fromkeys(crd_bodies())),
@@ -338,7 +338,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         endpoints(*(dataclasses.replace(ENDPOINT, genesis=None),) * 2),
         "network.cluster",
         UNKNOWN,
-        "no endpoint tells",
+        "no endpoint reports",
     ),
     "ws: all mute": (with_network(sockets=(SILENT, SILENT)), "network.websocket", WARNING, "polling"),
     "ws: one mute": (
@@ -348,7 +348,12 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         "ws[1] (two.example.com)",
     ),
     "chain clock": (with_network(clock_offset=-120.0), "network.clock", WARNING, "120 s behind"),
-    "chain clock not read": (with_network(clock_offset=SILENT), "network.clock", UNKNOWN, "not read"),
+    "chain clock not read": (
+        with_network(clock_offset=SILENT),
+        "network.clock",
+        UNKNOWN,
+        "could not be read",
+    ),
     "gateways: silent": (
         with_network(gateways=(SILENT,)),
         "network.ipfs-gateways",
@@ -394,8 +399,8 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
     "market: network not in the settings": (with_spec(network="mainnet"), "market", FAILURE, "(devnet)"),
     "market: not an address": (with_spec(address="nonsense"), "market", FAILURE, "base58"),
     "market: not on chain": (with_market(account=None), "market", FAILURE, "there is no market"),
-    "market: a node refuses": (with_market(account=NO), "market", UNKNOWN, "not read"),
-    "market: chain silent": (with_market(account=SILENT), "market", UNKNOWN, "not read"),
+    "market: a node refuses": (with_market(account=NO), "market", UNKNOWN, "could not be read"),
+    "market: chain silent": (with_market(account=SILENT), "market", UNKNOWN, "could not be read"),
     "market: pays nothing": (with_account(price=0), "market", WARNING, "pays nothing"),
     "market: pays too little": (
         with_spec(minPrice=2_000),
@@ -450,9 +455,9 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
     "wallet: not ours to read": (with_wallet(address=SILENT), "wallet", UNKNOWN, "no answer"),
     "wallet: no SOL": (with_state(lamports=1_000), "wallet", FAILURE, "0.000001 SOL"),
     "wallet: no stake account": (with_state(stake_xnos=None), "wallet", FAILURE, "no stake account"),
-    "wallet: stake too low": (with_state(stake_xnos=1), "wallet", FAILURE, "asks for 10"),
+    "wallet: stake too low": (with_state(stake_xnos=1), "wallet", FAILURE, "requires 10"),
     "wallet: no NOS account": (with_state(nos_account_exists=False), "wallet", WARNING, "first `work`"),
-    "wallet: not read": (with_wallet(state=SILENT), "wallet", UNKNOWN, "not read"),
+    "wallet: not read": (with_wallet(state=SILENT), "wallet", UNKNOWN, "could not be read"),
     "wallet: no access key": (with_account(node_access_key=NFT), "wallet", FAILURE, f"collection {NFT}"),
     "wallet: access keys not read": (
         dataclasses.replace(
@@ -467,13 +472,13 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         ),
         "wallet",
         UNKNOWN,
-        "access key was not read",
+        "access key could not be read",
     ),
     "wallet: the same key twice in a market": (
         two_markets(),
         "wallet",
         FAILURE,
-        f"for {NAME} host-key/id.json",
+        f"{NAME} host-key/id.json already uses the key",
     ),
 }
 

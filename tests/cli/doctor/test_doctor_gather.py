@@ -153,10 +153,10 @@ async def test_a_key_is_known_by_its_address_only() -> None:
 async def test_what_stands_in_the_way_of_a_key(objects: Any, words: str, known: bool) -> None:
     found = await address(objects)
     assert isinstance(found, Unknown)
-    assert words in found.why
+    assert words in found.reason
     # Lacking is a fact; what we may not read, or nobody answers, is not.
     assert found.refused is known
-    assert str(SECRET)[1:30] not in found.why
+    assert str(SECRET)[1:30] not in found.reason
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_silence_and_refusal_are_told_apart() -> None:
     facts = await gathered()
     network = facts.networks["devnet"]
     assert network.sockets == (Unknown("mute"),) * 2
-    assert network.pins[0].answer == Unknown("HTTP 401", refused=True)
+    assert network.pins[0].problem == Unknown("HTTP 401", refused=True)
 
 
 async def test_a_silent_api_server_is_asked_once_and_the_networks_all_the_same() -> None:
@@ -223,5 +223,5 @@ async def test_a_market_of_a_network_that_is_not_set_up_is_read_all_the_same() -
     away, novel = facts.markets
     assert isinstance(away.account, Unknown)
     assert isinstance(novel.spec, Unknown)
-    assert "novel" in novel.spec.why
+    assert "novel" in novel.spec.reason
     assert KEY not in repr(away.wallets)

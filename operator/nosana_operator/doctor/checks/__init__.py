@@ -1,4 +1,4 @@
-"""Pure: what was found out → what is said of it."""
+"""The checks. Pure: facts → findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORTEST_KEY: Final = 12
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
-    """All findings, in the order in which things build upon each other."""
+    """All findings, ordered so that causes come before their effects."""
     keys = set(_possible_keys(facts))
     return tuple(
         dataclasses.replace(finding, message=_without(keys, finding.message))
@@ -34,7 +34,7 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
 
 
 def _possible_keys(facts: Facts) -> Iterator[str]:
-    """What may be an API key in the URLs of the settings: services name it when they refuse it."""
+    """The parts of the settings' URLs that may be an API key: services repeat it when they refuse it."""
     for network in facts.settings.networks.values():
         pins = [pin.url for pin in network.ipfs.pin]
         for url in (*network.rpc, *network.ws, *network.ipfs.gateways, *pins):

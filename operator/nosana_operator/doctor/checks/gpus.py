@@ -1,4 +1,4 @@
-"""The GPUs of the cluster, and whether each NosanaMarket's slots find room on them."""
+"""The GPUs of the cluster, and whether they have room for each NosanaMarket's slots."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nosana_operator.inventory import slots
 
 
 def gpu_findings(facts: Facts) -> Iterator[Finding]:
-    """GPU nodes and resource names; then each market's slots."""
+    """Findings about the nodes' GPUs, then about each market's slots."""
     nodes, pods = facts.cluster.nodes, facts.cluster.pods
     if isinstance(facts.cluster.server, Unknown):
         return
-    say = Subject("gpus")
+    check = Subject("gpus")
     if isinstance(nodes, Unknown):
-        yield say.unknown(f"nodes cannot be listed: {nodes.why}")
+        yield check.unknown(f"nodes cannot be listed: {nodes.reason}")
         return
-    yield from _offered(say, nodes)
+    yield from _offered(check, nodes)
     if isinstance(facts.markets, Unknown):
         return
     for market in facts.markets:
@@ -31,33 +31,33 @@ def gpu_findings(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _offered(say: Subject, nodes: Bodies) -> Iterator[Finding]:
+def _offered(check: Subject, nodes: Bodies) -> Iterator[Finding]:
     totals: Counter[str] = Counter()
     bare: list[str] = []
     for node in nodes:
-        found = _gpus(node)
-        totals.update(found)
+        gpus = _gpus(node)
+        totals.update(gpus)
         labels = node["metadata"].get("labels") or {}
-        if any(name.startswith("nvidia.com/") for name in found) and LABEL_GPU_PRODUCT not in labels:
+        if any(name.startswith("nvidia.com/") for name in gpus) and LABEL_GPU_PRODUCT not in labels:
             bare.append(node["metadata"]["name"])
     if not totals:
-        yield say.warning(
+        yield check.warning(
             "no node offers a GPU",
-            "Install the device plugin (for NVIDIA the GPU Operator), and look at status.allocatable of the nodes.",
+            "Install the device plugin (for NVIDIA the GPU Operator), and check status.allocatable of the nodes.",
         )
         return
-    what = ", ".join(f"{count} {name}" for name, count in sorted(totals.items()))
-    yield say.ok(f"the nodes offer {what}")
+    offered = ", ".join(f"{count} {name}" for name, count in sorted(totals.items()))
+    yield check.ok(f"the nodes offer {offered}")
     if bare:
-        yield say.warning(
+        yield check.warning(
             f"nodes without the label {LABEL_GPU_PRODUCT}: {', '.join(sorted(bare))}",
-            "Install GPU feature discovery (part of the GPU Operator), so that markets can choose by "
+            "Install GPU feature discovery (part of the GPU Operator), so that markets can select nodes by "
             "gpu.product and gpu.minMemoryMiB.",
         )
 
 
 def _gpus(node: Body) -> Mapping[str, int]:
-    """Whole extended resources of the names that device plugins for GPUs use."""
+    """A node's GPUs, by the names of the extended resources that device plugins for GPUs use."""
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     return {
         name: int(amount)
@@ -71,15 +71,15 @@ def _is_gpu(name: str) -> bool:
     return bool(kind) and (domain == "nvidia.com" or kind == "gpu" or kind.startswith("gpu"))
 
 
-def _slots(say: Subject, spec: NosanaMarketSpec, nodes: Bodies, pods: Known[Bodies]) -> Finding:
+def _slots(check: Subject, spec: NosanaMarketSpec, nodes: Bodies, pods: Known[Bodies]) -> Finding:
     if isinstance(pods, Unknown):
-        return say.unknown(f"pods cannot be listed: {pods.why}")
+        return check.unknown(f"pods cannot be listed: {pods.reason}")
     held = slots(nodes, pods, spec.gpu, spec.slots.resources, market=spec.address)
-    wanted = f"{spec.gpu.count} {spec.gpu.resource_name}"
+    gpus = f"{spec.gpu.count} {spec.gpu.resource_name}"
     if held.total == 0:
-        why = "; ".join(f"{node.node} {node.excluded or 'has no room'}" for node in held.nodes[:4])
-        return say.failure(
-            f"no node has room for a slot ({wanted} and spec.slots.resources): {why or 'there is no node'}",
+        reasons = "; ".join(f"{node.node} {node.excluded or 'has no room'}" for node in held.nodes[:4])
+        return check.failure(
+            f"no node has room for a slot ({gpus} and spec.slots.resources): {reasons or 'there is no node'}",
             "Compare spec.gpu (resourceName, count, product, nodeSelector, tolerations) and "
             "spec.slots.resources with kubectl describe node.",
         )
@@ -87,8 +87,8 @@ def _slots(say: Subject, spec: NosanaMarketSpec, nodes: Bodies, pods: Known[Bodi
     if spec.slots.max is not None:
         offered = min(offered, spec.slots.max)
     if offered <= 0:
-        return say.warning(
-            f"there is room for {held.total} slots, and spec.slots offers none of them",
+        return check.warning(
+            f"there is room for {held.total} slots, but spec.slots offers none of them",
             "Raise spec.slots.max, or lower spec.slots.reserve.",
         )
-    return say.ok(f"room for {held.total} slots of {wanted}; {offered} are offered")
+    return check.ok(f"room for {held.total} slots of {gpus}; {offered} are offered")

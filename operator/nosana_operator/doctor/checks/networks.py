@@ -1,4 +1,4 @@
-"""Solana and IPFS, network by network of the settings."""
+"""Solana and IPFS, for each network of the settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nosana_operator.doctor.finding import Finding, Subject
 
 SLOW_SECONDS: Final = 1.0
 LAG_SLOTS: Final = 25
-"""Ten seconds behind the best endpoint: from there on the operator prefers another (chain/rpc/endpoints.py)."""
+"""Ten seconds behind the best endpoint; the operator then prefers another one (chain/rpc/endpoints.py)."""
 SKEW_SECONDS: Final = 30.0
-"""The chain's clock is allowed to drift; the operator goes by the measured offset."""
+"""The chain's clock may drift this far without a finding; the operator uses the measured offset."""
 
 
 def network_findings(facts: Facts) -> Iterator[Finding]:
-    """Every network's endpoints, cluster, clock, gateways and pin services."""
+    """Findings about every network's endpoints, cluster, clock, gateways and pin services."""
     for name, network in sorted(facts.networks.items()):
         yield from _rpc(name, network)
         yield from _cluster(name, network)
@@ -29,7 +29,7 @@ def network_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def host_of(url: str) -> str:
-    """Host and port: the rest of an endpoint's URL may hold a key."""
+    """Host and port of a URL: the rest may hold an API key."""
     parts = urlsplit(url)
     return parts.hostname or "?" if parts.port is None else f"{parts.hostname}:{parts.port}"
 
@@ -42,159 +42,165 @@ def _rpc(name: str, network: NetworkFacts) -> Iterator[Finding]:
     answered = _answered(network.endpoints)
     newest = max((report.slot for report in answered), default=0)
     for at, (url, report) in enumerate(zip(network.settings.rpc, network.endpoints, strict=True)):
-        say = Subject("network.rpc", name)
+        check = Subject("network.rpc", name)
         where = f"networks.{name}.rpc[{at}] ({host_of(url)})"
         if isinstance(report, Unknown):
-            complain = say.warning if answered else say.failure
-            yield complain(
-                f"{where} gives no usable answer: {report.why}",
-                "Check the URL, its API key and the way to it from here; others are used meanwhile."
+            problem = check.warning if answered else check.failure
+            yield problem(
+                f"{where} gives no usable answer: {report.reason}",
+                "Check the URL, its API key and the network between here and there; the operator uses the others "
+                "meanwhile."
                 if answered
-                else "Check the URL, its API key and the way to it from here; without one endpoint that answers "
-                "no market of this network is served.",
+                else "Check the URL, its API key and the network between here and there; the operator serves no market "
+                "of this network until an endpoint answers.",
             )
         else:
-            yield _endpoint(say, where, report, newest)
+            yield _endpoint(check, where, report, newest)
     if len(network.settings.rpc) == 1 and answered:
         yield Subject("network.rpc", name).warning(
-            f"networks.{name}.rpc has one endpoint: when it fails nothing can be settled",
-            "Name a second one, of another provider.",
+            f"networks.{name}.rpc has one endpoint: when it fails, nothing can be settled",
+            "Add a second one, of another provider.",
         )
     if answered and not any(report.lists_accounts for report in answered):
         yield Subject("network.program-accounts", name).warning(
-            "no endpoint offers getProgramAccounts: runs are found in the markets' transactions, "
-            "with a request for each of anybody's",
-            "Nothing has to be done; an endpoint that offers it is quicker, and saves these requests.",
+            "no endpoint offers getProgramAccounts: the operator finds runs in the markets' transactions, with a "
+            "request for each transaction of anybody",
+            "Nothing has to be done; an endpoint that offers it is faster and saves these requests.",
         )
     elif answered:
         yield Subject("network.program-accounts", name).ok("getProgramAccounts is offered")
 
 
-def _endpoint(say: Subject, where: str, report: EndpointReport, newest: int) -> Finding:
+def _endpoint(check: Subject, where: str, report: EndpointReport, newest: int) -> Finding:
     behind = newest - report.slot
     if behind > LAG_SLOTS:
-        return say.warning(
+        return check.warning(
             f"{where} is {behind} slots behind the best one",
-            "Use another endpoint, or wait until it has caught up; it is asked last meanwhile.",
+            "Use another endpoint, or wait until it has caught up; the operator uses it last meanwhile.",
         )
     if report.latency > SLOW_SECONDS:
-        return say.warning(
-            f"{where} takes {report.latency:.1f} s to answer", "Use an endpoint that is nearer."
-        )
-    return say.ok(f"{where} answers after {report.latency * 1000:.0f} ms, slot {report.slot}")
+        return check.warning(f"{where} takes {report.latency:.1f} s to answer", "Use a nearer endpoint.")
+    return check.ok(f"{where} answers after {report.latency * 1000:.0f} ms, slot {report.slot}")
 
 
 def _cluster(name: str, network: NetworkFacts) -> Iterator[Finding]:
-    """Whether all endpoints are of the one Solana cluster that is meant."""
-    say = Subject("network.cluster", name)
-    known = {genesis: cluster for cluster, genesis in GENESIS.items()}
-    found: dict[str, list[int]] = {}
+    """Whether all endpoints belong to the intended Solana cluster."""
+    check = Subject("network.cluster", name)
+    names = {genesis: cluster for cluster, genesis in GENESIS.items()}
+    endpoints: dict[str, list[int]] = {}
     for at, report in enumerate(network.endpoints):
         if not isinstance(report, Unknown) and report.genesis is not None:
-            found.setdefault(report.genesis, []).append(at)
+            endpoints.setdefault(report.genesis, []).append(at)
     answered = _answered(network.endpoints)
-    if not found:
+    if not endpoints:
         if answered:
-            yield say.unknown("no endpoint tells which cluster it belongs to")
+            yield check.unknown("no endpoint reports which cluster it belongs to")
         return
     wrong = [
-        f"rpc[{at}] is {known.get(genesis, 'of another cluster')}"
-        for genesis, places in found.items()
+        f"rpc[{at}] is {names.get(genesis, 'of another cluster')}"
+        for genesis, places in endpoints.items()
         for at in places
         if name in GENESIS and genesis != GENESIS[name]
     ]
     if wrong:
-        yield say.failure(
+        yield check.failure(
             f"networks.{name} has endpoints of another Solana cluster: {', '.join(wrong)}",
-            f"Put endpoints of {name} there, or name the network after the cluster it is.",
+            f"Use endpoints of {name}, or name the network after its cluster.",
         )
-    elif len(found) > 1:
-        told = "; ".join(
-            f"rpc{places} {known.get(genesis, genesis[:8])}" for genesis, places in found.items()
+    elif len(endpoints) > 1:
+        clusters = "; ".join(
+            f"rpc{places} {names.get(genesis, genesis[:8])}" for genesis, places in endpoints.items()
         )
-        yield say.failure(
-            f"the endpoints of networks.{name} are of different Solana clusters: {told}",
-            "Keep to one cluster a network.",
+        yield check.failure(
+            f"the endpoints of networks.{name} are of different Solana clusters: {clusters}",
+            "Use endpoints of one cluster in each network.",
         )
     elif any(report.has_mint is False for report in answered):
-        yield say.failure(
-            f"networks.{name}.nosMint ({network.settings.nos_mint}) is no token there",
-            "Correct `nosMint` and `program`, or the endpoints: they are of different clusters.",
+        yield check.failure(
+            f"networks.{name}.nosMint ({network.settings.nos_mint}) is not a token on this cluster",
+            "Correct `nosMint` and `program`, or the endpoints: they belong to different clusters.",
         )
     else:
-        yield say.ok(f"all endpoints are of one cluster ({known.get(next(iter(found)), 'not a public one')})")
+        yield check.ok(
+            f"all endpoints are of one cluster ({names.get(next(iter(endpoints)), 'not a public one')})"
+        )
 
 
 def _sockets(name: str, network: NetworkFacts) -> Iterator[Finding]:
-    say = Subject("network.websocket", name)
+    check = Subject("network.websocket", name)
     good = [seconds for seconds in network.sockets if not isinstance(seconds, Unknown)]
     for at, (url, answer) in enumerate(zip(network.settings.ws, network.sockets, strict=True)):
         if isinstance(answer, Unknown):
-            yield say.warning(
-                f"networks.{name}.ws[{at}] ({host_of(url)}) tells nothing: {answer.why}",
+            yield check.warning(
+                f"networks.{name}.ws[{at}] ({host_of(url)}) delivers nothing: {answer.reason}",
                 "Check the URL; "
-                + ("another one is used." if good else "changes are seen by polling, seconds later."),
+                + (
+                    "the operator uses another one."
+                    if good
+                    else "the operator sees changes by polling, seconds later."
+                ),
             )
     if good:
-        yield say.ok(f"slots are told, the first after {min(good):.1f} s")
+        yield check.ok(f"slot notifications arrive, the first after {min(good):.1f} s")
 
 
 def _clock(name: str, network: NetworkFacts) -> Iterator[Finding]:
-    say, offset = Subject("network.clock", name), network.clock_offset
+    check, offset = Subject("network.clock", name), network.clock_offset
     if isinstance(offset, Unknown):
-        yield say.unknown(f"the chain's clock was not read: {offset.why}")
+        yield check.unknown(f"the chain's clock could not be read: {offset.reason}")
     elif abs(offset) > SKEW_SECONDS:
         word = "ahead of" if offset > 0 else "behind"
-        yield say.warning(
-            f"the chain's clock is {abs(offset):.0f} s {word} the one here",
-            "Set the clock here by NTP. Runs end by the chain's clock all the same: the offset is measured.",
+        yield check.warning(
+            f"the chain's clock is {abs(offset):.0f} s {word} this machine's",
+            "Synchronize this machine's clock with NTP. Runs still end by the chain's clock: the operator measures "
+            "the offset.",
         )
     else:
-        yield say.ok(f"the chain's clock and the one here are {abs(offset):.0f} s apart")
+        yield check.ok(f"the chain's clock and this machine's are {abs(offset):.0f} s apart")
 
 
 def _gateways(name: str, network: NetworkFacts) -> Iterator[Finding]:
-    say = Subject("network.ipfs-gateways", name)
+    check = Subject("network.ipfs-gateways", name)
     urls = network.settings.ipfs.gateways
     if not urls:
-        yield say.failure(
+        yield check.failure(
             f"networks.{name}.ipfs.gateways is empty: no job definition can be fetched",
-            "Name one gateway or more.",
+            "Add a gateway.",
         )
         return
     good = [answer for answer in network.gateways if not isinstance(answer, Unknown)]
     for at, (url, answer) in enumerate(zip(urls, network.gateways, strict=True)):
         if isinstance(answer, Unknown):
-            complain = say.warning if good else say.failure
-            yield complain(
-                f"networks.{name}.ipfs.gateways[{at}] ({host_of(url)}) gives no usable answer: {answer.why}",
-                "Check the URL and the way to it from here.",
+            problem = check.warning if good else check.failure
+            yield problem(
+                f"networks.{name}.ipfs.gateways[{at}] ({host_of(url)}) gives no usable answer: {answer.reason}",
+                "Check the URL and the network between here and there.",
             )
     if good:
-        yield say.ok(f"{len(good)} of {len(urls)} gateways answer")
+        yield check.ok(f"{len(good)} of {len(urls)} gateways answer")
 
 
 def _pins(name: str, network: NetworkFacts) -> Iterator[Finding]:
-    say = Subject("network.pin", name)
+    check = Subject("network.pin", name)
     if not network.pins:
-        yield say.failure(
+        yield check.failure(
             f"networks.{name}.ipfs.pin is empty: results cannot be kept, so no run can be finished",
-            "Name a pin service.",
+            "Add a pin service.",
         )
         return
-    good = sum(pin.answer is None for pin in network.pins)
+    good = sum(pin.problem is None for pin in network.pins)
     for at, pin in enumerate(network.pins):
         where = f"networks.{name}.ipfs.pin[{at}] ({host_of(pin.url)})"
-        if pin.answer is None:
-            yield say.ok(f"{where} takes our credentials")
-        elif pin.answer.refused:
-            yield say.failure(
-                f"{where} does not take our credentials: {pin.answer.why}",
+        if pin.problem is None:
+            yield check.ok(f"{where} accepts our credentials")
+        elif pin.problem.refused:
+            yield check.failure(
+                f"{where} does not accept our credentials: {pin.problem.reason}",
                 "Put a valid token into the file that `tokenFile` names.",
             )
         else:
-            complain = say.warning if good else say.failure
-            yield complain(
-                f"{where} gives no usable answer: {pin.answer.why}",
-                "Check its URL and `tokenFile`, and the way to it from here.",
+            problem = check.warning if good else check.failure
+            yield problem(
+                f"{where} gives no usable answer: {pin.problem.reason}",
+                "Check its URL and `tokenFile`, and the network between here and there.",
             )

@@ -1,6 +1,6 @@
-"""How well each network's chain is seen, and what its markets are like, read at each scrape.
+"""How current each network's view of the chain is, and what its markets are like, read at each scrape.
 
-An RPC node is named by its place in the settings, from 0: its URL may hold an API key.
+An RPC node is named by its position in the settings, from 0: its URL may hold an API key.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _words(health: Health) -> str:
 STALENESS = Family(
     "solana_staleness_seconds",
     "gauge",
-    "How far what is known may be behind the chain: since a node showed a newer slot, or by which a reading that "
-    "succeeds is overdue.",
+    "How far the operator's view may be behind the chain: time since a node showed a newer slot, or by which the next "
+    "successful reading is overdue.",
     ("network",),
 )
 SLOT = Family("solana_slot", "gauge", "Newest slot that was read at confirmed.", ("network",))
@@ -33,9 +33,7 @@ OFFSET = Family(
     "Seconds by which the chain's clock is ahead of ours.",
     ("network",),
 )
-SOCKET = Family(
-    "solana_websocket_alive", "gauge", "1 while something is heard on the WebSocket.", ("network",)
-)
+SOCKET = Family("solana_websocket_alive", "gauge", "1 while the WebSocket delivers something.", ("network",))
 HEALTH = Family(
     "solana_rpc_health",
     "gauge",
@@ -44,7 +42,7 @@ HEALTH = Family(
     ("network", "rpc", "state"),
 )
 LATENCY = Family(
-    "solana_rpc_latency_seconds", "gauge", "How long an RPC node took to tell its slot.", ("network", "rpc")
+    "solana_rpc_latency_seconds", "gauge", "How long an RPC node took to return its slot.", ("network", "rpc")
 )
 LAG = Family(
     "solana_rpc_slot_lag", "gauge", "Slots that an RPC node is behind the best one.", ("network", "rpc")
@@ -64,13 +62,13 @@ _QUEUES = {"jobs": "Job", "hosts": "Node"}
 
 
 class ChainCollector(Collector):
-    """Gauges of these networks' clients, by the networks' names."""
+    """Gauges of the networks' chain clients, by the networks' names."""
 
     def __init__(self, clients: Mapping[str, ChainClient]) -> None:
         self._clients = clients
 
     def collect(self) -> Iterable[Metric]:
-        """The families as they are now. What was never measured has no series."""
+        """The families with their current values. What was never measured has no series."""
         staleness, slot, offset, socket = (each.collected() for each in (STALENESS, SLOT, OFFSET, SOCKET))
         health, latency, lag = (each.collected() for each in (HEALTH, LATENCY, LAG))
         queue, price = QUEUE.collected(), PRICE.collected()

@@ -1,4 +1,4 @@
-"""A family of metrics as it is declared: what is registered and what docs/metrics.md says are the same."""
+"""The declaration of a metric family: the registry and docs/metrics.md are both made from it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Type = Literal["counter", "gauge", "histogram"]
 class Family:
     """One family. `name` is without the prefix, and without the `_total` that a counter gets.
 
-    No label is one of those that Prometheus or its operator put on a target (`namespace`, `endpoint`, `job`, …):
-    such a one would be renamed at the scrape.
+    No label has a name that Prometheus or its operator put on a target (`namespace`, `endpoint`, `job`, …), because
+    the scrape would rename it.
     """
 
     name: str
@@ -27,9 +27,9 @@ class Family:
 
     @property
     def full_name(self) -> str:
-        """As Prometheus has it; a histogram's series end in `_bucket`, `_sum` and `_count`."""
+        """The name in Prometheus; a histogram's series end in `_bucket`, `_sum` and `_count`."""
         return f"{PREFIX}_{self.name}{'_total' if self.type == 'counter' else ''}"
 
     def collected(self) -> GaugeMetricFamily:
-        """The gauge, without samples yet, for a collector that makes it at each scrape."""
+        """The gauge without samples, for a collector that fills it at each scrape."""
         return GaugeMetricFamily(f"{PREFIX}_{self.name}", self.text, labels=self.labels)

@@ -1,4 +1,4 @@
-"""What NosanaJobs and NosanaMarkets tell, counted at each scrape: a series goes when its last object goes."""
+"""Metrics of NosanaJobs and NosanaMarkets, counted at each scrape: a series ends with its last object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nosana_operator.runtime.metrics.families import Family
 Body = Mapping[str, Any]
 
 _OBJECT = ("market_namespace", "market_name")
-"""Which NosanaMarket; `market` is the address on chain."""
+"""The NosanaMarket's namespace and name; `market` is the address on chain."""
 
 JOBS = Family(
     "jobs",
@@ -29,21 +29,20 @@ JOBS = Family(
 OLDEST_JOB = Family(
     "oldest_job_seconds",
     "gauge",
-    "Of the jobs in a phase in which none should stay for long, the longest time since a condition changed; "
-    "suspended jobs left out.",
+    "The longest time since a condition changed, of the jobs in a phase in which none should stay for long; "
+    "without suspended jobs.",
     ("market", "phase"),
 )
 UNSETTLED = Family(
     "unsettled_runs",
     "gauge",
-    "Runs whose job has ended and which are not settled at finalized yet, by the reason that stands in the "
-    "condition Settled.",
+    "Runs whose job has ended and which are not settled at finalized yet, by the reason of the condition Settled.",
     ("market", "reason"),
 )
 OLDEST_UNSETTLED = Family(
     "oldest_unsettled_run_seconds",
     "gauge",
-    "Of the runs whose job has ended and which are not settled, the longest time since that end; 0 without one.",
+    "The longest time since the end of a job whose run is not settled; 0 without one.",
     ("market",),
 )
 SLOTS = Family(
@@ -80,7 +79,7 @@ FAMILIES = (JOBS, OLDEST_JOB, UNSETTLED, OLDEST_UNSETTLED, SLOTS, CONDITIONS, WA
 BASE_UNITS = 1e6
 """NOS base units in a NOS."""
 _PASSING = ("Pending", "Starting", "Stopping", "Settling")
-"""Phases that lead to another by themselves."""
+"""Phases that another one follows without anybody's doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ class Balance:
 class ObjectCollector(Collector):
     """Gauges of the cached NosanaJobs and NosanaMarkets.
 
-    `balances` has what is known by (network, address); what no NosanaMarket's status names any more has no
-    series. `now` is unix seconds.
+    `balances` is keyed by (network, address); a key that no NosanaMarket's status names any more has no series.
+    `now` returns unix seconds.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class ObjectCollector(Collector):
         yield from self._of_keys(markets)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: asking for the families at registration would read a cache that is not filled yet."""
+        """Nothing: describing the families at registration would read a cache that is not filled yet."""
         return ()
 
     def _of_jobs(self, served: set[str]) -> Iterable[Metric]:
@@ -189,7 +188,7 @@ def _address(body: Body) -> str:
 
 
 def _moved_at(body: Body) -> float:
-    """When the status of a condition last changed; the creation before that."""
+    """When the status of a condition last changed; the creation when none has yet. Unix seconds."""
     changes = [
         _unix(str(one["lastTransitionTime"]))
         for one in (body.get("status") or {}).get("conditions") or ()
@@ -199,12 +198,12 @@ def _moved_at(body: Body) -> float:
 
 
 def _ended_at(status: Body) -> float | None:
-    """When the job ended; None: it has not."""
+    """When the job ended, in unix seconds; None: it has not."""
     for kind in (JobCondition.COMPLETE, JobCondition.FAILED):
         if condition_is_true(status.get("conditions"), kind):
             ended = (status.get("timing") or {}).get("ended")
-            found = find_condition(status.get("conditions"), kind) or {}
-            return _unix(str(ended or found["lastTransitionTime"]))
+            condition = find_condition(status.get("conditions"), kind) or {}
+            return _unix(str(ended or condition["lastTransitionTime"]))
     return None
 
 

@@ -1,8 +1,8 @@
-"""What Prometheus sees. One registry of our own; the other rooms get small observers and know nothing of it.
+"""The operator's metrics. The other rooms get small observers and know nothing of Prometheus.
 
-Names begin with `nosana_operator_`; durations are seconds. The rooms give NOS in base units (10^-6), Prometheus
-sees NOS. There is no series per job: labels are bounded by markets, keys, kinds and phases. docs/metrics.md
-lists all families (`nosana-operator metrics`).
+Names begin with `nosana_operator_`; durations are seconds. The rooms report NOS in base units (10^-6), and
+Prometheus gets NOS. There is no series per job: labels are bounded by markets, keys, kinds and phases.
+docs/metrics.md lists all families (`nosana-operator metrics`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nosana_operator.transactions import PAID_SETTLEMENTS, TRANSACTION_KINDS
 
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PROMISED = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
-"""Buckets around the bounds that are promised: 1 s from run to pod, 2 s from the end to `finish`."""
+"""Buckets around the promised bounds: 1 s from run to pod, 2 s from the end to `finish`."""
 _RPC = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _START = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -44,7 +44,7 @@ _SETTLE = (1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 900, 3600)
 WATCH_AGE = Family(
     "watch_age_seconds",
     "gauge",
-    "Time since anything was heard on the watch of a kind: an event, a bookmark (one a minute), its beginning.",
+    "Time since the watch of a kind received anything: an event, a bookmark (one a minute), or its first answer.",
     ("kind",),
 )
 
@@ -53,7 +53,7 @@ class Funds(Protocol):
     """What a key has, in base units; `xnos` None: no stake account."""
 
     @property
-    def lamports(self) -> int: ...  # noqa: D102 - told above
+    def lamports(self) -> int: ...  # noqa: D102 - the class says it
     @property
     def nos(self) -> int: ...  # noqa: D102
     @property
@@ -67,7 +67,7 @@ class OperatorMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self.families: list[Family] = []
-        """What was declared here; the collectors that read at each scrape have families of their own."""
+        """The families declared here; the collectors that read at each scrape declare theirs."""
         self._balances: dict[tuple[str, str], Balance] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -77,7 +77,7 @@ class OperatorMetrics:
 
         self._reconciles = self._counter(
             "reconcile",
-            "Reconciliations by how they ended: success, requeue (asked to be called again), retry (failed).",
+            "Reconciliations by how they ended: success, requeue (to run again later), retry (failed).",
             "kind",
             "result",
         )
@@ -91,7 +91,9 @@ class OperatorMetrics:
         )
         self._queue_depth = self._gauge("workqueue_depth", "Keys that wait for a worker.", "queue")
         self._queue_longest = self._gauge(
-            "workqueue_longest_running_processor_seconds", "Age of the oldest work at hand.", "queue"
+            "workqueue_longest_running_processor_seconds",
+            "How long the oldest running reconciliation has run.",
+            "queue",
         )
 
         self._kube_requests = self._counter(
@@ -121,11 +123,9 @@ class OperatorMetrics:
             "method",
         )
 
-        self._leader = self._gauge(
-            "leader", "1 in the process that works, 0 in one that stands by to take over."
-        )
+        self._leader = self._gauge("leader", "1 in the process that leads, 0 in one that stands by.")
         self._loop_lag = self._histogram(
-            "event_loop_lag_seconds", "How late the event loop ran a timer, tried once a second.", _LAG
+            "event_loop_lag_seconds", "How late the event loop ran a timer, measured once a second.", _LAG
         )
         self._run_to_pod = self._histogram(
             "run_to_pod_seconds", "From seeing a run account to having created its first pod.", _PROMISED
@@ -144,8 +144,8 @@ class OperatorMetrics:
         )
         self._start_seconds = self._histogram(
             "job_start_duration_seconds",
-            "The start of a job step by step, each from the step before (for the first: the match, of a private "
-            "job its creation): accepted, scheduled, pulled, fetched, started, ready.",
+            "The start of a job by step, each measured from the step before: accepted, scheduled, pulled, fetched, "
+            "started, ready. The first counts from the match, for a private job from its creation.",
             _START,
             "step",
         )
@@ -166,14 +166,14 @@ class OperatorMetrics:
         )
         self._transactions = self._counter(
             "solana_transactions",
-            "Transactions of our keys by what became of them: landed, failed (in a block, with an error), expired.",
+            "Transactions of our keys by outcome: landed, failed (in a block, with an error), expired.",
             "network",
             "kind",
             "outcome",
         )
         self._fees = self._counter(
             "solana_fees_lamports",
-            "Fees of our keys' transactions that are in a block, priority fees included, in lamports (10^-9 SOL).",
+            "Fees of our keys' transactions that got into a block, with priority fees, in lamports (10^-9 SOL).",
             "network",
             "kind",
         )
@@ -183,7 +183,7 @@ class OperatorMetrics:
         return QueueMetrics(self, name, kind)
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
-        """Have a queue's depth and oldest work read at each scrape."""
+        """Read a queue's depth and longest reconciliation at each scrape."""
         self._queue_depth.labels(queue.name).set_function(lambda: queue.depth)
         self._queue_longest.labels(queue.name).set_function(lambda: queue.longest_running)
 
@@ -197,32 +197,32 @@ class OperatorMetrics:
         self._watch_events.labels(kind, type_ or "LISTED").inc()
 
     def rpc_request(self, method: str, outcome: str, seconds: float) -> None:
-        """A request to a Solana endpoint ended; `outcome` is a word of the chain room's."""
+        """A request to a Solana endpoint ended; `outcome` is one of `chain`'s words for it."""
         self._rpc_requests.labels(method, outcome).inc()
         self._rpc_seconds.labels(method).observe(seconds)
 
     def leader(self, leads: bool) -> None:
-        """This process leads from now on, or does not."""
+        """This process became the leader, or stopped being it."""
         self._leader.set(leads)
 
     def loop_lag(self, seconds: float) -> None:
-        """The event loop ran a timer so late."""
+        """The event loop ran a timer this late."""
         self._loop_lag.observe(seconds)
 
     def run_to_pod(self, seconds: float) -> None:
-        """A run's first pod was created so long after its run account was seen."""
+        """A run's first pod was created this long after its run account was seen."""
         self._run_to_pod.observe(max(0.0, seconds))
 
     def finish_sent(self, market: str, seconds: float) -> None:
-        """A settlement was sent so long after the last container was seen terminated."""
+        """A settlement was sent this long after the last container was seen terminated."""
         self._end_to_finish.labels(market).observe(max(0.0, seconds))
 
     def start_step(self, step: str, seconds: float) -> None:
-        """A job has come to `step` of its start, so long after the step before."""
+        """A job reached `step` of its start this long after the step before."""
         self._start_seconds.labels(step).observe(max(0.0, seconds))
 
     def matched(self, market: str) -> None:
-        """A job was made for a run of the market."""
+        """A job was created for a run of the market."""
         self._matched.labels(market).inc()
 
     def settled(
@@ -236,18 +236,18 @@ class OperatorMetrics:
         self._settlement_seconds.labels(market).observe(max(0.0, took))
 
     def funds(self, network: str, key: str, funds: Funds) -> None:
-        """What a key has, as just read."""
+        """A key's balances were read."""
         self._balances[network, key] = Balance(funds.lamports, funds.nos, funds.xnos or 0)
 
     def transaction(self, network: str, kind: str, outcome: str, fee: int) -> None:
-        """What became of a transaction that this process signed; its fee in lamports, 0 when none was paid."""
+        """A transaction that this process signed has an outcome; its fee in lamports, 0 when none was paid."""
         self._transactions.labels(network, kind, outcome).inc()
         self._fees.labels(network, kind).inc(fee)
 
     def expose_objects(
         self, jobs: Callable[[], Iterable[Body]], markets: Callable[[], Iterable[Body]]
     ) -> None:
-        """Have the cached NosanaJobs and NosanaMarkets counted at each scrape."""
+        """Count the cached NosanaJobs and NosanaMarkets at each scrape."""
 
         def begun() -> Iterable[Body]:
             for body in markets():
@@ -257,13 +257,13 @@ class OperatorMetrics:
         self.registry.register(ObjectCollector(jobs, begun, self._balances))
 
     def begin_network(self, name: str) -> None:
-        """Begin the counters of a network at zero: `increase()` does not see what a series begins with."""
+        """Start the counters of a network at zero: `increase()` ignores the first value of a series."""
         for kind in TRANSACTION_KINDS:
             self._transactions.labels(name, kind, "landed")
             self._fees.labels(name, kind)
 
     def _begin_market(self, address: str) -> None:
-        """As `begin_network`: no pay is missed because it is the first."""
+        """As `begin_network`, so that `increase()` counts the first payment too."""
         for counter in (self._matched, self._earned, self._refunded, self._paid_seconds):
             counter.labels(address)
         for kind in PAID_SETTLEMENTS:
@@ -272,7 +272,7 @@ class OperatorMetrics:
             histogram.labels(address)
 
     def expose_watches(self, ages: Callable[[], Mapping[str, float]]) -> None:
-        """Have the silence of the watches read at each scrape: by kind, in seconds."""
+        """Read the age of each kind's watch at each scrape, in seconds."""
         self.registry.register(_WatchCollector(ages))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -289,13 +289,13 @@ class OperatorMetrics:
 
 
 class _WatchCollector(Collector):
-    """Watches may begin at any time, so their kinds are asked for at each scrape."""
+    """Reads the watched kinds at each scrape, because watches may begin at any time."""
 
     def __init__(self, ages: Callable[[], Mapping[str, float]]) -> None:
         self._ages = ages
 
     def collect(self) -> Iterable[Metric]:
-        """The one family as it is now."""
+        """The family with its current values."""
         metric = WATCH_AGE.collected()
         for kind, seconds in sorted(self._ages().items()):
             metric.add_metric((kind,), seconds)

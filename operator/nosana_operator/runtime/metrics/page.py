@@ -1,4 +1,4 @@
-"""docs/metrics.md, written from the declared families: the page cannot tell of others than are served."""
+"""docs/metrics.md, generated from the declared families, so that it lists exactly what is served."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Served at `/metrics` on the port of `metrics.port` ([settings](settings.md)), be
 - All names begin with `{PREFIX}_`. Durations are seconds, NOS is NOS, SOL is lamports (10^-9 SOL).
 - No series is per job: labels are bounded by your markets, keys, RPC nodes, kinds and phases. `market` is the
   address on chain; it is empty for private jobs.
-- **Counters begin at zero with each process.** A settled run is counted once, by the process that saw it become
-  final; nothing is made up at a start. So use `rate()` and `increase()`, which know of restarts, over `sum`:
-  `sum by (market) (increase({PREFIX}_earned_nos_total[7d]))`. What was earned ever, whatever became of the
-  processes, tells `nosana-operator earnings`, from the chain.
-- With several replicas all of them serve gauges of what the API server tells; so take the `max`, not the `sum`:
-  `max without (instance, pod) ({PREFIX}_slots)`. Only the leader has figures of the chain and of the keys.
+- **Counters start at zero in each process.** A settled run is counted once, by the process that saw it become
+  final. So use `rate()` and `increase()`, which handle restarts, inside a `sum`:
+  `sum by (market) (increase({PREFIX}_earned_nos_total[7d]))`. `nosana-operator earnings` reads from the chain what
+  was earned in all, across restarts.
+- With several replicas, only the leader exposes the gauges of jobs, markets, chain and keys. While leadership
+  changes, two may do so for a moment: take the `max`, not the `sum`:
+  `max without (instance, pod) ({PREFIX}_slots)`.
 - RPC nodes are numbered, as their URLs may hold a key.
 """
 _SECTIONS: Final = (
@@ -52,7 +53,7 @@ _SECTIONS: Final = (
     ("Chain", ("solana_",)),
     ("Internals", ("",)),
 )
-"""Titles with the names, or beginnings of names, that come below them; a family comes below the first."""
+"""Titles with the names, or prefixes of names, below them; a family is listed below the first that matches."""
 
 
 def families() -> list[Family]:
@@ -68,16 +69,16 @@ def metrics_page() -> str:
         ranked = [
             (rank, family) for family in left for rank, name in enumerate(names) if _belongs(family, name)
         ]
-        here = [family for _, family in sorted(ranked, key=lambda each: each[0])]
-        left = [family for family in left if family not in here]
+        section = [family for _, family in sorted(ranked, key=lambda each: each[0])]
+        left = [family for family in left if family not in section]
         parts.append(f"\n## {title}\n| name | type | labels | what it tells |\n|---|---|---|---|\n")
         parts += [
             f"| `{family.full_name}` | {family.type} | {', '.join(family.labels) or '–'} | {family.text} |\n"
-            for family in here
+            for family in section
         ]
     return "".join(parts)
 
 
 def _belongs(family: Family, name: str) -> bool:
-    """A whole name, or a beginning that ends in an underscore or is empty."""
+    """Whether the name is the family's, or a prefix of it that ends in an underscore or is empty."""
     return family.name.startswith(name) if name.endswith("_") or not name else family.name == name
