@@ -48,72 +48,72 @@ def shares(nodes: list[Any], *holders: Holder, pods: tuple[Any, ...] = ()) -> di
 
 def test_one_market_has_all_that_fits() -> None:
     share = shares([node("a", 4), node("b", 3)], holder("m", 2, taken=2))["m"]
-    assert (share.placed, share.room, share.total, share.short) == (2, 1, 3, "")
+    assert (share.placed, share.free, share.total, share.shortage) == (2, 1, 3, "")
 
 
 def test_what_one_market_has_taken_the_other_does_not_offer() -> None:
     found = shares([node("a", 4)], holder("m", taken=3), holder("n", taken=1))
-    assert [(one.placed, one.room) for one in found.values()] == [(3, 0), (1, 0)]
+    assert [(one.placed, one.free) for one in found.values()] == [(3, 0), (1, 0)]
 
 
 def test_four_gpus_are_of_no_use_in_two_halves() -> None:
     nodes = [node("a", 4), node("b", 4)]
-    assert shares(nodes, holder("big", 4), holder("small", taken=2))["big"].room == 1
-    assert shares(nodes, holder("big", 4), holder("small", taken=5))["big"].room == 0
+    assert shares(nodes, holder("big", 4), holder("small", taken=2))["big"].free == 1
+    assert shares(nodes, holder("big", 4), holder("small", taken=5))["big"].free == 0
 
 
 def test_a_market_leaves_the_nodes_that_only_others_can_use() -> None:
     nodes = [node("a", 1, pool="x"), node("b", 1, pool="y")]
     found = shares(nodes, holder("any", taken=1), holder("x", pool="x"), holder("only-y", pool="z"))
-    assert found["x"].room == 1, "the other went to b"
+    assert found["x"].free == 1, "the other went to b"
 
 
 def test_a_job_holds_its_slot_where_its_pods_are() -> None:
     nodes = [node("a", 2), node("b", 2)]
-    mine = holder("m", taken=1, jobs=frozenset({"u"}))
+    mine = holder("m", taken=1, job_uids=frozenset({"u"}))
     found = shares(nodes, mine, holder("pair", 2), pods=(pod("b", 1, "u"),))
-    assert (found["m"].placed, found["pair"].room) == (1, 1)
-    assert shares(nodes, mine, holder("pair", 2), pods=(pod("b", 0, "u"),))["pair"].room == 1, "no GPU yet"
+    assert (found["m"].placed, found["pair"].free) == (1, 1)
+    assert shares(nodes, mine, holder("pair", 2), pods=(pod("b", 0, "u"),))["pair"].free == 1, "no GPU yet"
 
 
 def test_pods_of_others_and_of_ended_jobs_take_what_they_ask_for() -> None:
     found = shares([node("a", 4)], holder("m"), pods=(pod("a", 1), pod("a", 2, "ended")))
-    assert found["m"].room == 1
+    assert found["m"].free == 1
 
 
 def test_a_cordoned_node_still_holds_what_runs_there() -> None:
     nodes = [node("a", 2), node("b", 2, cordoned=True), node("c", 2)]
     nodes[2]["metadata"]["labels"] = {LABEL_MAINTENANCE: "true"}
-    mine = holder("m", taken=2, jobs=frozenset({"u", "v"}))
+    mine = holder("m", taken=2, job_uids=frozenset({"u", "v"}))
     share = shares(nodes, mine, pods=(pod("b", 1, "u"), pod("c", 1, "v")))["m"]
-    assert (share.placed, share.room) == (2, 2)
+    assert (share.placed, share.free) == (2, 2)
     gone = shares(nodes, holder("m", taken=3))["m"]
-    assert (gone.placed, gone.room) == (2, 0), "what stands there for a job to come has lost its place"
+    assert (gone.placed, gone.free) == (2, 0), "what stands there for a job to come has lost its place"
 
 
 def test_reserves_are_kept_from_everybody() -> None:
     found = shares([node("a", 4)], holder("m", taken=1, reserve=1), holder("n"))
-    assert (found["m"].total, found["m"].room, found["n"].room) == (4, 2, 2)
+    assert (found["m"].total, found["m"].free, found["n"].free) == (4, 2, 2)
 
 
 def test_jobs_that_wait_go_before_standing() -> None:
     nodes = [node("a", 4)]
-    found = shares(nodes, holder("idle", taken=2), holder("busy", taken=1, wanted=5))
-    assert found["idle"].room == 0
-    assert found["busy"].room == 1
-    assert found["idle"].gives_way
-    assert not found["busy"].gives_way
-    found = shares(nodes, holder("idle", taken=2), holder("busy", wanted=1))
-    assert (found["idle"].room, found["idle"].gives_way) == (1, False)
+    found = shares(nodes, holder("idle", taken=2), holder("busy", taken=1, demand=5))
+    assert found["idle"].free == 0
+    assert found["busy"].free == 1
+    assert found["idle"].must_yield
+    assert not found["busy"].must_yield
+    found = shares(nodes, holder("idle", taken=2), holder("busy", demand=1))
+    assert (found["idle"].free, found["idle"].must_yield) == (1, False)
 
 
-def test_nobody_gives_way_where_it_does_not_help() -> None:
+def test_nobody_must_yield_where_it_does_not_help() -> None:
     nodes = [node("a", 1, pool="x"), node("b", 1, pool="y")]
-    found = shares(nodes, holder("x", pool="x", taken=1), holder("y", pool="y", taken=1, wanted=3))
-    assert not found["x"].gives_way
-    held = holder("x", taken=1, jobs=frozenset({"u"}))
-    found = shares([node("a", 1)], held, holder("busy", wanted=1), pods=(pod("a", 1, "u"),))
-    assert not found["x"].gives_way, "a job that runs is not put out"
+    found = shares(nodes, holder("x", pool="x", taken=1), holder("y", pool="y", taken=1, demand=3))
+    assert not found["x"].must_yield
+    held = holder("x", taken=1, job_uids=frozenset({"u"}))
+    found = shares([node("a", 1)], held, holder("busy", demand=1), pods=(pod("a", 1, "u"),))
+    assert not found["x"].must_yield, "a job that runs is not put out"
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_what_is_short_is_named(nodes: list[Any], words: str) -> None:
     memory = "96Gi" if "memory" in words else "1Gi"
     wanting = holder("m", resources=Resources(cpu="8", memory=memory))
     share = shares(nodes, wanting)["m"]
-    assert share.room == 0
-    assert words in share.short
+    assert share.free == 0
+    assert words in share.shortage
 
 
 def packs(free: dict[str, int], claims: list[tuple[int, frozenset[str]]]) -> bool:
@@ -161,7 +161,7 @@ def test_all_that_is_offered_can_be_placed(
 ) -> None:
     """Markets come in any order, each with as many keys as it likes, and some leave again."""
     nodes = [node(f"n{i}", size, pool=pool) for i, (size, pool) in enumerate(sizes)]
-    holders = [holder(f"m{i}", count, pool, wanted=wanted) for i, (count, pool, wanted) in enumerate(markets)]
+    holders = [holder(f"m{i}", count, pool, demand=demand) for i, (count, pool, demand) in enumerate(markets)]
     for number, keys, leaves in turns:
         number %= len(holders)
         mine = holders[number]
@@ -170,11 +170,11 @@ def test_all_that_is_offered_can_be_placed(
             continue
         share = divide(nodes, [], holders)[mine.name]
         assert share == divide(nodes[::-1], [], holders[::-1])[mine.name], "the order says nothing"
-        holders[number] = replace(mine, taken=mine.taken + min(share.room, keys))
+        holders[number] = replace(mine, taken=mine.taken + min(share.free, keys))
         free = {f"n{i}": size for i, (size, _) in enumerate(sizes)}
         where = [
-            frozenset(f"n{i}" for i, (_, pool) in enumerate(sizes) if wanted in (None, pool))
-            for _, wanted, _ in markets
+            frozenset(f"n{i}" for i, (_, pool) in enumerate(sizes) if demand in (None, pool))
+            for _, demand, _ in markets
         ]
         claims = [(one.gpu.count, where[i]) for i, one in enumerate(holders) for _ in range(one.taken)]
         assert packs(free, sorted(claims, key=lambda one: (-one[0], len(one[1]))))

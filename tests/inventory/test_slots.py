@@ -241,7 +241,7 @@ def test_every_reason_is_told() -> None:
         "b": "is cordoned",
         "c": "has the taint team:NoSchedule",
         "d": "has GPUs of 8192 MiB, fewer than 24000",
-        "e": "has no label nvidia.com/gpu.memory that tells its GPUs' memory",
+        "e": "has no label nvidia.com/gpu.memory with its GPUs' memory",
         "f": "is being deleted",
     }
 

@@ -22,11 +22,23 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.host.decide import decide, wants
+from nosana_operator.market.host.decide import decide, market_demand
 from nosana_operator.market.host.effects import CreateJob, ReplaceJob, Resend, Stop, StopJob, Work
 from nosana_operator.market.host.eligibility import reserve
+from nosana_operator.market.host.queueing import (
+    DEEPEST,
+    NOT_OFFERING,
+    Policy,
+    draining,
+    leaving,
+    not_offering,
+    paused,
+    payout_invalid,
+    price_too_low,
+    queue_too_deep,
+)
 from nosana_operator.market.host.slots import holder, taken
-from nosana_operator.market.host.view import KnownJob, MarketView, PendingTransaction, WalletView
+from nosana_operator.market.host.view import JobObject, MarketView, PendingTransaction, WalletView
 from nosana_operator.market.job_spec import run_spec
 
 ADDRESS = "3" * 32
@@ -36,7 +48,7 @@ MARKET = MarketFacts(
 )
 CAP = 200_000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-NOTHING = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
+NOTHING = Share(placed=0, reserved=0, free=0, shortage="", must_yield=False)
 RICH = Funds(lamports=10**9, nos=0, nos_account=True, xnos=0)
 
 
@@ -57,13 +69,13 @@ def wallet(address: str | None = KEY, *, runs: Any = (), funds: Any = RICH, prob
     return WalletView(f"secret-{name}/id.json", address, problem, funds, runs, unread=unread, foreign=foreign)
 
 
-def known(**changes: Any) -> dict[str, KnownJob]:
-    base = KnownJob("jobs", "run-x", "uid-1", run_spec(run(), job(), REF), verified=True)
+def job_object(**changes: Any) -> dict[str, JobObject]:
+    base = JobObject("jobs", "run-x", "uid-1", run_spec(run(), job(), REF), verified=True)
     return {"6" * 32: replace(base, **changes)}
 
 
 def replaced(**changes: Any) -> ReplaceJob:
-    return ReplaceJob(known(**changes)["6" * 32], "6" * 32)
+    return ReplaceJob(job_object(**changes)["6" * 32], "6" * 32)
 
 
 EARLIER = run_spec(RunFacts("6" * 32, "7" * 32, KEY, KEY, 0), job(), REF)
@@ -109,18 +121,18 @@ def view(**changes: Any) -> MarketView:
         payout_problem=None,
         market=MARKET,
         wallets=(wallet(),),
-        jobs={},
-        known={},
-        occupied=frozenset(),
+        job_accounts={},
+        job_objects={},
+        runs_with_pods=frozenset(),
         unsettled=frozenset(),
         served=frozenset({(ADDRESS, KEY)}),
-        refusal=None,
+        job_refusal=None,
         pending=(),
         job_uids=frozenset(),
-        leaving=None,
-        missing=frozenset(),
+        leave_until=None,
+        unexplained=frozenset(),
         held_back=frozenset(),
-        ours=frozenset(),
+        queued_by_us=frozenset(),
         fee_cap=CAP,
         now=NOW,
         share=NOTHING,
@@ -133,7 +145,7 @@ def view(**changes: Any) -> MarketView:
     placed = min(held, total)
     reserved = min(kept, total - placed)
     return replace(
-        made, share=replace(NOTHING, placed=placed, reserved=reserved, room=total - placed - reserved)
+        made, share=replace(NOTHING, placed=placed, reserved=reserved, free=total - placed - reserved)
     )
 
 
@@ -149,8 +161,8 @@ def deep(length: int) -> MarketFacts:
 
 
 STRANGE = ("KeyInUseElsewhere", "end the other one")
-RUNNING: dict[str, Any] = {"wallets": (wallet(runs=(run(),)),), "jobs": {"7" * 32: job()}}
-CLOSED_JOB = {**RUNNING, "jobs": {"7" * 32: GONE}}
+RUNNING: dict[str, Any] = {"wallets": (wallet(runs=(run(),)),), "job_accounts": {"7" * 32: job()}}
+CLOSED_JOB = {**RUNNING, "job_accounts": {"7" * 32: GONE}}
 
 EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("a free slot is offered", {}, [Work(KEY)]),
@@ -168,48 +180,48 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("confirmed, effect read: the key is free", {"pending": (work(fate=Fate.CONFIRMED, seen=True),)}, [Work(KEY)]),
     ("a dead work frees them", {"pending": (work(fate=Fate.EXPIRED),)}, [Work(KEY)]),
     ("a failed work frees them", {"pending": (work(fate=Fate.FAILED),)}, [Work(KEY)]),
-    ("a run under way counts against its slot", {**RUNNING, "total": 1, "known": known()}, []),
-    ("a key with a run stands again", {**RUNNING, "known": known()}, [Work(KEY)]),
-    ("a job whose pods run holds its slot", {"occupied": frozenset({"6" * 32}), "total": 1}, []),
+    ("a run under way counts against its slot", {**RUNNING, "total": 1, "job_objects": job_object()}, []),
+    ("a key with a run stands again", {**RUNNING, "job_objects": job_object()}, [Work(KEY)]),
+    ("a job whose pods run holds its slot", {"runs_with_pods": frozenset({"6" * 32}), "total": 1}, []),
     ("a job that has ended and whose run is closed holds none", {"unsettled": frozenset({"6" * 32}), "total": 1}, [Work(KEY)]),
-    ("an abandoned run holds no slot", {**RUNNING, "known": known(settled=True), "total": 1}, [Work(KEY)]),
-    ("an unverified job waits", {**RUNNING, "known": known(verified=False), "total": 1}, []),
-    ("a forgery under the run's name goes", {**RUNNING, "known": known(verified=False, run=None), "total": 1}, [replaced(verified=False, run=None)]),
-    ("a refused one goes", {**RUNNING, "known": known(verified=False, refused=True), "total": 1}, [replaced(verified=False, refused=True)]),
-    ("one that goes already is waited for", {**RUNNING, "known": known(verified=False, refused=True, deleting=True), "total": 1}, []),
-    ("a fork: the run began anew, the old one is not settled yet", {**RUNNING, "known": known(run=EARLIER), "total": 1}, []),
-    ("a fork: the old one is settled", {**RUNNING, "known": known(run=EARLIER, settled=True), "total": 1}, [replaced(run=EARLIER, settled=True)]),
-    ("the API server takes no jobs: no more runs", {"refusal": "create the namespace"}, []),
-    ("the API server takes no jobs: who stands leaves", {"refusal": "create the namespace", "market": standing(KEY)}, [Stop(KEY)]),
-    ("the API server takes no jobs: runs still get theirs", {**RUNNING, "refusal": "create the namespace"}, [CreateJob(run(), job())]),
+    ("an abandoned run holds no slot", {**RUNNING, "job_objects": job_object(settled=True), "total": 1}, [Work(KEY)]),
+    ("an unverified job waits", {**RUNNING, "job_objects": job_object(verified=False), "total": 1}, []),
+    ("a forgery under the run's name goes", {**RUNNING, "job_objects": job_object(verified=False, run=None), "total": 1}, [replaced(verified=False, run=None)]),
+    ("a refused one goes", {**RUNNING, "job_objects": job_object(verified=False, refused=True), "total": 1}, [replaced(verified=False, refused=True)]),
+    ("one that goes already is waited for", {**RUNNING, "job_objects": job_object(verified=False, refused=True, deleting=True), "total": 1}, []),
+    ("a fork: the run began anew, the old one is not settled yet", {**RUNNING, "job_objects": job_object(run=EARLIER), "total": 1}, []),
+    ("a fork: the old one is settled", {**RUNNING, "job_objects": job_object(run=EARLIER, settled=True), "total": 1}, [replaced(run=EARLIER, settled=True)]),
+    ("the API server takes no jobs: no more runs", {"job_refusal": "create the namespace"}, []),
+    ("the API server takes no jobs: who stands leaves", {"job_refusal": "create the namespace", "market": standing(KEY)}, [Stop(KEY)]),
+    ("the API server takes no jobs: runs still get theirs", {**RUNNING, "job_refusal": "create the namespace"}, [CreateJob(run(), job())]),
     ("Secret gone: leave", {"wallets": (wallet(problem=LOST),), "market": standing(KEY)}, [Stop(KEY)]),
     ("Secret gone: do not stand", {"wallets": (wallet(problem=LOST),)}, []),
-    ("Secret gone: its runs are served", {"wallets": (wallet(runs=(run(),), problem=LOST),), "jobs": {"7" * 32: job()}, "total": 1}, [CreateJob(run(), job())]),
+    ("Secret gone: its runs are served", {"wallets": (wallet(runs=(run(),), problem=LOST),), "job_accounts": {"7" * 32: job()}, "total": 1}, [CreateJob(run(), job())]),
     ("Secret unread: what its key holds is not known", {"wallets": (wallet(None, unread=True), wallet(KEY2))}, []),
     ("runs of one key unknown: no key offers more", {"wallets": (wallet(runs=UNKNOWN), wallet(KEY2))}, []),
     ("jobs where the Secrets are: nothing is made", {**RUNNING, "ref": MarketRef(namespace="jobs", name="m")}, []),
     ("a run without a job gets one", {**RUNNING, "total": 1}, [CreateJob(run(), job())]),
-    ("a run of another market is not ours", {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}, "total": 1}, [Work(KEY)]),
-    ("a run whose job is unknown waits and counts", {**RUNNING, "jobs": {}, "total": 1}, []),
-    ("a run whose job a node that lags does not have counts", {**CLOSED_JOB, "young": frozenset({"6" * 32}), "total": 1}, []),
+    ("a run of another market is not ours", {**RUNNING, "job_accounts": {"7" * 32: job("2" * 32)}, "total": 1}, [Work(KEY)]),
+    ("a run whose job is unknown waits and counts", {**RUNNING, "job_accounts": {}, "total": 1}, []),
+    ("a run whose job a node that lags does not have counts", {**CLOSED_JOB, "recent_runs": frozenset({"6" * 32}), "total": 1}, []),
     ("a run whose job is closed is nobody's", {**CLOSED_JOB, "total": 1}, [Work(KEY)]),
-    ("one that we serve holds its slot", {**CLOSED_JOB, "known": known(), "total": 1}, []),
-    ("one that another market serves does not", {**CLOSED_JOB, "known": known(run=ELSEWHERE), "total": 1}, [Work(KEY)]),
-    ("one that was given up does not", {**CLOSED_JOB, "known": known(settled=True), "total": 1}, [Work(KEY)]),
-    ("another run was served at its address", {**CLOSED_JOB, "known": known(run=EARLIER), "total": 1}, [Work(KEY)]),
-    ("an unverified job vouches for none", {**CLOSED_JOB, "known": known(verified=False), "total": 1}, [Work(KEY)]),
+    ("one that we serve holds its slot", {**CLOSED_JOB, "job_objects": job_object(), "total": 1}, []),
+    ("one that another market serves does not", {**CLOSED_JOB, "job_objects": job_object(run=ELSEWHERE), "total": 1}, [Work(KEY)]),
+    ("one that was given up does not", {**CLOSED_JOB, "job_objects": job_object(settled=True), "total": 1}, [Work(KEY)]),
+    ("another run was served at its address", {**CLOSED_JOB, "job_objects": job_object(run=EARLIER), "total": 1}, [Work(KEY)]),
+    ("an unverified job vouches for none", {**CLOSED_JOB, "job_objects": job_object(verified=False), "total": 1}, [Work(KEY)]),
     ("capacity went: leave", {"market": standing(KEY), "total": 0}, [Stop(KEY)]),
     ("capacity went: one leaves", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "total": 1}, [Stop(KEY)]),
     ("paused: leave", {"market": standing(KEY), "paused": True}, [Stop(KEY)]),
     ("paused: do not stand", {"paused": True}, []),
     ("paused: runs still get their job", {**RUNNING, "paused": True}, [CreateJob(run(), job())]),
-    ("asked to leave: leave", {"market": standing(KEY), "leaving": LEFT_UNTIL}, [Stop(KEY)]),
-    ("asked to leave: do not stand", {"leaving": LEFT_UNTIL}, []),
-    ("asked to leave: runs still get their job", {**RUNNING, "leaving": LEFT_UNTIL}, [CreateJob(run(), job())]),
+    ("asked to leave: leave", {"market": standing(KEY), "leave_until": LEFT_UNTIL}, [Stop(KEY)]),
+    ("asked to leave: do not stand", {"leave_until": LEFT_UNTIL}, []),
+    ("asked to leave: runs still get their job", {**RUNNING, "leave_until": LEFT_UNTIL}, [CreateJob(run(), job())]),
     ("deleting: leave", {"market": standing(KEY), "deleting": True}, [Stop(KEY)]),
     ("deleting: stop under way", {"market": standing(KEY), "deleting": True, "pending": (work(kind="stop"),)}, [Resend(work(kind="stop").transaction)]),
     ("no money", {"wallets": (wallet(funds=replace(RICH, lamports=reserve(0, CAP, nos_account=True) - 1)),)}, []),
-    ("not enough money for another run beside the open one", {**RUNNING, "wallets": (wallet(runs=(run(),), funds=replace(RICH, lamports=reserve(1, CAP, nos_account=True) - 1)),), "known": known()}, []),
+    ("not enough money for another run beside the open one", {**RUNNING, "wallets": (wallet(runs=(run(),), funds=replace(RICH, lamports=reserve(1, CAP, nos_account=True) - 1)),), "job_objects": job_object()}, []),
     ("the NOS account has to be paid for as well", {"wallets": (wallet(funds=replace(RICH, nos_account=False, lamports=reserve(0, CAP, nos_account=True))),)}, []),
     ("the price is what we want", {"min_price": 10}, [Work(KEY)]),
     ("the price is too low: do not stand", {"min_price": 11}, []),
@@ -220,28 +232,28 @@ EFFECT_ROWS: list[tuple[str, dict[str, Any], list[object]]] = [
     ("jobs that wait are taken off it", {"wallets": (wallet(), wallet(KEY2)), "market": deep(250)}, [Work(KEY), Work(KEY2)]),
     ("the queue is too deep: do not stand", {"market": deep(251)}, []),
     ("the queue is too deep: who stands, stays", {"market": standing(KEY, *("8" * 32 for _ in range(250)))}, []),
-    ("another market has a hold on the nodes", {"share": replace(NOTHING, room=0)}, []),
-    ("a job that waits elsewhere goes before standing", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "share": replace(NOTHING, placed=2, gives_way=True)}, [Stop(KEY)]),
-    ("one gives way at a time", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "pending": (work(kind="stop"),), "share": replace(NOTHING, placed=2, gives_way=True)}, [Resend(work(kind="stop").transaction)]),
+    ("another market has a hold on the nodes", {"share": replace(NOTHING, free=0)}, []),
+    ("a job that waits elsewhere goes before standing", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "share": replace(NOTHING, placed=2, must_yield=True)}, [Stop(KEY)]),
+    ("one gives way at a time", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "pending": (work(kind="stop"),), "share": replace(NOTHING, placed=2, must_yield=True)}, [Resend(work(kind="stop").transaction)]),
     ("a stop under way is one too many less", {"wallets": (wallet(), wallet(KEY2)), "market": standing(KEY, KEY2), "pending": (work(kind="stop"),), "total": 1}, [Resend(work(kind="stop").transaction)]),
-    ("where a key has gone is not known: it counts", {"missing": frozenset({KEY2}), "total": 1}, []),
+    ("where a key has gone is not known: it counts", {"unexplained": frozenset({KEY2}), "total": 1}, []),
     ("a key that was put out waits", {"held_back": frozenset({KEY})}, []),
     ("a key that is used elsewhere takes nothing", {"wallets": (wallet(problem=STRANGE, foreign="sig"),)}, []),
-    ("what it stands for by our work, it leaves", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "ours": frozenset({KEY})}, [Stop(KEY)]),
+    ("what it stands for by our work, it leaves", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "queued_by_us": frozenset({KEY})}, [Stop(KEY)]),
     ("what somebody else put there stays", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY)}, []),
     ("paused: what somebody else put there stays", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "paused": True}, []),
-    ("paused: what it stands for by our work, it leaves", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "paused": True, "ours": frozenset({KEY})}, [Stop(KEY)]),
+    ("paused: what it stands for by our work, it leaves", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "paused": True, "queued_by_us": frozenset({KEY})}, [Stop(KEY)]),
     ("deleting: what somebody else put there stays", {"wallets": (wallet(problem=STRANGE, foreign="sig"),), "market": standing(KEY), "deleting": True}, []),
-    ("its runs are served", {"wallets": (wallet(runs=(run(),), problem=STRANGE, foreign="sig"),), "jobs": {"7" * 32: job()}}, [CreateJob(run(), job())]),
-    ("drain: leave, runs go on", {**RUNNING, "known": known(), "market": standing(KEY), "drain": {}}, [Stop(KEY)]),
+    ("its runs are served", {"wallets": (wallet(runs=(run(),), problem=STRANGE, foreign="sig"),), "job_accounts": {"7" * 32: job()}}, [CreateJob(run(), job())]),
+    ("drain: leave, runs go on", {**RUNNING, "job_objects": job_object(), "market": standing(KEY), "drain": {}}, [Stop(KEY)]),
     ("drain: do not stand", {"drain": {"policy": "Wait"}}, []),
-    ("drain: before the deadline", {**RUNNING, "known": known(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:01Z"}}, []),
-    ("drain: at the deadline jobs are stopped", {**RUNNING, "known": known(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:00Z"}}, [StopJob(known()["6" * 32])]),
-    ("drain: at once", {**RUNNING, "known": known(), "drain": {"policy": "Finish"}}, [StopJob(known()["6" * 32])]),
-    ("drain: asked already, or ended", {**RUNNING, "known": known(stopping=True), "drain": {"policy": "Finish"}}, []),
-    ("drain: nobody vouches for that one", {**RUNNING, "known": known(verified=False), "drain": {"policy": "Finish"}}, []),
-    ("drain: the key's job in another market goes on", {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}, "known": known(run=ELSEWHERE), "drain": {"policy": "Finish"}}, []),
-    ("drain of a market that is deleted", {**RUNNING, "known": known(), "deleting": True, "drain": {"policy": "Finish"}}, [StopJob(known()["6" * 32])]),
+    ("drain: before the deadline", {**RUNNING, "job_objects": job_object(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:01Z"}}, []),
+    ("drain: at the deadline jobs are stopped", {**RUNNING, "job_objects": job_object(), "drain": {"policy": "Finish", "deadline": "2026-01-01T00:00:00Z"}}, [StopJob(job_object()["6" * 32])]),
+    ("drain: at once", {**RUNNING, "job_objects": job_object(), "drain": {"policy": "Finish"}}, [StopJob(job_object()["6" * 32])]),
+    ("drain: asked already, or ended", {**RUNNING, "job_objects": job_object(stopping=True), "drain": {"policy": "Finish"}}, []),
+    ("drain: nobody vouches for that one", {**RUNNING, "job_objects": job_object(verified=False), "drain": {"policy": "Finish"}}, []),
+    ("drain: the key's job in another market goes on", {**RUNNING, "job_accounts": {"7" * 32: job("2" * 32)}, "job_objects": job_object(run=ELSEWHERE), "drain": {"policy": "Finish"}}, []),
+    ("drain of a market that is deleted", {**RUNNING, "job_objects": job_object(), "deleting": True, "drain": {"policy": "Finish"}}, [StopJob(job_object()["6" * 32])]),
     ("no stake", {"wallets": (wallet(funds=replace(RICH, xnos=None)),)}, []),
     ("chain silent", {"market": UNKNOWN}, []),
     ("runs unknown", {"wallets": (wallet(runs=UNKNOWN),)}, []),
@@ -289,10 +301,10 @@ READY_ROWS = [
     ),
     ("one of two keys is enough", {"wallets": (wallet(None, problem=LOST), wallet(KEY2))}, True, MarketReason.READY),
     ("Secret unread", {"wallets": (wallet(None, unread=True),)}, None, MarketReason.SECRET_MISSING),
-    ("NosanaJobs are refused", {"refusal": "create the namespace"}, False, MarketReason.JOB_REFUSED),
+    ("NosanaJobs are refused", {"job_refusal": "create the namespace"}, False, MarketReason.JOB_REFUSED),
     ("no node", {"total": 0}, False, MarketReason.NO_FREE_SLOT),
     ("paused", {"paused": True}, True, MarketReason.PAUSED),
-    ("asked to leave", {"leaving": LEFT_UNTIL}, True, MarketReason.LEAVING),
+    ("asked to leave", {"leave_until": LEFT_UNTIL}, True, MarketReason.LEAVING),
     ("deleting", {"deleting": True}, False, MarketReason.DELETING),
 ]  # fmt: skip
 
@@ -323,7 +335,7 @@ def test_the_wallets_blame_what_is_wrong(changes: dict[str, Any], reason: str) -
 
 def test_too_little_sol_names_what_is_needed() -> None:
     poor = wallet(runs=(run(),), funds=replace(RICH, lamports=1_000_000, nos_account=False))
-    said = decide(view(wallets=(poor,), jobs={"7" * 32: job()}, known=known())).wallets[0]
+    said = decide(view(wallets=(poor,), job_accounts={"7" * 32: job()}, job_objects=job_object())).wallets[0]
     assert (said.state, said.reason) == ("Blocked", MarketReason.SOL_TOO_LOW)
     # Twice a fee of 0.0002, a run of 0.00172608 and a NOS account of 0.00203928; and the key's own NOS account.
     assert "needs 0.009970" in (said.message or "")
@@ -350,17 +362,21 @@ def test_what_offering_takes_is_enough_to_stand() -> None:
 
 
 def test_no_free_slot_names_what_is_short() -> None:
-    full = decide(view(share=replace(NOTHING, short="short of memory (has 1Gi of 4Gi) on n"))).ready
+    full = decide(view(share=replace(NOTHING, shortage="short of memory (has 1Gi of 4Gi) on n"))).ready
     assert (full.status, full.reason) == (False, MarketReason.NO_FREE_SLOT)
     assert "memory" in full.message
-    taken_all = {**RUNNING, "known": known(), "share": replace(NOTHING, placed=1, short="short of cpu on n")}
+    taken_all = {
+        **RUNNING,
+        "job_objects": job_object(),
+        "share": replace(NOTHING, placed=1, shortage="short of cpu on n"),
+    }
     full = decide(view(**taken_all)).ready
     assert (full.status, full.reason) == (True, MarketReason.NO_FREE_SLOT)
     assert "cpu" in full.message
 
 
 @pytest.mark.parametrize(
-    ("changes", "taken_", "wanted_"),
+    ("changes", "taken_", "demand_"),
     [
         ({"market": deep(3), "wallets": (wallet(), wallet(KEY2))}, 0, 2),
         ({"market": deep(1), "wallets": (wallet(), wallet(KEY2))}, 0, 1),
@@ -368,22 +384,22 @@ def test_no_free_slot_names_what_is_short() -> None:
         ({"market": deep(3), "wallets": (wallet(), wallet(KEY2)), "slots": {"max": 2, "reserve": 1}}, 0, 1),
         ({"market": deep(3), "paused": True}, 0, 0),
         ({"market": deep(3), "deleting": True}, 0, 0),
-        ({"market": deep(3), "refusal": "no"}, 0, 0),
+        ({"market": deep(3), "job_refusal": "no"}, 0, 0),
         ({"market": deep(3), "wallets": (wallet(problem=LOST),)}, 0, 0),
         ({"market": standing(KEY)}, 1, 0),
         ({"market": standing(KEY, KEY2)}, 1, 0),
-        ({**RUNNING, "known": known()}, 1, 0),
-        ({"pending": (work(),), "missing": frozenset({KEY2})}, 2, 0),
-        ({"pending": (work(),), "missing": frozenset({KEY})}, 1, 0),
-        ({"occupied": frozenset({"6" * 32})}, 1, 0),
+        ({**RUNNING, "job_objects": job_object()}, 1, 0),
+        ({"pending": (work(),), "unexplained": frozenset({KEY2})}, 2, 0),
+        ({"pending": (work(),), "unexplained": frozenset({KEY})}, 1, 0),
+        ({"runs_with_pods": frozenset({"6" * 32})}, 1, 0),
     ],
 )
 def test_what_a_market_holds_and_wants_of_the_nodes(
-    changes: dict[str, Any], taken_: int, wanted_: int
+    changes: dict[str, Any], taken_: int, demand_: int
 ) -> None:
     made = view(**changes)
-    found = holder(made, told=SlotStatus(standing=5), wanted=wants(made))
-    assert (found.taken, found.wanted) == (taken_, wanted_)
+    found = holder(made, previous=SlotStatus(standing=5), demand=market_demand(made))
+    assert (found.taken, found.demand) == (taken_, demand_)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +412,7 @@ def test_what_a_market_holds_and_wants_of_the_nodes(
 )
 def test_a_market_of_which_nothing_is_known_holds_what_it_held(silence: dict[str, Any]) -> None:
     made = view(**silence, pending=(work(),))
-    assert holder(made, told=SlotStatus(standing=1, running=2), wanted=0).taken == 4
+    assert holder(made, previous=SlotStatus(standing=1, running=2), demand=0).taken == 4
 
 
 RELEASE_ROWS = [
@@ -410,8 +426,8 @@ RELEASE_ROWS = [
     ("a Secret that could not be read", {"wallets": (wallet(None, unread=True),)}, False),
     ("a Secret that is gone for good", {"wallets": (wallet(None, problem=LOST),)}, True),
     ("its key still stands", {"wallets": (wallet(problem=LOST),), "market": standing(KEY)}, False),
-    ("an abandoned run", {**RUNNING, "known": known(settled=True)}, True),
-    ("one whose job is closed", {**CLOSED_JOB, "known": known(settled=True)}, True),
+    ("an abandoned run", {**RUNNING, "job_objects": job_object(settled=True)}, True),
+    ("one whose job is closed", {**CLOSED_JOB, "job_objects": job_object(settled=True)}, True),
     ("a run that cannot be served", CLOSED_JOB, True),
     (
         "somebody else keeps its key there",
@@ -423,7 +439,7 @@ RELEASE_ROWS = [
         {
             "wallets": (wallet(problem=STRANGE, foreign="sig"),),
             "market": standing(KEY),
-            "ours": frozenset({KEY}),
+            "queued_by_us": frozenset({KEY}),
         },
         False,
     ),
@@ -435,11 +451,11 @@ RELEASE_ROWS = [
     ("changes", "released"), [r[1:] for r in RELEASE_ROWS], ids=[r[0] for r in RELEASE_ROWS]
 )
 def test_a_deleted_market_goes_only_when_nothing_needs_it(changes: dict[str, Any], released: bool) -> None:
-    assert decide(view(**changes, deleting=True)).released is released
+    assert decide(view(**changes, deleting=True)).release is released
 
 
 def test_runs_that_nobody_serves_are_told() -> None:
-    elsewhere = {**RUNNING, "jobs": {"7" * 32: job("2" * 32)}}
+    elsewhere = {**RUNNING, "job_accounts": {"7" * 32: job("2" * 32)}}
     ((address, why),) = decide(view(**elsewhere)).unserved
     assert address == "6" * 32
     assert "2" * 32 in why
@@ -458,10 +474,10 @@ def test_a_run_whose_job_is_closed_is_told() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"young": frozenset({"6" * 32})},
-        {"known": known()},
-        {"known": known(settled=True)},
-        {"known": known(run=ELSEWHERE)},
+        {"recent_runs": frozenset({"6" * 32})},
+        {"job_objects": job_object()},
+        {"job_objects": job_object(settled=True)},
+        {"job_objects": job_object(run=ELSEWHERE)},
     ],
     ids=["it may yet come", "served", "given up", "served by another one"],
 )
@@ -479,3 +495,40 @@ def test_more_matches_than_slots_are_never_possible() -> None:
                 decision = decide(view(wallets=wallets, pending=works, total=total))
                 new = sum(isinstance(e, Work) for e in decision.effects)
                 assert new + pending <= max(total, pending)
+
+
+POLICY_ROWS: list[tuple[Any, dict[str, Any], bool, MarketReason]] = [
+    (draining, {"drain": {}}, True, MarketReason.DRAINING),
+    (leaving, {"leave_until": LEFT_UNTIL}, True, MarketReason.LEAVING),
+    (paused, {"paused": True}, True, MarketReason.PAUSED),
+    (payout_invalid, {"payout_problem": "not a wallet."}, False, MarketReason.PAYOUT_ADDRESS_INVALID),
+    (price_too_low, {"min_price": 11}, False, MarketReason.PRICE_TOO_LOW),
+    (queue_too_deep, {"market": replace(MARKET, queue=("9" * 32,) * (DEEPEST + 1))}, False, MarketReason.QUEUE_TOO_DEEP),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "status", "reason"), POLICY_ROWS, ids=[r[0].__name__ for r in POLICY_ROWS]
+)
+def test_each_policy_applies_alone(
+    policy: Policy, changes: dict[str, Any], status: bool, reason: str
+) -> None:
+    assert policy(view(), MARKET) is None
+    made = view(**changes)
+    market = made.market if isinstance(made.market, MarketFacts) else MARKET
+    value = policy(made, market)
+    assert value is not None
+    assert (value.status, value.reason) == (status, reason)
+    assert not_offering(made, market) == value
+
+
+def test_the_first_policy_that_applies_is_reported() -> None:
+    assert [row[0] for row in POLICY_ROWS] == list(NOT_OFFERING)
+    changes: dict[str, Any] = {}
+    for policy, more, _, reason in reversed(POLICY_ROWS):
+        changes |= more
+        made = view(**changes)
+        market = made.market if isinstance(made.market, MarketFacts) else MARKET
+        value = not_offering(made, market)
+        assert value is not None, policy
+        assert value.reason == reason, policy

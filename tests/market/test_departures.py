@@ -11,7 +11,7 @@ from fakes.edges import FakeClock
 from nosana_operator.api import Transaction, WalletStatus
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import UNKNOWN, Fate, Known, MarketFacts, Outcome, RunFacts
-from nosana_operator.market.host.departures import HOLD_BACK, Standing, Standings
+from nosana_operator.market.host.departures import HOLD_BACK, Departures, QueueDepartures
 from nosana_operator.market.host.view import PendingTransaction, WalletView
 
 KEY = "4" * 32
@@ -61,7 +61,7 @@ class Lab:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.node = Node()
-        self.standings = Standings(self.clock)
+        self.departures = QueueDepartures(self.clock)
         self.before: list[WalletStatus] = []
 
     async def look(
@@ -69,20 +69,20 @@ class Lab:
         market: MarketFacts,
         runs: Known[tuple[RunFacts, ...]] = (),
         under_way: tuple[PendingTransaction, ...] = (),
-    ) -> Standing:
+    ) -> Departures:
         chain: Any = self.node
         wallet = WalletView("secret", KEY, None, UNKNOWN, runs)
-        return await self.standings.look(chain, UID, market, [wallet], self.before, under_way)
+        return await self.departures.compare(chain, UID, market, [wallet], self.before, under_way)
 
-    def told(self) -> list[str]:
-        return list(self.standings.put_out(UID))
+    def evicted(self) -> list[str]:
+        return list(self.departures.take_evicted(UID))
 
 
 async def test_a_run_that_is_seen_at_once_explains_it() -> None:
     lab = Lab()
     await lab.look(STANDS)
     found = await lab.look(EMPTY, (run(),))
-    assert (found.missing, found.held_back, lab.told()) == (frozenset(), frozenset(), [])
+    assert (found.unexplained, found.held_back, lab.evicted()) == (frozenset(), frozenset(), [])
     assert lab.node.asked == 0
 
 
@@ -92,10 +92,10 @@ async def test_a_run_that_is_seen_before_the_queue_without_the_key_explains_it()
     await lab.look(STANDS, (old,))
     for runs in ((old, run()), (run(),)):
         found = await lab.look(STANDS, runs)
-        assert (found.missing, found.held_back) == (frozenset(), frozenset())
+        assert (found.unexplained, found.held_back) == (frozenset(), frozenset())
     found = await lab.look(EMPTY, (run(),))
-    assert (found.missing, found.held_back, lab.node.asked) == (frozenset(), frozenset(), 0)
-    assert lab.standings.put_out(UID) == []
+    assert (found.unexplained, found.held_back, lab.node.asked) == (frozenset(), frozenset(), 0)
+    assert lab.departures.take_evicted(UID) == []
 
 
 async def test_a_run_that_the_snapshot_lacks_is_found_by_asking() -> None:
@@ -104,7 +104,7 @@ async def test_a_run_that_the_snapshot_lacks_is_found_by_asking() -> None:
     lab.node.runs = (run("5"), run())
     found = await lab.look(EMPTY, (run("5"),))
     assert found.wallets[0].runs == (run("5"), run())
-    assert (found.missing, lab.told(), lab.node.asked) == (frozenset(), [], 1)
+    assert (found.unexplained, lab.evicted(), lab.node.asked) == (frozenset(), [], 1)
 
 
 @pytest.mark.parametrize("snapshot", [(), UNKNOWN])
@@ -114,10 +114,10 @@ async def test_while_nobody_answers_it_counts(snapshot: Known[tuple[RunFacts, ..
     lab.node.runs = None
     for _ in range(2):
         found = await lab.look(EMPTY, snapshot)
-        assert (found.missing, lab.told()) == (frozenset({KEY}), [])
+        assert (found.unexplained, lab.evicted()) == (frozenset({KEY}), [])
     lab.node.runs = (run(),)
     found = await lab.look(EMPTY)
-    assert (found.missing, lab.told()) == (frozenset(), [])
+    assert (found.unexplained, lab.evicted()) == (frozenset(), [])
 
 
 async def test_put_out_is_told_once_and_held_back_for_a_while() -> None:
@@ -125,9 +125,9 @@ async def test_put_out_is_told_once_and_held_back_for_a_while() -> None:
     await lab.look(STANDS, (run("5"),))
     lab.node.runs = (run("5"),)
     found = await lab.look(EMPTY, (run("5"),))
-    assert (found.missing, found.held_back, lab.told()) == (frozenset(), {KEY}, [KEY])
+    assert (found.unexplained, found.held_back, lab.evicted()) == (frozenset(), {KEY}, [KEY])
     assert (await lab.look(EMPTY, (run("5"),))).held_back == {KEY}
-    assert lab.told() == []
+    assert lab.evicted() == []
     lab.clock.advance(HOLD_BACK.total_seconds())
     assert (await lab.look(EMPTY, (run("5"),))).held_back == frozenset()
 
@@ -137,7 +137,12 @@ async def test_our_own_stop_explains_it_once_it_has_landed(fate: Fate) -> None:
     lab = Lab()
     await lab.look(STANDS)
     found = await lab.look(EMPTY, (), pending("stop", fate))
-    assert (found.missing, found.held_back, lab.told(), lab.node.asked) == (frozenset(), frozenset(), [], 0)
+    assert (found.unexplained, found.held_back, lab.evicted(), lab.node.asked) == (
+        frozenset(),
+        frozenset(),
+        [],
+        0,
+    )
 
 
 @pytest.mark.parametrize("kind", ["stop", "work"])
@@ -146,10 +151,10 @@ async def test_a_transaction_under_way_may_have_come_too_late(kind: str, fate: F
     lab = Lab()
     await lab.look(STANDS)
     lab.node.runs = None
-    assert (await lab.look(EMPTY, (), pending(kind, fate))).missing == {KEY}
+    assert (await lab.look(EMPTY, (), pending(kind, fate))).unexplained == {KEY}
     lab.node.runs = (run(),)
     found = await lab.look(EMPTY, (), pending(kind, fate))
-    assert (found.missing, found.wallets[0].runs) == (frozenset(), (run(),))
+    assert (found.unexplained, found.wallets[0].runs) == (frozenset(), (run(),))
 
 
 @pytest.mark.parametrize("kind", ["stop", "work"])
@@ -158,39 +163,44 @@ async def test_nobody_is_blamed_while_a_transaction_of_ours_is_under_way(kind: s
     lab = Lab()
     await lab.look(STANDS)
     found = await lab.look(EMPTY, (), pending(kind))
-    assert (found.missing, found.held_back, lab.told(), lab.node.asked) == (frozenset(), frozenset(), [], 1)
+    assert (found.unexplained, found.held_back, lab.evicted(), lab.node.asked) == (
+        frozenset(),
+        frozenset(),
+        [],
+        1,
+    )
 
 
 async def test_a_dead_stop_explains_nothing() -> None:
     lab = Lab()
     await lab.look(STANDS)
     await lab.look(EMPTY, (), pending("stop", Fate.EXPIRED))
-    assert lab.told() == [KEY]
+    assert lab.evicted() == [KEY]
 
 
 async def test_after_a_restart_the_status_tells_who_stood() -> None:
     lab = Lab()
     lab.before = [WalletStatus(secret="secret", address=KEY, standing=True)]
     await lab.look(EMPTY)
-    assert lab.told() == [KEY]
+    assert lab.evicted() == [KEY]
     lab = Lab()
     lab.before = [WalletStatus(secret="secret", address=KEY, standing=True)]
     await lab.look(EMPTY, (run(),))
-    assert lab.told() == [], "a run that it has may be the one"
+    assert lab.evicted() == [], "a run that it has may be the one"
 
 
 async def test_who_put_it_there_is_remembered() -> None:
     lab = Lab()
-    assert (await lab.look(STANDS)).ours == frozenset(), "nobody knows by whose doing"
-    assert (await lab.look(STANDS, (), pending("work"))).ours == {KEY}
-    assert (await lab.look(STANDS)).ours == {KEY}
+    assert (await lab.look(STANDS)).queued_by_us == frozenset(), "nobody knows by whose doing"
+    assert (await lab.look(STANDS, (), pending("work"))).queued_by_us == {KEY}
+    assert (await lab.look(STANDS)).queued_by_us == {KEY}
     await lab.look(EMPTY, (run(),))
-    assert (await lab.look(STANDS, (run(),))).ours == frozenset()
+    assert (await lab.look(STANDS, (run(),))).queued_by_us == frozenset()
 
 
 async def test_what_is_gone_is_forgotten() -> None:
     lab = Lab()
     await lab.look(STANDS)
-    lab.standings.forget_all_but({"uid-2"})
+    lab.departures.forget_all_but({"uid-2"})
     await lab.look(EMPTY)
-    assert (lab.told(), lab.node.asked) == ([], 0)
+    assert (lab.evicted(), lab.node.asked) == ([], 0)

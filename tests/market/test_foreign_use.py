@@ -11,15 +11,15 @@ from fakes.edges import FakeClock
 from nosana_operator.errors import Unavailable
 from nosana_operator.market.facts import Past
 from nosana_operator.market.keys.foreign_use import (
-    AT_ONCE,
-    LAGS,
-    LATER_LOOKS,
-    LEFT,
-    LOOK_EVERY,
-    SETTLES,
-    TRIES,
-    KeyUse,
-    acknowledged,
+    FINALITY_DELAY,
+    HISTORY_LAG,
+    LATER_PASSES,
+    PASS_INTERVAL,
+    REMEMBERED_AT_MOST,
+    REQUESTS_AT_ONCE,
+    TRIES_PER_PASS,
+    ForeignUse,
+    acknowledged_signatures,
 )
 from nosana_operator.market.keys.polls import BACKLOG
 
@@ -69,32 +69,32 @@ class History:
 
 
 class Lab:
-    """A KeyUse that looks when it is told to."""
+    """A ForeignUse that looks when it is told to."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.history = History()
-        self.use = KeyUse(self.clock)
+        self.foreign_use = ForeignUse(self.clock)
         self.lamports = 10
 
     def intents(self, *signatures: str) -> None:
         transactions = [{"signature": one} for one in signatures]
-        self.use.note([{"status": {"transactions": transactions}}], [])
+        self.foreign_use.record_intents([{"status": {"transactions": transactions}}], [])
 
     def lands(self, signature: str, slot: int, kind: str | None = "work", *, failed: bool = False) -> None:
         self.history.past.append(Past(signature, slot, failed))
         if kind is not None:
             self.history.signed[signature] = kind
 
-    async def look(self, known: str | None = None, *, seconds: float = LOOK_EVERY) -> str | None:
+    async def look(self, known: str | None = None, *, seconds: float = PASS_INTERVAL) -> str | None:
         self.clock.advance(seconds)
         chain: Any = self.history
         self._seen(known)
-        await self.use.look(chain, "net", [KEY])
+        await self.foreign_use.examine(chain, "net", [KEY])
         return self._seen(known)
 
     def _seen(self, known: str | None) -> str | None:
-        return self.use.seen("net", KEY, slot=100, lamports=self.lamports, known=known)
+        return self.foreign_use.observe("net", KEY, slot=100, lamports=self.lamports, reported=known)
 
     def dust(self, many: int, slot: int) -> None:
         """So many transfers to the key, a hundred in a slot, that it did not sign."""
@@ -104,7 +104,7 @@ class Lab:
     async def all_judged(self, looks: int = 2000) -> int:
         """Look until nothing is in question; the looks that it took."""
         for n in range(looks):
-            if self.use.judged("net", KEY):
+            if self.foreign_use.is_examined("net", KEY):
                 return n
             await self.look(seconds=BACKLOG)
         raise AssertionError(f"not judged in {looks} looks")
@@ -114,19 +114,19 @@ async def test_a_change_of_the_balance_is_looked_into_once_it_is_final() -> None
     lab = Lab()
     await lab.look()
     for _ in range(10):
-        await lab.look(seconds=SETTLES)
+        await lab.look(seconds=FINALITY_DELAY)
     assert lab.history.asked == [], "a key that does nothing costs nothing"
     lab.lands("theirs", 101)
     lab.lamports -= 5
     assert await lab.look(seconds=1) is None
     lab.lamports -= 5
-    assert await lab.look(seconds=SETTLES - 1) is None
+    assert await lab.look(seconds=FINALITY_DELAY - 1) is None
     assert await lab.look(seconds=1) == "theirs"
-    await lab.look(seconds=SETTLES)
+    await lab.look(seconds=FINALITY_DELAY)
     assert len(lab.history.asked) == 1
     lab.lamports -= 5
     await lab.look(seconds=1)
-    await lab.look(seconds=SETTLES)
+    await lab.look(seconds=FINALITY_DELAY)
     assert len(lab.history.asked) == 2
 
 
@@ -139,7 +139,7 @@ async def test_silence_is_asked_again_after_a_pause() -> None:
     assert await lab.look(seconds=1) is None
     assert len(lab.history.asked) == 1
     lab.history.away = False
-    assert await lab.look(seconds=SETTLES) == "theirs"
+    assert await lab.look(seconds=FINALITY_DELAY) == "theirs"
 
 
 async def test_what_was_there_at_the_first_look_is_not_judged() -> None:
@@ -158,7 +158,7 @@ async def test_ours_failed_ones_and_what_the_key_did_not_sign_are_nobodys_busine
     await lab.look()
     lab.intents("ours")
     job = {"status": {"settlement": {"transaction": {"signature": "finished"}}}}
-    lab.use.note([], [job, {"status": {}}, {}])
+    lab.foreign_use.record_intents([], [job, {"status": {}}, {}])
     lab.lands("ours", 101)
     lab.lands("finished", 102, "finish")
     lab.lands("gift", 103, None)
@@ -201,16 +201,16 @@ async def test_ours_are_known_until_they_are_judged_a_day_at_most() -> None:
         lab.lands(f"ours-{n}", 101 + n)
         assert await lab.look(seconds=6 * 3600 - 60) is None
     lab.history.mute = False
-    assert await lab.look(seconds=SETTLES) is None
+    assert await lab.look(seconds=FINALITY_DELAY) is None
     lab.history.mute = True
     lab.intents("too long ago")
     lab.intents()
     lab.lands("too long ago", 200)
     await lab.look()
-    lab.clock.advance(2 * LEFT)
+    lab.clock.advance(2 * REMEMBERED_AT_MOST)
     lab.intents()
     lab.history.mute = False
-    assert await lab.look(seconds=SETTLES) == "too long ago"
+    assert await lab.look(seconds=FINALITY_DELAY) == "too long ago"
 
 
 async def test_ours_that_were_judged_are_let_go() -> None:
@@ -221,7 +221,7 @@ async def test_ours_that_were_judged_are_let_go() -> None:
         lab.intents()
         lab.lands(f"ours-{n}", 101 + n)
         assert await lab.look() is None
-    assert len(lab.use._left) <= LAGS / LOOK_EVERY + 2
+    assert len(lab.foreign_use._former_intents) <= HISTORY_LAG / PASS_INTERVAL + 2
 
 
 async def test_nothing_is_judged_twice_even_where_a_node_has_forgotten_or_lags() -> None:
@@ -274,27 +274,29 @@ async def test_a_stranger_does_not_keep_the_other_keys_waiting() -> None:
     await lab.look()
     lab.dust(900, 101)
     await lab.look()
-    assert len(lab.history.read) < AT_ONCE
-    assert lab.use.behind("net"), "it goes on at once"
-    assert not lab.use.judged("net", KEY), "and until then the key gets no new job"
-    assert await lab.all_judged() >= 900 / AT_ONCE - 1
-    assert not lab.use.behind("net")
+    assert len(lab.history.read) < REQUESTS_AT_ONCE
+    assert lab.foreign_use.has_backlog("net"), "it goes on at once"
+    assert not lab.foreign_use.is_examined("net", KEY), "and until then the key gets no new job"
+    assert await lab.all_judged() >= 900 / REQUESTS_AT_ONCE - 1
+    assert not lab.foreign_use.has_backlog("net")
 
 
 async def test_a_key_may_work_once_it_was_seen_and_nothing_is_due() -> None:
     lab = Lab()
-    assert not lab.use.judged("net", KEY)
+    assert not lab.foreign_use.is_examined("net", KEY)
     await lab.look()
-    assert lab.use.judged("net", KEY)
+    assert lab.foreign_use.is_examined("net", KEY)
     lab.lamports -= 5
     await lab.look(seconds=1)
-    assert lab.use.judged("net", KEY), "it is not final yet"
-    lab.clock.advance(SETTLES)
-    assert not lab.use.judged("net", KEY), "now it is"
+    assert lab.foreign_use.is_examined("net", KEY), "it is not final yet"
+    lab.clock.advance(FINALITY_DELAY)
+    assert not lab.foreign_use.is_examined("net", KEY), "now it is"
     lab.lands("dust", 101, None)
     lab.history.away = True
     await lab.look(seconds=0)
-    assert lab.use.judged("net", KEY), "a node that is silent about it keeps no key from its work"
+    assert lab.foreign_use.is_examined("net", KEY), (
+        "a node that is silent about it keeps no key from its work"
+    )
 
 
 async def test_one_that_no_node_gives_hides_no_other_and_is_let_go() -> None:
@@ -304,13 +306,13 @@ async def test_one_that_no_node_gives_hides_no_other_and_is_let_go() -> None:
     lab.lands("lost", 102, None)
     lab.history.lost = {"lost"}
     await lab.look()
-    assert await lab.look(seconds=SETTLES) == "theirs"
-    for _ in range(TRIES):
-        await lab.look(seconds=SETTLES)
+    assert await lab.look(seconds=FINALITY_DELAY) == "theirs"
+    for _ in range(TRIES_PER_PASS):
+        await lab.look(seconds=FINALITY_DELAY)
     lab.lands("theirs again", 103)
     await lab.look()
-    assert await lab.look(seconds=SETTLES) == "theirs again"
-    for _ in range((TRIES + 1) * (LATER_LOOKS + 2)):
+    assert await lab.look(seconds=FINALITY_DELAY) == "theirs again"
+    for _ in range((TRIES_PER_PASS + 1) * (LATER_PASSES + 2)):
         await lab.look()
     asked = len(lab.history.read)
     lab.history.lost = set()
@@ -323,7 +325,7 @@ async def test_one_that_is_given_later_is_judged_then() -> None:
     await lab.look()
     lab.lands("theirs", 101)
     lab.history.lost = {"theirs"}
-    for _ in range(2 * TRIES):
+    for _ in range(2 * TRIES_PER_PASS):
         assert await lab.look() is None
     lab.history.lost = set()
     assert await lab.look() == "theirs"
@@ -338,9 +340,9 @@ async def test_a_node_that_does_not_know_where_to_go_on_is_no_end() -> None:
     lab.dust(1200, 103)
     await lab.look()
     lab.history.forgets = True
-    for _ in range(1200 // AT_ONCE + 1):
+    for _ in range(1200 // REQUESTS_AT_ONCE + 1):
         await lab.look(seconds=BACKLOG)
-    assert lab.use.judged("net", KEY), "for a while"
+    assert lab.foreign_use.is_examined("net", KEY), "for a while"
     lab.history.forgets = False
     await lab.look()
     await lab.all_judged()
@@ -357,8 +359,8 @@ async def test_the_newest_is_told_and_a_restart_knows_it_from_the_status() -> No
 
 async def test_what_the_status_says_is_known_however_late_it_is_told() -> None:
     lab = Lab()
-    assert lab.use.seen("net", KEY, slot=None, lamports=None, known="earlier") == "earlier"
-    assert not lab.use.judged("net", KEY), "the chain has not answered"
+    assert lab.foreign_use.observe("net", KEY, slot=None, lamports=None, reported="earlier") == "earlier"
+    assert not lab.foreign_use.is_examined("net", KEY), "the chain has not answered"
     assert await lab.look() is None, "as another NosanaMarket has it, to which the key is new"
     assert await lab.look(known="earlier") == "earlier"
     assert await lab.look() == "earlier"
@@ -367,4 +369,4 @@ async def test_what_the_status_says_is_known_however_late_it_is_told() -> None:
 def test_what_admins_have_acknowledged() -> None:
     one = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "a b"}}}
     other = {"metadata": {"annotations": {"nosana.io/key-use-acknowledged": "c"}}}
-    assert acknowledged([one, other, {"metadata": {}}]) == {"a", "b", "c"}
+    assert acknowledged_signatures([one, other, {"metadata": {}}]) == {"a", "b", "c"}

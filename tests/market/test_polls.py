@@ -18,7 +18,7 @@ from fakes.trouble import Silence
 from fakes.virtual_time import run_virtually
 from nosana_operator.api import MARKET_KIND
 from nosana_operator.errors import Refused
-from nosana_operator.market.keys.polls import AGAIN, FUNDS_FRESH, MISSING, SELDOM
+from nosana_operator.market.keys.polls import FUNDS_FRESH, MISSING, RARELY, UNANSWERED
 from nosana_sandbox.program import Account
 from nosana_sandbox.program.layout import Market
 
@@ -83,7 +83,7 @@ async def test_funds_that_got_no_answer_are_asked_for_again_after_a_while() -> N
     await lab.until(lab.standing)
     asked = Asked(lab)
     asked.silent = {"read_funds"}
-    await lab.pass_time(FUNDS_FRESH + 10 * AGAIN)
+    await lab.pass_time(FUNDS_FRESH + 10 * UNANSWERED)
     assert 8 <= asked["read_funds"] <= 11
     assert first_key(lab)["state"] == "Standing", "it goes by what was known"
 
@@ -113,11 +113,11 @@ async def _later(check: Any) -> float | None:
 async def test_a_payout_address_is_looked_at_seldom() -> None:
     lab = MarketLab(market={"payoutAddress": str(keypair("payout").pubkey())})
     asked = Asked(lab)
-    await lab.pass_time(SELDOM + 60)
+    await lab.pass_time(RARELY + 60)
     assert asked["payout_problem"] == 2
     asked.silent = {"payout_problem"}
     spec(lab, payoutAddress=str(keypair("other").pubkey()))
-    await lab.pass_time(3 * AGAIN)
+    await lab.pass_time(3 * UNANSWERED)
     assert 5 <= asked["payout_problem"] <= 7
 
 
@@ -131,7 +131,7 @@ async def test_access_keys_are_read_seldom_while_the_wanted_one_is_held() -> Non
     asked.held = frozenset({COLLECTION})
     await lab.until(lambda: first_key(lab)["reason"] != "AccessKeyMissing", MISSING + 5)
     asked.clear()
-    await lab.pass_time(SELDOM - MISSING)
+    await lab.pass_time(RARELY - MISSING)
     assert asked["read_access_keys"] == 0
     await lab.pass_time(MISSING + 5)
     assert asked["read_access_keys"] == 1
@@ -170,7 +170,7 @@ def test_a_run_gets_its_job_though_all_else_hangs(methods: tuple[str, ...]) -> N
         for name in methods:
             setattr(lab.process.solana, name, _hang)
         # So that everything is due.
-        lab.clock.advance(SELDOM)
+        lab.clock.advance(RARELY)
         looks = [asyncio.create_task(lab.process.checks.reconcile(check)) for check in lab.process.checks.all]
         look = asyncio.create_task(_quietly(lab.process.host.reconcile((ADMIN, MARKET))))
         await asyncio.sleep(1)

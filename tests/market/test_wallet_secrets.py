@@ -216,7 +216,7 @@ async def test_a_key_whose_secret_is_missing_at_the_start_still_stands() -> None
     await lab.pass_time(20)
     said = still_standing(lab.market())
     assert said is not None
-    assert "1 key stands (Paused: paused: out of the queue; running jobs go on; SecretMissing: " in said
+    assert "1 key stands (Paused: paused: out of the queue; running jobs continue; SecretMissing: " in said
     assert address(lab) in said
     spec(lab, paused=False)
     await lab.until(lambda: stands(lab, 1))

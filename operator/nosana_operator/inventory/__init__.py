@@ -1,4 +1,4 @@
-"""Nodes and pods → slots. Pure; from the cache."""
+"""Nodes and pods → slots. Pure."""
 
 from __future__ import annotations
 

@@ -1,11 +1,33 @@
-"""Several markets on the same nodes: what each may still offer, so that all of them together fit.
+"""Several markets on the same nodes: how many slots each may still offer so that everything fits together.
 
-What is taken is placed first: a job whose pods stand on a node there, everything else (a key that stands, a
-job without a pod) where it leaves the others the most. What a market may offer is what then still fits beside
-it. All facts are the same for all markets and nothing here is left to chance, so that each of them, asked by
-itself, comes to the same division.
+Two NosanaMarkets can see the same free GPU, and each decides alone. If each counted what it sees, both would offer
+it. So each of them computes the division of *all* markets from the same facts, and takes its own share. Nothing is
+left to chance or to the order of the arguments, so all of them come to the same division. It is made in four steps:
 
-A market whose jobs wait goes before one that only stands for jobs to come.
+1. Place what is taken. A job whose pods are on a node keeps its slot there. A slot without pods (a wallet in the
+   queue, a job whose pod is not created yet) goes to the node that the fewest other markets can use.
+2. Place each market's reserve.
+3. For a market without waiting jobs, place the demand of the others: a job that waits goes before jobs to come.
+4. What still fits is the market's free share.
+
+Where step 1 places a slot decides how much is left, because two halves of two nodes are no slot of four GPUs:
+
+    nodes: a has 4 GPUs, b has 4 GPUs           market "big": slots of 4     market "small": slots of 1, 2 taken
+
+    placed apart      a [S . . .]  b [S . . .]  big has 0 free
+    placed together   a [S S . .]  b [. . . .]  big has 1 free               <- the division does this
+
+and labels decide which node to spare:
+
+    nodes: a is labelled pool=x, b is not       market "any" may use both    market "x" may use a only
+    "any" has 1 slot taken and no pod yet       it is placed on b            x has 1 free
+
+If something taken finds no place (a node was cordoned or shrank), nothing is offered on the nodes that it could
+use: what remains there proves no room. If a market without waiting jobs stands in the way of a job that waits for
+another market, it must yield: one of its wallets leaves the queue.
+
+    node a: 1 GPU     market A: a wallet in the queue, no job waits     market B: 1 job waits
+                      A must yield: it sends `stop`                     B has 1 free once that has landed
 """
 
 from __future__ import annotations
@@ -21,25 +43,25 @@ from nosana_operator.inventory.requests import Amounts, amounts, holds_node, req
 from nosana_operator.inventory.slots import exclusion, fitting, need_of
 
 _GIB = 1024**3
-_TOLD = 3
-"""So many nodes are named in a sentence."""
+_NAMED = 3
+"""Nodes that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A market with its slot and what it has taken of them."""
+    """A market: what its slot needs, and how many slots it has taken."""
 
     name: str
     gpu: Gpu
     resources: Resources
     taken: int = 0
     """Slots that jobs hold, or that the chain may give jobs for at any moment."""
-    jobs: frozenset[str] = frozenset()
-    """uids of its NosanaJobs among these: their pods are its own."""
+    job_uids: frozenset[str] = frozenset()
+    """uids of the NosanaJobs among these: their pods are the market's own."""
     reserve: int = 0
     """Slots that it keeps free."""
-    wanted: int = 0
-    """Slots that it could use at once, because jobs wait for it."""
+    demand: int = 0
+    """Slots that it could fill at once, because jobs wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +69,20 @@ class Share:
     """What the division leaves a market."""
 
     placed: int
-    """Of what it has taken; fewer than that when the nodes do not hold it any more."""
+    """Slots that it has taken and that found a place; fewer than taken when the nodes no longer hold them."""
     reserved: int
-    """Of its reserve."""
-    room: int
+    """Slots of its reserve that found a place."""
+    free: int
     """Further slots beside all that is taken and reserved, and beside jobs that wait for other markets."""
-    short: str
-    """What the next slot lacks, as a clause for a person; empty when there is room."""
-    gives_way: bool
-    """Without one of its slots, a job that waits for another market would find one."""
+    shortage: str
+    """What the next slot lacks, as a clause for a person; empty when there is a free one."""
+    must_yield: bool
+    """A job that waits for another market would find a slot if this market held one fewer."""
 
     @property
     def total(self) -> int:
         """Slots that the market may count on."""
-        return self.placed + self.reserved + self.room
+        return self.placed + self.reserved + self.free
 
 
 def divide(
@@ -68,69 +90,69 @@ def divide(
 ) -> dict[str, Share]:
     """The share of each holder, by name, given all nodes and `pods` of the cluster.
 
-    A pod that no node has been found for takes nothing: where it would go is not known.
+    An unscheduled pod takes nothing, because where it will go is not known.
     """
-    found = sorted(nodes, key=_name)
-    # Those that are hard to place go first; the name makes it one order.
+    in_order = sorted(nodes, key=_name)
+    # Large slots are hard to place and go first; the name makes the order unique.
     ordered = sorted(holders, key=lambda one: (-one.gpu.count, one.name))
-    eligible = {one.name: {_name(node): exclusion(node, one.gpu) for node in found} for one in ordered}
-    start = _start(found, list(pods), ordered, eligible)
+    eligible = {one.name: {_name(node): exclusion(node, one.gpu) for node in in_order} for one in ordered}
+    start = _start(in_order, list(pods), ordered, eligible)
     claims = _claims(start, ordered)
-    blocked = _touching(claims.missing, eligible)
+    blocked = _sharing_nodes_with(claims.unplaced, eligible)
     shares = {}
     for one in ordered:
         rivals = [other for other in ordered if other is not one]
         after, waiting = claims.board.copy(), 0
-        if not one.wanted:
-            waiting = sum(after.place(other, other.wanted) for other in rivals)
-        # Where something has no place as it is, nothing more is offered: the rest is no proof of room.
-        room = 0 if one.name in blocked else after.room(one)
+        if not one.demand:
+            waiting = sum(after.place(other, other.demand) for other in rivals)
+        # Where something taken has found no place, what remains proves no room: nothing more is offered.
+        free = 0 if one.name in blocked else after.free(one)
         shares[one.name] = Share(
             placed=claims.placed[one.name],
             reserved=claims.reserved[one.name],
-            room=room,
-            short="" if room else after.short(one),
-            gives_way=not one.wanted
-            and waiting < sum(other.wanted for other in rivals)
-            and _helps(start, ordered, one, waiting),
+            free=free,
+            shortage="" if free else after.shortage(one),
+            must_yield=not one.demand
+            and waiting < sum(other.demand for other in rivals)
+            and _yielding_helps(start, ordered, one, waiting),
         )
     return shares
 
 
-def _helps(start: _Board, holders: Sequence[Holder], one: Holder, waiting: int) -> bool:
-    """Whether more of what waits for the others is placed when this one holds a slot fewer."""
-    if one.taken <= start.held[one.name]:
+def _yielding_helps(start: _Board, holders: Sequence[Holder], one: Holder, waiting: int) -> bool:
+    """Whether more of the others' demand is placed if this market holds one slot fewer."""
+    if one.taken <= start.bound[one.name]:
         return False
     fewer = [replace(each, taken=each.taken - 1) if each is one else each for each in holders]
     board = _claims(start, fewer).board
-    return sum(board.place(other, other.wanted) for other in fewer if other.name != one.name) > waiting
+    return sum(board.place(other, other.demand) for other in fewer if other.name != one.name) > waiting
 
 
 @dataclass(frozen=True, slots=True)
 class _Claims:
-    """All that is taken and reserved, on the board; how much of it has found a place, by holder."""
+    """What is taken and reserved, placed on a board; how much of it has found a place, by holder."""
 
     board: _Board
     placed: dict[str, int]
     reserved: dict[str, int]
-    missing: frozenset[str]
-    """Holders of whom something that is taken has found none."""
+    unplaced: frozenset[str]
+    """Holders with taken slots that have found no place."""
 
 
 def _claims(start: _Board, holders: Sequence[Holder]) -> _Claims:
     """Place what is taken, then the reserves.
 
-    The order can decide whether all of it fits. What found no place goes first in the next try; each holder
-    gets its turn at that.
+    The order can decide whether everything fits. A holder that found no place goes first in the next try, and
+    there is a try for each holder.
     """
     order, tries = list(holders), []
     for _ in holders:
         tries.append(_placed(start, order))
-        if not tries[-1].missing:
+        if not tries[-1].unplaced:
             break
         # sorted() keeps the order among equals.
-        order = sorted(order, key=lambda one: one.name not in tries[-1].missing)
-    best = min(tries, key=lambda tried: len(tried.missing)) if tries else _placed(start, ())
+        order = sorted(order, key=lambda one: one.name not in tries[-1].unplaced)
+    best = min(tries, key=lambda tried: len(tried.unplaced)) if tries else _placed(start, ())
     for one in holders:
         best.reserved[one.name] = best.board.place(one, one.reserve)
     return best
@@ -139,50 +161,50 @@ def _claims(start: _Board, holders: Sequence[Holder]) -> _Claims:
 def _placed(start: _Board, holders: Sequence[Holder]) -> _Claims:
     board, placed = start.copy(), {}
     for one in holders:
-        held = board.held[one.name]
-        placed[one.name] = held + board.place(one, max(0, one.taken - held))
-    missing = frozenset(one.name for one in holders if placed[one.name] < one.taken)
-    return _Claims(board, placed, {}, missing)
+        bound = board.bound[one.name]
+        placed[one.name] = bound + board.place(one, max(0, one.taken - bound))
+    unplaced = frozenset(one.name for one in holders if placed[one.name] < one.taken)
+    return _Claims(board, placed, {}, unplaced)
 
 
-def _touching(names: Collection[str], eligible: Mapping[str, Mapping[str, str | None]]) -> set[str]:
-    """These holders and all that share nodes with them, directly or by way of others."""
+def _sharing_nodes_with(names: Collection[str], eligible: Mapping[str, Mapping[str, str | None]]) -> set[str]:
+    """These holders and all that share nodes with them, directly or through others."""
     reach = {name: {n for n, reason in nodes.items() if reason is None} for name, nodes in eligible.items()}
-    found, grown = set(names), True
+    group, grown = set(names), True
     while grown:
-        nodes = {node for name in found for node in reach[name]}
-        more = {name for name, own in reach.items() if own & nodes} | found
-        found, grown = more, more != found
-    return found
+        nodes = {node for name in group for node in reach[name]}
+        larger = {name for name, own in reach.items() if own & nodes} | group
+        group, grown = larger, larger != group
+    return group
 
 
 class _Board:
-    """What is left of each node, and whose jobs stand on it."""
+    """What is left of each node, and how many slots of each holder have pods on nodes."""
 
     def __init__(
         self,
         left: dict[str, Amounts],
-        held: dict[str, int],
+        bound: dict[str, int],
         needs: Mapping[str, Amounts],
         eligible: Mapping[str, Mapping[str, str | None]],
     ) -> None:
         self.left = left
-        self.held = held
+        self.bound = bound
         self._needs = needs
         self._eligible = eligible
 
     def copy(self) -> _Board:
-        """One to try things on."""
+        """A board on which slots can be placed without changing this one."""
         left = {node: dict(amount) for node, amount in self.left.items()}
-        return _Board(left, dict(self.held), self._needs, self._eligible)
+        return _Board(left, dict(self.bound), self._needs, self._eligible)
 
-    def room(self, holder: Holder) -> int:
-        """So many more slots of the holder fit."""
+    def free(self, holder: Holder) -> int:
+        """How many more slots of the holder fit."""
         need = self._needs[holder.name]
         return sum(fitting(self.left[node], {}, need) for node in self._open_to(holder))
 
     def place(self, holder: Holder, count: int) -> int:
-        """Take up to `count` slots, on the nodes that the fewest others can use; how many were found."""
+        """Place up to `count` slots on the nodes that the fewest others can use; returns how many found a place."""
         need = self._needs[holder.name]
         for done in range(count):
             fits = {node: fitting(self.left[node], {}, need) for node in self._open_to(holder)}
@@ -193,31 +215,31 @@ class _Board:
         return count
 
     def take(self, node: str, amount: Amounts) -> None:
-        """Less is left of the node; more than it has may be taken."""
+        """Subtract from what is left of the node, below zero if need be."""
         left = self.left[node]
         for name, number in amount.items():
             left[name] = left.get(name, 0) - number
 
-    def short(self, holder: Holder) -> str:
+    def shortage(self, holder: Holder) -> str:
         """What the next slot lacks."""
         need, nodes = self._needs[holder.name], self._open_to(holder)
         if not self.left:
             return "the cluster has no node"
         if not nodes:
-            why = [f"{node} {reason}" for node, reason in self._eligible[holder.name].items()]
-            more = f" and {len(why) - _TOLD} more" if len(why) > _TOLD else ""
-            return f"no node may take it: {', '.join(why[:_TOLD])}{more}"
+            excluded = [f"{node} {reason}" for node, reason in self._eligible[holder.name].items()]
+            more = f" and {len(excluded) - _NAMED} more" if len(excluded) > _NAMED else ""
+            return f"no node may take it: {', '.join(excluded[:_NAMED])}{more}"
         lacking = {
             node: [name for name, number in need.items() if self.left[node].get(name, 0) < number]
             for node in nodes
         }
         gpu = holder.gpu.resource_name
         nearest = min(nodes, key=lambda node: (gpu in lacking[node], len(lacking[node]), node))
-        told = [
+        clauses = [
             f"{name} (has {_shown(name, self.left[nearest].get(name, 0))} of {_shown(name, need[name])})"
             for name in lacking[nearest]
         ]
-        return f"short of {', '.join(told)} on {nearest}, the node that comes nearest" if told else ""
+        return f"short of {', '.join(clauses)} on {nearest}, the node that comes nearest" if clauses else ""
 
     def _open_to(self, holder: Holder) -> list[str]:
         return [node for node, reason in self._eligible[holder.name].items() if reason is None]
@@ -241,11 +263,11 @@ def _start(
     holders: Sequence[Holder],
     eligible: Mapping[str, Mapping[str, str | None]],
 ) -> _Board:
-    """The nodes less what stands on them: a holder's jobs with a whole slot each, all other pods as they are."""
+    """The nodes minus what runs on them: a whole slot for each of a holder's jobs, other pods by their requests."""
     needs = {one.name: need_of(one.gpu, one.resources) for one in holders}
     allocatable = {_name(node): amounts((node.get("status") or {}).get("allocatable")) for node in nodes}
     board = _Board({node: dict(room) for node, room in allocatable.items()}, {}, needs, eligible)
-    owner = {uid: one.name for one in holders for uid in one.jobs}
+    owner = {uid: one.name for one in holders for uid in one.job_uids}
     own: dict[str, dict[str, Amounts]] = defaultdict(lambda: defaultdict(dict))
     for pod in pods:
         node = (pod.get("spec") or {}).get("nodeName")
@@ -258,13 +280,13 @@ def _start(
                 into[name] = into.get(name, 0) + amount
         else:
             board.take(node, requests(pod))
-    board.held = dict.fromkeys(needs, 0)
+    board.bound = dict.fromkeys(needs, 0)
     for uid, places in sorted(own.items()):
         name = owner[uid]
         home = _home(places, needs[name], eligible[name], allocatable)
         for node, used in places.items():
             board.take(node, needs[name] if node == home else used)
-        board.held[name] += home is not None
+        board.bound[name] += home is not None
     return board
 
 

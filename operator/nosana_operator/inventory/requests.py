@@ -19,7 +19,7 @@ def amounts(quantities: Mapping[str, str | int | float] | None) -> Amounts:
 
 
 def holds_node(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod still takes anything from a node: bound, and not at its end."""
+    """Whether the pod takes anything from a node: it is bound to one, and has not ended."""
     ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
     return bool(pod.get("spec", {}).get("nodeName")) and not ended
 
@@ -28,7 +28,7 @@ def requests(pod: Mapping[str, Any]) -> Amounts:
     """The pod's effective requests, one of `pods` included.
 
     Per resource the larger of: all app containers and sidecars together; any init container with the sidecars
-    started before it. Requests of the pod as a whole win over that sum; overhead comes on top.
+    started before it. Requests of the pod as a whole take precedence over that sum; overhead is added.
     """
     spec = pod.get("spec", {})
     running = _sum(_requests(container) for container in spec.get("containers", ()))

@@ -34,10 +34,10 @@ class NodeSlots:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The slots of a market, its own jobs' pods counted as if they were not there.
+    """The slots of a market, counted as if its own jobs' pods were not there.
 
-    So the market's free slots are `total` minus what it has standing, running and in reserve: a job that has
-    no pod yet, or none between two stages, still holds its slot.
+    So the market's free slots are `total` minus what it has standing, running and in reserve: a job that has no
+    pod yet, or none between two stages, still holds its slot.
     """
 
     total: int
@@ -57,8 +57,8 @@ def slots(
 
     `market` is the market's address: pods with that label are its own jobs'. A node on which new jobs may not
     start (cordoned, not ready, tainted, another GPU) still counts the slots whose GPUs its own jobs hold;
-    otherwise those jobs would be taken from the free slots of other nodes. A pod that no node has been found
-    for takes nothing: where it would go is not known.
+    otherwise those jobs would be subtracted from the free slots of other nodes. An unscheduled pod takes nothing,
+    because where it will go is not known.
     """
     need = need_of(gpu, resources)
     own_jobs: dict[str, set[str]] = defaultdict(set)
@@ -111,23 +111,23 @@ def exclusion(node: Mapping[str, Any], gpu: Gpu) -> str | None:
 
 
 def _label_mismatch(labels: Mapping[str, str], gpu: Gpu) -> str | None:
-    wanted = dict(gpu.node_selector)
+    required = dict(gpu.node_selector)
     if gpu.product is not None:
-        wanted[LABEL_GPU_PRODUCT] = gpu.product
-    for key, value in wanted.items():
+        required[LABEL_GPU_PRODUCT] = gpu.product
+    for key, value in required.items():
         if labels.get(key) != value:
             return f"is not labelled {key}={value}"
     if gpu.min_memory_mi_b is not None:
         memory = labels.get(LABEL_GPU_MEMORY, "")
         if not memory.isascii() or not memory.isdigit():
-            return f"has no label {LABEL_GPU_MEMORY} that tells its GPUs' memory"
+            return f"has no label {LABEL_GPU_MEMORY} with its GPUs' memory"
         if int(memory) < gpu.min_memory_mi_b:
             return f"has GPUs of {memory} MiB, fewer than {gpu.min_memory_mi_b}"
     return None
 
 
 def _tolerates(tolerations: Sequence[Toleration], taint: Mapping[str, Any]) -> bool:
-    """Kubernetes' rule: an absent effect or key matches all; `Equal` is the default operator."""
+    """Kubernetes' rule: an absent effect or key matches every taint; `Equal` is the default operator."""
     return any(
         t.effect in (None, taint.get("effect"))
         and t.key in (None, "", taint.get("key"))
@@ -137,7 +137,7 @@ def _tolerates(tolerations: Sequence[Toleration], taint: Mapping[str, Any]) -> b
 
 
 def need_of(gpu: Gpu, resources: Resources) -> Amounts:
-    """What one slot takes, its GPUs first; one pod at least."""
+    """The resources of one slot, its GPUs first; at least one pod."""
     need = {gpu.resource_name: gpu.count * UNIT, PODS: UNIT}
     for name, quantity in (
         ("cpu", resources.cpu),
@@ -151,7 +151,7 @@ def need_of(gpu: Gpu, resources: Resources) -> Amounts:
 
 
 def fitting(room: Amounts, taken: Amounts, need: Amounts) -> int:
-    """How many times `need` fits into what `taken` leaves of the room."""
+    """How many times `need` fits into what `taken` leaves of `room`."""
     return min(max(0, (room.get(name, 0) - taken.get(name, 0)) // one) for name, one in need.items())
 
 

@@ -1,4 +1,4 @@
-"""The market host: stands in queues, makes a NosanaJob of each run, and settles it.
+"""The market host: keeps wallets in the queues of markets, creates a NosanaJob for each run, and settles it.
 
 (docs/architecture.md#two-loops-one-object)
 """

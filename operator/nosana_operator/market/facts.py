@@ -1,7 +1,7 @@
 """What the market host knows of the chain, as plain values: addresses are base58 text, amounts base units.
 
-Three-valued everywhere: a fact that could not be read is `UNKNOWN`, which is neither there nor gone
-(docs/architecture.md#fixed-choices). The edge (`chain/`) fills these; the decisions read nothing else.
+Every fact has three values: one that could not be read is `UNKNOWN`, which is neither present nor gone
+(docs/architecture.md#fixed-choices). The edge (`chain/`) provides them; the decisions read nothing else.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class Absent(Enum):
-    """The two ways in which an account is not here."""
+    """Why there is no account to read from."""
 
     GONE = "gone"
-    """The chain answered: no such account."""
+    """The chain answered that there is no such account."""
     UNKNOWN = "unknown"
-    """Nobody answered, or not yet."""
+    """No node has answered, or not yet."""
 
 
 GONE: Final = Absent.GONE
@@ -68,16 +68,16 @@ class JobFacts:
     timeout: int
 
     def tells_of(self, key: str, run_time: int) -> bool:
-        """Whether this account holds the end of the key's run that began at `run_time`.
+        """Whether this account records the end of the wallet's run that began at `run_time`.
 
-        `finish` and `end` copy the run's start into the job. A job may have several runs, and only the last
-        one that was paid stands here.
+        `finish` and `end` copy the run's start into the job. A job may have several runs, and the account records
+        only the last one that was paid.
         """
         return self.state == DONE and self.node == key and self.time_start == run_time
 
     @property
     def seconds_paid(self) -> int:
-        """What the program paid for: price * min(end - start, timeout)."""
+        """Seconds that the program paid for: it pays price * min(end - start, timeout)."""
         return max(0, min(self.time_end - self.time_start, self.timeout))
 
 
@@ -93,11 +93,11 @@ class MarketFacts:
     queue_type: Literal["Job", "Node", "Empty"]
     queue: tuple[str, ...]
     slot: int = 0
-    """At which it was read."""
+    """The slot at which it was read."""
 
     @property
     def standing(self) -> frozenset[str]:
-        """The keys that stand in the queue."""
+        """The wallets in the queue."""
         return frozenset(self.queue) if self.queue_type == "Node" else frozenset()
 
 
@@ -111,7 +111,7 @@ class Funds:
     xnos: int | None
     """None: there is no stake account."""
     access_keys: frozenset[str] | None = None
-    """Collections of which it holds a token that opens their markets; None: not looked for."""
+    """Collections of which it holds a token: access keys of markets. None: not read."""
 
 
 class Fate(Enum):
@@ -121,13 +121,13 @@ class Fate(Enum):
     CONFIRMED = "confirmed"
     FINALIZED = "finalized"
     FAILED = "failed"
-    """Landed with an error, at finalized: it cannot have an effect any more."""
+    """Landed with an error, at finalized: it can no longer have an effect."""
     FAILING = "failing"
     """Landed with an error, not yet finalized: a fork might still undo that."""
     EXPIRED = "expired"
-    """The finalized block height is past its last valid one and no block holds it: it cannot land."""
+    """The finalized block height is past its last valid one and no block holds it: it can no longer land."""
     UNKNOWN = "unknown"
-    """Nobody answered."""
+    """No node has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,11 @@ class Outcome:
     fate: Fate
     error: str = ""
     slot: int | None = None
-    """Of the block that holds it, for a confirmed or finalized one."""
+    """The slot of the block that holds it, if it is confirmed or finalized."""
 
     @property
     def dead(self) -> bool:
-        """Whether it can have no effect any more, so that another may be signed in its place."""
+        """Whether it can no longer have an effect, so that another may be signed in its place."""
         return self.fate in (Fate.FAILED, Fate.EXPIRED)
 
 
@@ -161,7 +161,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A transaction of a key's history on chain, at finalized."""
+    """A finalized transaction in a wallet's history."""
 
     signature: str
     slot: int
@@ -170,19 +170,19 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFacts:
-    """What a `finish` wants besides run and job, as it is at confirmed (docs/protocol/jobs-program.md#finish)."""
+    """The accounts that a `finish` needs besides run and job, at confirmed (docs/protocol/jobs-program.md#finish)."""
 
     market: bool
-    """The market account is there."""
+    """The market account exists."""
     vault: int | None
     """NOS that the market's vault holds, base units; None: it is closed."""
     payer_account: bool
-    """The job's payer has a NOS account, for what comes back to him."""
+    """The job's payer has a NOS account, which receives the refund."""
     account_rent: int
-    """What making that account is worth, NOS base units, by the operator's settings."""
+    """What creating that account costs, in NOS base units, by the operator's settings."""
     payout_problem: str | None = None
-    """Why the payout address is none to pay to."""
+    """Why the payout address cannot receive the payout."""
 
 
 YOUNG = timedelta(seconds=30)
-"""RPC nodes lag, finality by some 13 s: of a run as young as this, absence alone means nothing."""
+"""RPC nodes lag, and finality takes some 13 s: for a run as young as this, absence alone proves nothing."""

@@ -1,8 +1,10 @@
-"""What the chain dictates of a NosanaJob (its whole spec), and whether a run is the one it names. Pure."""
+"""What the chain dictates for a NosanaJob (its whole spec), and whether a run is the one that it names. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from nosana_operator.api import (
     DefinitionFrom,
@@ -13,6 +15,11 @@ from nosana_operator.api import (
     timestamp,
 )
 from nosana_operator.market.facts import JobFacts, RunFacts
+
+
+def market_ref(body: Mapping[str, Any]) -> MarketRef:
+    """The reference to a NosanaMarket, as `spec.run.marketRef` has it."""
+    return MarketRef(namespace=body["metadata"]["namespace"], name=body["metadata"]["name"])
 
 
 def run_spec(run: RunFacts, job: JobFacts, market_ref: MarketRef) -> Run:
@@ -34,7 +41,7 @@ def run_spec(run: RunFacts, job: JobFacts, market_ref: MarketRef) -> Run:
 def job_spec(
     run: RunFacts, job: JobFacts, market_ref: MarketRef, market: NosanaMarketSpec, definition_cid: str
 ) -> NosanaJobSpec:
-    """The whole spec of a run's NosanaJob: what the market host creates, and what it verifies against."""
+    """The whole spec of a run's NosanaJob: what the market host creates and verifies."""
     return NosanaJobSpec(
         definition_from=DefinitionFrom(ipfs=definition_cid),
         gpu=market.gpu,
@@ -49,7 +56,7 @@ def job_spec(
 def is_run(spec: Run, run: RunFacts) -> bool:
     """Whether that account is the run that `spec.run` names.
 
-    The address alone does not say so: whoever holds its key may make another run there once it is closed.
+    The address alone does not prove it: once the run is closed, the holder of its key can create another one there.
     """
     return (
         run.address == spec.run

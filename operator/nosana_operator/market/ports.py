@@ -1,4 +1,4 @@
-"""What the market host needs of the world, one small Protocol an edge. `runtime` plugs the real ones in."""
+"""The services that the market host uses, one small Protocol for each edge. `runtime` provides the real ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Wallet(Protocol):
         """The public key."""
 
     def authorization(self, message: str, moment: datetime) -> str:
-        """A header that proves to its reader that this key said `message`.
+        """An `Authorization` header that proves that this wallet signed `message`.
 
         (docs/protocol/node.md#authorization-header)
         """
@@ -41,15 +41,15 @@ class Wallet(Protocol):
 class Chain(Protocol):
     """One network's Solana.
 
-    `watched_*` answer from the watcher at confirmed (cheap, possibly seconds old); `read_*` ask the chain
-    now. Silence raises Unavailable.
+    `watched_*` answer from the watcher at confirmed (cheap, possibly seconds old). `read_*` ask the chain now and
+    raise Unavailable when it does not answer.
     """
 
     def watch(self, *, keys: Collection[str], jobs: Collection[str], markets: Collection[str]) -> None:
         """Replace the set of accounts that are watched."""
 
     def watched_runs(self, key: str) -> Known[tuple[RunFacts, ...]]:
-        """The runs that a key holds."""
+        """The runs that a wallet holds."""
 
     def watched_job(self, address: str) -> Known[JobFacts]:
         """A job account."""
@@ -58,23 +58,23 @@ class Chain(Protocol):
         """A market account."""
 
     def run_seen_at(self, address: str) -> datetime | None:
-        """When the run was first noticed, by our clock; None: before this process began, or never."""
+        """When the watcher first saw the run, by our clock; None: before this process started, or never."""
 
     async def refresh_runs(self, key: str, *, not_before: int = 0) -> tuple[RunFacts, ...]:
-        """Read a watched key's runs at confirmed now, into the watcher too.
+        """Read a watched wallet's runs at confirmed now; the watcher takes them over.
 
-        Raises Unavailable when the node that answers has not reached slot `not_before`: behind one address
-        there may be nodes of which some lag.
+        Raises Unavailable when the node that answers has not reached slot `not_before`: behind one address there
+        may be several nodes, and some may lag.
         """
 
     async def refresh_market(self, address: str, *, not_before: int = 0) -> MarketFacts | None:
-        """Read a watched market likewise. None: there is none."""
+        """Read a watched market in the same way. None: there is none."""
 
     async def read_run(self, address: str, *, finalized: bool = False) -> RunFacts | None:
-        """None: the chain says that there is no run at that address (an account of another kind is none)."""
+        """None: there is no run account at that address."""
 
     async def read_job(self, address: str, *, finalized: bool = False) -> JobFacts | None:
-        """None: the chain says that there is no job at that address (an account of another kind is none)."""
+        """None: there is no job account at that address."""
 
     async def finalized_time(self) -> float:
         """The chain's unix time in its newest finalized slot."""
@@ -83,20 +83,21 @@ class Chain(Protocol):
         """Balances and stakes of all these wallets, read together; not their access keys."""
 
     async def read_access_keys(self, address: str) -> frozenset[str]:
-        """The collections of which a wallet holds a token that opens their markets."""
+        """The collections of which a wallet holds a token: access keys of markets."""
 
     async def read_history(
         self, key: str, *, until: str | None, before: str | None, limit: int
     ) -> list[Past]:
-        """Finalized transactions that name the key, the newest first, `limit` at most: after `until` where the
-        node knows it, and before `before`; none where the node does not know that one.
+        """Finalized transactions that name the wallet, the newest first, at most `limit`.
+
+        Those after `until`, if the node knows it, and before `before`; none if the node does not know `before`.
         """
 
     async def signed_by(self, signature: str, key: str) -> str | None:
-        """Which instruction of the Jobs program the key signed with that transaction; None: none."""
+        """The instruction of the Jobs program that the wallet signed in that transaction; None: none."""
 
     async def paid_by(self, signature: str) -> tuple[int, int] | None:
-        """NOS base units that a finalized `finish` paid the host and gave back; None: the node does not say.
+        """NOS base units that a finalized `finish` paid to the host and refunded; None: the node does not tell.
 
         Raises Unavailable.
         """
@@ -105,16 +106,16 @@ class Chain(Protocol):
         """Lamports that one transaction may cost."""
 
     async def sign_work(self, wallet: Wallet, market: MarketFacts) -> Signed:
-        """A `work` transaction; makes the key's NOS account first when it is missing."""
+        """A `work` transaction; creates the wallet's NOS account first if it is missing."""
 
     async def sign_stop(self, wallet: Wallet, market: str) -> Signed:
-        """A `stop` transaction of the key itself."""
+        """A `stop` transaction for the wallet's own entry in the queue."""
 
     async def payout_problem(self, address: str) -> str | None:
-        """Why that address is none to pay to; None: a wallet."""
+        """Why this address cannot receive the payout; None if it can."""
 
     async def read_payment(self, job: JobFacts, *, payout: str | None) -> PaymentFacts:
-        """What a `finish` of a run of that job finds. `payout`: the NosanaMarket's address to pay to."""
+        """The accounts that a `finish` of a run of that job would use. `payout`: `spec.payoutAddress`."""
 
     async def sign_finish(
         self,
@@ -126,8 +127,10 @@ class Chain(Protocol):
         payout: str | None,
         make_payer_account: bool,
     ) -> Signed:
-        """A `finish` transaction; makes the NOS account that is paid on idempotently first, and the payer's
-        where that is asked for. `result` has 32 bytes; `payout` is a wallet, by default the key's own.
+        """A `finish` transaction.
+
+        It first creates the NOS account that is paid, idempotently, and the payer's if `make_payer_account`.
+        `result` has 32 bytes; `payout` is a wallet, by default the signer.
         """
 
     async def sign_complete(self, wallet: Wallet, job: JobFacts, result: bytes) -> Signed:
@@ -137,25 +140,27 @@ class Chain(Protocol):
         """A `quit` transaction."""
 
     async def send(self, raw: str, *, first: bool) -> None:
-        """Send signed bytes (base64); the first time with preflight. Raises Refused with the chain's words
-        when the preflight says no; that proves nothing about an earlier send of the same bytes.
+        """Send signed bytes (base64), the `first` time with preflight.
+
+        Raises Refused with the chain's words when the preflight fails; that proves nothing about an earlier send
+        of the same bytes.
         """
 
     async def outcome(self, signature: str, last_valid_block_height: int) -> Outcome:
         """The transaction's fate; never raises for silence (Fate.UNKNOWN)."""
 
     def our_time(self, chain_time: float) -> datetime:
-        """A moment of the chain's clock by ours (the measured offset applied)."""
+        """Convert a time of the chain's clock to ours, with the measured offset."""
 
     def problem_with(self, address: str) -> str | None:
-        """Why the text is no address, or None."""
+        """Why the text is not an address; None if it is."""
 
 
 class Networks(Protocol):
-    """The operator's settings, as far as networks go."""
+    """The networks of the operator's settings."""
 
     def names(self) -> list[str]:
-        """The networks that are set up."""
+        """The networks in the settings."""
 
     def chain(self, network: str) -> Chain | None:
         """None: no such network in the settings."""
@@ -168,13 +173,13 @@ class Networks(Protocol):
 
 
 class Pinner(Protocol):
-    """Puts results on IPFS."""
+    """Pins results on IPFS."""
 
     def cid_of(self, data: bytes) -> str:
-        """The CIDv0 that these exact bytes get."""
+        """The CIDv0 of these exact bytes."""
 
     def digest_of(self, cid: str) -> bytes:
-        """The 32 bytes that stand on chain for a CIDv0."""
+        """The 32 bytes that represent a CIDv0 on chain."""
 
     def cid_from_digest(self, digest: bytes) -> str:
         """Inverse of `digest_of`."""
@@ -183,39 +188,41 @@ class Pinner(Protocol):
         """Pin these exact bytes under their own CID. Raises Unavailable or Refused."""
 
     async def gives(self, cid: str) -> bool:
-        """Whether a gateway gives the bytes of that CID; True where there is no gateway to ask."""
+        """Whether a gateway returns the bytes of that CID; True if no gateway is configured."""
 
 
 class Posters(Protocol):
-    """Asks endpoints that posters named. Both raise Refused for one that is never asked, NotFound when it
-    answers no, Unavailable when nobody knows whether it was reached.
+    """Sends requests to endpoints that posters named.
+
+    Both methods raise Refused for an endpoint that is never contacted, NotFound when it answers with a refusal,
+    Unavailable when it is not known whether it was reached.
     """
 
     async def get(self, url: str, *, authorization: str) -> bytes:
-        """What it gives. Refused also for more than a definition may have."""
+        """The body of its answer. Raises Refused also for one that is larger than a definition may be."""
 
     async def post(self, url: str, body: bytes, *, authorization: str) -> None:
-        """Give it a JSON document."""
+        """Post a JSON document."""
 
 
 class WalletReader(Protocol):
-    """Makes a wallet of a Secret's bytes."""
+    """Reads a wallet from the bytes in a Secret."""
 
     def __call__(self, data: bytes, /) -> Wallet:
-        """Raises Refused with a sentence that never holds the bytes."""
+        """Raises Refused with a message that never contains the bytes."""
 
 
 class Metrics(Protocol):
-    """Figures the market host gives away."""
+    """Metrics that the market host reports."""
 
     def matched(self, market: str) -> None:
-        """A job was made for a run of the market."""
+        """A NosanaJob was created for a run of the market."""
 
     def funds(self, network: str, key: str, funds: Funds) -> None:
-        """What a key has, as just read."""
+        """What a wallet has, as just read."""
 
     def finish_sent(self, market: str, seconds: float) -> None:
-        """Last container seen terminated → settlement sent."""
+        """Seconds from the last container's end, as seen, to the settlement that was sent."""
 
     def settled(
         self, market: str, kind: str, earned: int, refunded: int, seconds: int, *, took: float
@@ -224,19 +231,19 @@ class Metrics(Protocol):
 
 
 class Leadership(Protocol):
-    """Whether this process is the one that may act."""
+    """Tells whether this process may act."""
 
     def check(self, seen: int = 0) -> int:
-        """The epoch (term) in which this process leads: it stands in every intent.
+        """The epoch (term) in which this process leads, which every intent carries.
 
-        Raises an error that ends the process when it leads no more, or when `seen`, the epoch of an intent
-        that it found, is a later one: then another leads, and nothing may be signed.
+        Raises an error that ends the process when it no longer leads, or when `seen`, the epoch of an intent that
+        it read, is a later one: then another process leads, and nothing may be signed.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """All of them together, as the loops get them."""
+    """All services together, as the loops receive them."""
 
     kube: Kube
     cache: Cache

@@ -19,7 +19,7 @@ from nosana_operator.market.ports import Cache
 def unsettled_jobs(cache: Cache, ref: MarketRef, namespace: str) -> Iterator[Mapping[str, Any]]:
     """The NosanaJobs of a NosanaMarket that are not settled.
 
-    Those that stand where the market host puts this NosanaMarket's: others are somebody else's doing.
+    Only those with the names and in the namespace that the market host gives them: others are not its own.
     """
     mine = ref.model_dump(by_alias=True)
     for body in cache.list(JOB_KIND, namespace):
@@ -32,6 +32,6 @@ def unsettled_jobs(cache: Cache, ref: MarketRef, namespace: str) -> Iterator[Map
             yield body
 
 
-def serving_keys(cache: Cache, ref: MarketRef, namespace: str) -> frozenset[str]:
-    """The keys whose runs a NosanaMarket still has to settle."""
+def serving_wallets(cache: Cache, ref: MarketRef, namespace: str) -> frozenset[str]:
+    """Addresses of the wallets whose runs a NosanaMarket still has to settle."""
     return frozenset(body["spec"]["run"]["node"] for body in unsettled_jobs(cache, ref, namespace))

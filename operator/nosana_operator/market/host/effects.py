@@ -1,4 +1,4 @@
-"""What is decided about one NosanaMarket: what it is to say, and what is to be done."""
+"""What is decided about one NosanaMarket: its status, and what is to be done."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from nosana_operator.api import SlotStatus, Transaction, WalletStatus
 from nosana_operator.market.facts import JobFacts, RunFacts
-from nosana_operator.market.host.view import KnownJob
+from nosana_operator.market.host.view import JobObject
 
 
 @dataclass(frozen=True, slots=True)
 class CreateJob:
-    """A run without a NosanaJob: make it at once; the paid clock runs."""
+    """Create the NosanaJob of a run that has none, at once: the paid clock runs."""
 
     run: RunFacts
     job: JobFacts
@@ -19,26 +19,26 @@ class CreateJob:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceJob:
-    """Something else has the name of a run's NosanaJob: it goes, and the next look makes the right one.
+    """Delete the object that has the name of a run's NosanaJob; the next reconcile creates the right one.
 
-    It is a forgery, or what is left of another run at the same address (a fork, or a poster who used the
-    run's key again). It has no pods: it was never verified, or is settled.
+    The object is a forgery, or belongs to another run at the same address (after a fork, or when a poster used
+    the run's key again). It has no pods, for it was never verified, or is settled.
     """
 
-    job: KnownJob
+    job: JobObject
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Stand in the queue, or take the job at its head."""
+    """Sign `work`: join the queue, or take the job at its head."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Leave the queue."""
+    """Sign `stop`: leave the queue."""
 
     address: str
 
@@ -52,17 +52,17 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class StopJob:
-    """The deadline of a drain has come: the job is stopped, and settled as it then is."""
+    """Stop a job because a drain's deadline has come; it is settled as it then is."""
 
-    job: KnownJob
+    job: JobObject
 
 
 Effect = CreateJob | ReplaceJob | StopJob | Work | Stop | Resend
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A condition's value."""
+class ConditionValue:
+    """Status (None: Unknown), reason and message of a condition."""
 
     status: bool | None
     reason: str
@@ -71,19 +71,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class MarketDecision:
-    """What the NosanaMarket is to say, and what is to be done."""
+    """The NosanaMarket's next status, and what is to be done."""
 
-    ready: Verdict
-    found: Verdict
-    wallets_ready: Verdict
+    ready: ConditionValue
+    market_found: ConditionValue
+    wallets_ready: ConditionValue
     slots: SlotStatus
     wallets: tuple[WalletStatus, ...]
-    kept: tuple[Transaction, ...]
-    """Pending transactions that stay in the status."""
+    pending: tuple[Transaction, ...]
+    """Transactions that stay in the status."""
     failed: tuple[tuple[Transaction, str], ...]
-    """Those that ended with an error, with the chain's words: told in an Event."""
+    """Transactions that ended with an error, with the chain's words, for an Event."""
     effects: tuple[Effect, ...]
     unserved: tuple[tuple[str, str], ...] = ()
-    """(run, what is to be said of it) of runs that the keys hold and nobody serves."""
-    released: bool = False
-    """Deleted, queues left, runs settled: the finalizer may go."""
+    """(run, message) of runs that the wallets hold and nobody serves."""
+    release: bool = False
+    """The object is deleted, the queue left, every run settled: remove the finalizer."""

@@ -1,11 +1,33 @@
-"""What is known of one NosanaMarket: chain, cluster and keys, brought into one frozen view."""
+"""Brings what chain, cluster and Secrets say about one NosanaMarket into one frozen view.
+
+There are three gatherings, because the chain is read at different costs. The watcher's snapshots are free, but each
+account in them may be of another moment:
+
+    chain            slot 100: the wallet is in the queue      slot 101: the wallet has a run
+    watcher, queue   ───────── slot 100 ─────────────────────────────────▶ slot 101
+    watcher, runs    ───────── slot 100 ────────────▶ slot 101
+                               A                    B                      C
+
+At A and C the snapshots agree. At B the wallet seems to hold a run *and* to stand; in the other order (the queue is
+updated first) it seems to hold nothing, and a slot that is given would look free. So the gatherings are:
+
+- `snapshot`: market and runs as the watcher has them, transactions as the status has them (their outcome is not
+  asked for). Used to create NosanaJobs at once, and for what the *other* NosanaMarkets hold.
+- `view`: the outcome of each transaction is asked for, and once one has landed the watcher reads market and runs
+  again at its slot. Used for the decision of each reconcile.
+- `fresh_view`: the market is read at the slot of our last transaction or later, then the runs at the market's slot or
+  later. Used to confirm an offer before it is signed.
+
+In a fresh view the runs are never older than the queue, so a wallet that has left the queue is found among them. A
+wallet that left it in a snapshot without a new run is handled in `departures`: its runs are read again, and until
+the chain answers it counts as taken.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nosana_operator.api import (
     ANNOTATION_KEY_USE,
@@ -36,37 +58,62 @@ from nosana_operator.market.facts import (
     Outcome,
     RunFacts,
 )
-from nosana_operator.market.host.decide import wants
-from nosana_operator.market.host.departures import Standing, Standings
-from nosana_operator.market.host.known_jobs import KnownJobs
+from nosana_operator.market.host.decide import market_demand
+from nosana_operator.market.host.departures import Departures, QueueDepartures
+from nosana_operator.market.host.job_objects import JobObjects
 from nosana_operator.market.host.slots import holder
-from nosana_operator.market.host.view import MarketView, PendingTransaction, WalletView
+from nosana_operator.market.host.view import MarketView, PendingTransaction, WalletView, runs_of
 from nosana_operator.market.host.watchlist import watch_all
-from nosana_operator.market.keys.foreign_use import acknowledged
+from nosana_operator.market.job_spec import market_ref
+from nosana_operator.market.keys.foreign_use import acknowledged_signatures
 from nosana_operator.market.keys.polls import ChainPolls
 from nosana_operator.market.keys.secrets import LoadedWallet, Wallets
 from nosana_operator.market.ports import Chain, Edges
-from nosana_operator.market.unsettled import serving_keys
+from nosana_operator.market.unsettled import serving_wallets
 from nosana_operator.ports import Body
 
 log = logging.getLogger(__name__)
 
-_NONE = Share(placed=0, reserved=0, room=0, short="", gives_way=False)
+_NO_SHARE = Share(placed=0, reserved=0, free=0, shortage="", must_yield=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one gathering has read of the chain."""
+
+    pending: tuple[PendingTransaction, ...]
+    market: Known[MarketFacts]
+    wallets: Sequence[WalletView]
+    """One for each loaded wallet, in their order."""
+
+
+_Read = Callable[
+    [Chain, MarketRef, NosanaMarketSpec, Sequence[Transaction], Sequence[LoadedWallet]], Awaitable[_Reading]
+]
 
 
 class Gatherer:
     """Makes the views of all NosanaMarkets; keeps caches only."""
 
-    def __init__(self, edges: Edges, wallets: Wallets, checks: ChainPolls) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, polls: ChainPolls) -> None:
         self._edges = edges
         self._wallets = wallets
-        self._checks = checks
+        self._polls = polls
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
-        self._standings = Standings(edges.clock)
-        self._refusals: dict[MarketRef, str | None] = {}
-        """Why the API server does not take a NosanaMarket's jobs."""
-        self._jobs = KnownJobs(edges.cache)
+        self._departures = QueueDepartures(edges.clock)
+        self._job_refusals: dict[MarketRef, str | None] = {}
+        """Why the API server refuses a NosanaMarket's jobs."""
+        self._jobs = JobObjects(edges.cache)
+
+    async def snapshot(self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus) -> MarketView:
+        """The watcher's snapshots, with the job accounts of the runs: enough to create NosanaJobs.
+
+        Nothing else may be decided from it, because it knows neither the outcome of a transaction nor the share
+        of the nodes.
+        """
+        loaded = await self._wallets.of_market(body, spec)
+        return await self._assemble(body, spec, status, loaded, self._read_snapshot)
 
     async def view(
         self,
@@ -74,54 +121,91 @@ class Gatherer:
         spec: NosanaMarketSpec,
         status: NosanaMarketStatus,
         *,
-        refusal: str | None,
-        jobs: Mapping[str, Known[JobFacts]] | None = None,
-        fresh: bool = False,
+        job_refusal: str | None,
+        job_accounts: Mapping[str, Known[JobFacts]] | None = None,
     ) -> MarketView:
-        """The view of now.
+        """The watcher's snapshots, with the outcome of each transaction and the share of the nodes.
 
-        By the watcher's snapshots, whose accounts may be of different moments: a key can have left the queue
-        in one while its run is not in the other yet. `fresh=True` asks the chain: the market at the slot of
-        our last transaction or later, and the runs at the market's slot or later, so that whatever left the
-        queue is found among the runs.
-
-        `jobs`: job accounts that were read a moment ago, as `serving` read them.
+        Args:
+            body: the NosanaMarket.
+            spec: of it.
+            status: of it.
+            job_refusal: why the API server refused a NosanaJob of it a moment ago.
+            job_accounts: those that `snapshot` read a moment ago.
         """
-        self._checks.use.note(self._edges.cache.list(MARKET_KIND), self._edges.cache.list(JOB_KIND))
-        ref = _ref(body)
-        self._refusals[ref] = refusal
-        view = await self._look(body, spec, status, asked=True, fresh=fresh, jobs=jobs)
-        holders = [holder(view, told=None, wanted=wants(view))]
-        unread: list[str] = []
-        for other, theirs, told in self._others(body):
-            seen = await self._look(other, theirs, told, asked=False, fresh=False)
-            holders.append(holder(seen, told=told.slots, wanted=wants(seen)))
-            if any(wallet.unread and wallet.address is None for wallet in seen.wallets):
-                unread.append(theirs.address)
-        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
-        return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
+        return await self._own_view(body, spec, status, job_refusal, self._read_current, job_accounts)
 
-    async def serving(self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus) -> MarketView:
-        """The watcher's snapshots of the runs, with their jobs: all that making NosanaJobs needs.
+    async def fresh_view(
+        self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus, *, job_refusal: str | None
+    ) -> MarketView:
+        """Like `view`, with market and runs as the chain has them now."""
+        return await self._own_view(body, spec, status, job_refusal, self._read_fresh)
 
-        Nothing else may be decided from it: it knows of no transaction, and of no other NosanaMarket.
-        """
-        return await self._look(body, spec, status, asked=False, fresh=False)
-
-    def put_out(self, body: Body) -> Collection[str]:
-        """Keys of the NosanaMarket that were put out of the queue since this was last asked for."""
-        return self._standings.put_out(body["metadata"]["uid"])
+    def take_evicted(self, body: Body) -> Collection[str]:
+        """Wallets of the NosanaMarket that others removed from the queue since the last call."""
+        return self._departures.take_evicted(body["metadata"]["uid"])
 
     def forget(self) -> None:
         """Drop what is remembered of NosanaMarkets that are gone."""
-        there = self._edges.cache.list(MARKET_KIND)
-        self._standings.forget_all_but({one["metadata"]["uid"] for one in there})
+        markets = self._edges.cache.list(MARKET_KIND)
+        self._departures.forget_all_but({one["metadata"]["uid"] for one in markets})
         self.watch_all()
 
-    def _served(self, view: MarketView, unread: Collection[str]) -> frozenset[tuple[str, str]]:
-        """(market, key): what the NosanaMarkets of the view's network serve.
+    def watch_all(self) -> None:
+        """Replace the set of accounts that each network watches."""
+        watch_all(self._edges.cache, self._edges.networks, self._wallets)
 
-        `unread`: markets that may be served with any key, for a Secret could not be read.
+    # -- views --------------------------------------------------------------------------------------------
+
+    async def _own_view(
+        self,
+        body: Body,
+        spec: NosanaMarketSpec,
+        status: NosanaMarketStatus,
+        job_refusal: str | None,
+        read: _Read,
+        job_accounts: Mapping[str, Known[JobFacts]] | None = None,
+    ) -> MarketView:
+        """A view that the NosanaMarket itself is decided from."""
+        cache = self._edges.cache
+        self._polls.foreign_use.record_intents(cache.list(MARKET_KIND), cache.list(JOB_KIND))
+        self._job_refusals[market_ref(body)] = job_refusal
+        loaded = await self._wallets.of_market(body, spec)
+        self.watch_all()
+        view = await self._assemble(body, spec, status, loaded, read, job_accounts)
+        addresses = frozenset(one.address for one in view.wallets if one.address is not None)
+        if view.network_known and not self._polls.has_polled(spec.network, addresses, spec.payout_address):
+            view = replace(view, polls_pending=True, held_back=view.held_back | addresses)
+        return await self._with_share(body, view)
+
+    async def _with_share(self, body: Body, view: MarketView) -> MarketView:
+        """The view with what the nodes hold for it beside the other NosanaMarkets."""
+        holders = [holder(view, previous=None, demand=market_demand(view))]
+        unread: list[str] = []
+        for other, spec, status in self._others(body):
+            theirs = await self.snapshot(other, spec, status)
+            holders.append(holder(theirs, previous=status.slots, demand=market_demand(theirs)))
+            if any(wallet.unread and wallet.address is None for wallet in theirs.wallets):
+                unread.append(spec.address)
+        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
+        return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
+
+    def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
+        """The other NosanaMarkets that can be read: they may hold slots on the same nodes."""
+        for other in self._edges.cache.list(MARKET_KIND):
+            if market_ref(other) == market_ref(body):
+                continue
+            try:
+                spec = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
+                status = parse_part(NosanaMarketStatus, MARKET_KIND, "status", other.get("status"))
+            except ApiError:
+                continue  # Its own reconcile reports that; the pods of its jobs count as they are.
+            yield dict(other), spec, status
+
+    def _served(self, view: MarketView, unread: Collection[str]) -> frozenset[tuple[str, str]]:
+        """(market, wallet): what the NosanaMarkets of the view's network serve.
+
+        `unread`: markets that may be served with any wallet, because a Secret could not be read.
         """
         out = {(market, wallet.address) for market in unread for wallet in view.wallets if wallet.address}
         for body in self._edges.cache.list(MARKET_KIND):
@@ -129,80 +213,47 @@ class Gatherer:
                 out |= {(body["spec"].get("address", ""), key) for key in self._wallets.addresses(body)}
         return frozenset(out)
 
-    def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
-        """The other NosanaMarkets that can be read: they may have a hold on the same nodes."""
-        for other in self._edges.cache.list(MARKET_KIND):
-            if _ref(other) == _ref(body):
-                continue
-            try:
-                spec = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
-                status = parse_part(NosanaMarketStatus, MARKET_KIND, "status", other.get("status"))
-            except ApiError:
-                continue  # It says so itself; pods of its jobs count as they are.
-            yield dict(other), spec, status
-
-    async def _look(
+    async def _assemble(
         self,
         body: Body,
         spec: NosanaMarketSpec,
         status: NosanaMarketStatus,
-        *,
-        asked: bool,
-        fresh: bool,
-        jobs: Mapping[str, Known[JobFacts]] | None = None,
+        loaded: Sequence[LoadedWallet],
+        read: _Read,
+        job_accounts: Mapping[str, Known[JobFacts]] | None = None,
     ) -> MarketView:
-        """The view without its share of the nodes.
-
-        `asked=False`: for what the NosanaMarket holds. Only its own decision asks the chain about its
-        transactions; here they count as long as they stand in the status.
-        """
-        meta, ref = body["metadata"], _ref(body)
-        loaded = await self._wallets.of_market(body, spec)
-        if asked:
-            self.watch_all()
+        """The view without its share of the nodes, with what `read` reads of the chain."""
+        meta, ref = body["metadata"], market_ref(body)
         chain = self._edges.networks.chain(spec.network)
         problem = chain.problem_with(spec.address) if chain else None
-        pending: tuple[PendingTransaction, ...] = ()
-        market: Known[MarketFacts] = UNKNOWN
-        wallets = [_wallet_view(one, UNKNOWN, UNKNOWN) for one in loaded]
-        jobs = dict(jobs or {})
-        standing = Standing(wallets, frozenset(), frozenset(), frozenset())
+        jobs = dict(job_accounts or {})
+        wallets: Sequence[WalletView] = [_wallet_view(one, UNKNOWN, UNKNOWN) for one in loaded]
+        reading = _Reading((), UNKNOWN, wallets)
+        departures = Departures(wallets, frozenset(), frozenset(), frozenset())
         if chain is not None and problem is None:
-            pending = (
-                await self._pending(chain, ref, spec, status.transactions, fresh=fresh)
-                if asked
-                else self._unasked(ref, status.transactions)
-            )
-            landed = max((one.outcome.slot or 0 for one in pending), default=0)
-            market = await self._market(chain, spec.address, landed if fresh else None)
-            not_before = None
-            if fresh:
-                not_before = market.slot if isinstance(market, MarketFacts) else landed
-            wallets = [await self._wallet(chain, spec.network, one, not_before) for one in loaded]
-            if fresh:
-                pending = self._seen_by(ref, pending, market, wallets)
-            if isinstance(market, MarketFacts):
-                standing = await self._standings.look(
-                    chain, meta["uid"], market, wallets, status.wallets, pending
+            reading = await read(chain, ref, spec, status.transactions, loaded)
+            wallets = reading.wallets
+            if isinstance(reading.market, MarketFacts):
+                departures = await self._departures.compare(
+                    chain, meta["uid"], reading.market, wallets, status.wallets, reading.pending
                 )
-                wallets = list(standing.wallets)
-            for run in _runs(wallets):
+                wallets = departures.wallets
+            for run in runs_of(wallets):
                 if run.job not in jobs:
-                    jobs[run.job] = await self._job(chain, run.job)
-            needed = {one.transaction.key for one in pending}
-            needed |= serving_keys(self._edges.cache, ref, spec.job_namespace)
+                    jobs[run.job] = await self._job_account(chain, run.job)
+            needed = {one.transaction.key for one in reading.pending}
+            needed |= serving_wallets(self._edges.cache, ref, spec.job_namespace)
             wallets = [
                 wallet
                 for wallet, one in zip(wallets, loaded, strict=True)
-                if not one.former or wallet.address in needed or _holds(wallet, market, jobs, spec.address)
+                if not one.former
+                or wallet.address in needed
+                or _may_hold(wallet, reading.market, jobs, spec.address)
             ]
-        slot = market.slot if isinstance(market, MarketFacts) else None
-        wallets = self._use_of_keys(spec.network, wallets, status.wallets, slot)
-        keys = frozenset(one.address for one in wallets if one.address is not None)
-        early = (
-            asked and chain is not None and not self._checks.asked(spec.network, keys, spec.payout_address)
-        )
-        held = self._jobs.held(ref, spec, wallets)
+        slot = reading.market.slot if isinstance(reading.market, MarketFacts) else None
+        wallets = self._with_foreign_use(spec.network, wallets, status.wallets, slot)
+        addresses = frozenset(one.address for one in wallets if one.address is not None)
+        live = self._jobs.live(ref, spec, wallets)
         return MarketView(
             ref=ref,
             spec=spec,
@@ -211,204 +262,236 @@ class Gatherer:
             networks=tuple(self._edges.networks.names()),
             address_problem=problem,
             payout_problem=self._payout_problem(spec),
-            market=market,
+            market=reading.market,
             wallets=tuple(wallets),
-            jobs=jobs,
-            known=self._jobs.behind(ref, spec.job_namespace, _runs(wallets)),
-            occupied=frozenset(held.occupied),
-            job_uids=frozenset(held.occupied.values()),
-            unsettled=held.unsettled,
+            job_accounts=jobs,
+            job_objects=self._jobs.of_runs(ref, spec.job_namespace, runs_of(wallets)),
+            runs_with_pods=frozenset(live.with_pods),
+            job_uids=frozenset(live.with_pods.values()),
+            unsettled=live.unsettled,
             served=frozenset(),
-            refusal=self._refusals.get(ref),
-            pending=pending,
-            leaving=leaves_until(meta.get("annotations"), self._edges.clock.now()),
-            missing=standing.missing,
-            held_back=standing.held_back
+            job_refusal=self._job_refusals.get(ref),
+            pending=reading.pending,
+            leave_until=leaves_until(meta.get("annotations"), self._edges.clock.now()),
+            unexplained=departures.unexplained,
+            held_back=departures.held_back
             | self._busy_elsewhere(ref, spec.network)
-            | frozenset(key for key in keys if early or not self._checks.use.judged(spec.network, key)),
-            ours=standing.ours,
+            | {one for one in addresses if not self._polls.foreign_use.is_examined(spec.network, one)},
+            queued_by_us=departures.queued_by_us,
             fee_cap=chain.fee_cap() if chain else 0,
             now=self._edges.clock.now(),
-            share=_NONE,
-            young=self._young(chain, _runs(wallets)) if chain else frozenset(),
-            early=early,
+            share=_NO_SHARE,
+            recent_runs=self._recent(chain, runs_of(wallets)) if chain else frozenset(),
         )
 
-    def watch_all(self) -> None:
-        """Tell each network which accounts matter now."""
-        watch_all(self._edges.cache, self._edges.networks, self._wallets)
+    # -- the three readings -------------------------------------------------------------------------------
 
-    # -- chain --------------------------------------------------------------------------------------------
-
-    async def _pending(
+    async def _read_snapshot(
         self,
         chain: Chain,
         ref: MarketRef,
         spec: NosanaMarketSpec,
         transactions: Sequence[Transaction],
-        *,
-        fresh: bool,
-    ) -> tuple[PendingTransaction, ...]:
-        pairs = [
-            (one, await chain.outcome(one.signature, one.last_valid_block_height)) for one in transactions
-        ]
-        landed = {one.signature for one, out in pairs if out.fate in (Fate.CONFIRMED, Fate.FINALIZED)}
-        seen = self._seen.get(ref, frozenset()) & landed
-        new = [(one, out) for one, out in pairs if one.signature in landed - seen]
-        # A fresh view reads market and runs after this anyway: see `_seen_by`.
-        if new and not fresh and await self._read_again(chain, spec.address, new):
-            seen |= landed
-        self._seen[ref] = seen
-        return tuple(PendingTransaction(one, outcome, seen=one.signature in seen) for one, outcome in pairs)
-
-    def _unasked(self, ref: MarketRef, transactions: Sequence[Transaction]) -> tuple[PendingTransaction, ...]:
+        loaded: Sequence[LoadedWallet],
+    ) -> _Reading:
         seen = self._seen.get(ref, frozenset())
-        return tuple(
+        pending = tuple(
             PendingTransaction(one, Outcome(Fate.UNKNOWN), seen=one.signature in seen) for one in transactions
         )
+        return await self._watched(chain, spec, pending, loaded)
 
-    def _busy_elsewhere(self, ref: MarketRef, network: str) -> frozenset[str]:
-        """Keys with a transaction under way in another market: each has one at a time."""
-        return frozenset(
-            one["key"]
-            for other in self._edges.cache.list(MARKET_KIND)
-            if _ref(other) != ref and other["spec"].get("network") == network
-            for one in (other.get("status") or {}).get("transactions") or ()
-            if one["signature"] not in self._seen.get(_ref(other), frozenset())
-        )
-
-    def _use_of_keys(
-        self, network: str, wallets: Sequence[WalletView], before: Sequence[WalletStatus], slot: int | None
-    ) -> list[WalletView]:
-        """With what is known of other users of the keys, by the status where the chain is silent.
-
-        `slot`: the chain's; None: it has not answered.
-        """
-        known = {one.address: one.foreign for one in before}
-        done = acknowledged(self._edges.cache.list(MARKET_KIND))
-        out = []
-        for wallet in wallets:
-            if wallet.address is not None:
-                address = wallet.address
-                told = known.get(address)
-                lamports = wallet.funds.lamports if isinstance(wallet.funds, Funds) else None
-                foreign = self._checks.use.seen(network, address, slot=slot, lamports=lamports, known=told)
-                if foreign is not None and foreign not in done:
-                    wallet = _used_elsewhere(wallet, foreign)
-            out.append(wallet)
-        return out
-
-    def _seen_by(
+    async def _read_current(
         self,
+        chain: Chain,
         ref: MarketRef,
-        pending: Sequence[PendingTransaction],
-        market: Known[MarketFacts],
-        wallets: Sequence[WalletView],
-    ) -> tuple[PendingTransaction, ...]:
-        """With what a fresh reading shows the effects of, where it came about."""
-        if market is UNKNOWN:
-            return tuple(pending)
-        read = {wallet.address for wallet in wallets if not isinstance(wallet.runs, Absent)}
-        landed = (Fate.CONFIRMED, Fate.FINALIZED)
-        out = tuple(
-            replace(one, seen=True) if one.outcome.fate in landed and one.transaction.key in read else one
-            for one in pending
-        )
-        self._seen[ref] = frozenset(one.transaction.signature for one in out if one.seen)
-        return out
+        spec: NosanaMarketSpec,
+        transactions: Sequence[Transaction],
+        loaded: Sequence[LoadedWallet],
+    ) -> _Reading:
+        pending = await self._outcomes(chain, ref, transactions)
+        new = [one for one in pending if _landed(one) and not one.seen]
+        if new and await self._read_effects(chain, spec.address, new):
+            pending = tuple(replace(one, seen=one.seen or one in new) for one in pending)
+            self._remember_seen(ref, pending)
+        return await self._watched(chain, spec, pending, loaded)
 
-    async def _read_again(
-        self, chain: Chain, address: str, landed: Sequence[tuple[Transaction, Outcome]]
-    ) -> bool:
-        """Read market and runs as they are with the effects of these transactions."""
+    async def _read_fresh(
+        self,
+        chain: Chain,
+        ref: MarketRef,
+        spec: NosanaMarketSpec,
+        transactions: Sequence[Transaction],
+        loaded: Sequence[LoadedWallet],
+    ) -> _Reading:
+        pending = await self._outcomes(chain, ref, transactions)
+        not_before = max((one.outcome.slot or 0 for one in pending), default=0)
+        market = await self._refreshed_market(chain, spec.address, not_before)
+        if isinstance(market, MarketFacts):
+            not_before = market.slot
+        wallets = [await self._refreshed_wallet(chain, spec.network, one, not_before) for one in loaded]
+        if market is not UNKNOWN:
+            read = {wallet.address for wallet in wallets if not isinstance(wallet.runs, Absent)}
+            pending = tuple(
+                replace(one, seen=one.seen or (_landed(one) and one.transaction.key in read))
+                for one in pending
+            )
+            self._remember_seen(ref, pending)
+        return _Reading(pending, market, wallets)
+
+    async def _watched(
+        self,
+        chain: Chain,
+        spec: NosanaMarketSpec,
+        pending: tuple[PendingTransaction, ...],
+        loaded: Sequence[LoadedWallet],
+    ) -> _Reading:
+        """Market and wallets as the watcher has them; a market that it does not have yet is read."""
+        market = chain.watched_market(spec.address)
+        if not isinstance(market, MarketFacts):
+            market = await self._refreshed_market(chain, spec.address, 0)
+        wallets = [
+            _wallet_view(one, UNKNOWN, UNKNOWN)
+            if one.address is None or one.unknown
+            else _wallet_view(
+                one, self._polls.funds(spec.network, one.address), chain.watched_runs(one.address)
+            )
+            for one in loaded
+        ]
+        return _Reading(pending, market, wallets)
+
+    async def _outcomes(
+        self, chain: Chain, ref: MarketRef, transactions: Sequence[Transaction]
+    ) -> tuple[PendingTransaction, ...]:
+        """What became of the transactions, and whether market and runs were read after that."""
+        seen = self._seen.get(ref, frozenset())
+        pending = []
+        for one in transactions:
+            made = PendingTransaction(
+                one, await chain.outcome(one.signature, one.last_valid_block_height), seen=False
+            )
+            pending.append(replace(made, seen=one.signature in seen and _landed(made)))
+        self._remember_seen(ref, pending)
+        return tuple(pending)
+
+    def _remember_seen(self, ref: MarketRef, pending: Sequence[PendingTransaction]) -> None:
+        self._seen[ref] = frozenset(one.transaction.signature for one in pending if one.seen)
+
+    async def _read_effects(self, chain: Chain, address: str, landed: Sequence[PendingTransaction]) -> bool:
+        """Make the watcher read market and runs with the effects of these transactions; whether it could."""
         try:
-            market = await chain.refresh_market(address, not_before=max(out.slot or 0 for _, out in landed))
-            for key in sorted({one.key for one, _ in landed}):
+            not_before = max(one.outcome.slot or 0 for one in landed)
+            market = await chain.refresh_market(address, not_before=not_before)
+            for key in sorted({one.transaction.key for one in landed}):
                 await chain.refresh_runs(key, not_before=market.slot if market else 0)
         except NosanaError as exc:
-            log.warning("effects not read yet: %s", exc, extra={"market": address})
+            log.warning("cannot read the effects of transactions yet: %s", exc, extra={"market": address})
             return False
         return True
 
-    async def _market(self, chain: Chain, address: str, not_before: int | None) -> Known[MarketFacts]:
-        """The snapshot, or with a slot the market as it is then or later."""
-        found = chain.watched_market(address)
-        if isinstance(found, MarketFacts) and not_before is None:
-            return found
+    async def _refreshed_market(self, chain: Chain, address: str, not_before: int) -> Known[MarketFacts]:
         try:
-            return await chain.refresh_market(address, not_before=not_before or 0) or GONE
+            return await chain.refresh_market(address, not_before=not_before) or GONE
         except NosanaError as exc:
-            log.warning("market not read: %s", exc, extra={"market": address})
+            log.warning("cannot read the market: %s", exc, extra={"market": address})
             return UNKNOWN
 
-    async def _wallet(
-        self, chain: Chain, network: str, loaded: LoadedWallet, not_before: int | None
+    async def _refreshed_wallet(
+        self, chain: Chain, network: str, loaded: LoadedWallet, not_before: int
     ) -> WalletView:
         address = loaded.address
         if address is None or loaded.unknown:
             return _wallet_view(loaded, UNKNOWN, UNKNOWN)
-        runs = chain.watched_runs(address)
-        if not_before is not None:
-            runs = await self._runs_now(chain, address, not_before)
-        return _wallet_view(loaded, self._checks.funds(network, address), runs)
-
-    async def _runs_now(self, chain: Chain, key: str, not_before: int) -> Known[tuple[RunFacts, ...]]:
+        runs: Known[tuple[RunFacts, ...]]
         try:
-            return await chain.refresh_runs(key, not_before=not_before)
+            runs = await chain.refresh_runs(address, not_before=not_before)
         except NosanaError as exc:
-            log.warning("runs not read: %s", exc, extra={"wallet": key})
-            return UNKNOWN
+            log.warning("cannot read the wallet's runs: %s", exc, extra={"wallet": address})
+            runs = UNKNOWN
+        return _wallet_view(loaded, self._polls.funds(network, address), runs)
 
-    def _young(self, chain: Chain, runs: Sequence[RunFacts]) -> frozenset[str]:
-        """The runs that have just begun."""
-        now = self._edges.clock.now()
-        return frozenset(run.address for run in runs if now - chain.our_time(run.time) < YOUNG)
-
-    def _payout_problem(self, spec: NosanaMarketSpec) -> str | None:
-        """What is known against the payout address, before anything is to be paid there."""
-        if spec.payout_address is None:
-            return None
-        return self._checks.payout_problem(spec.network, spec.payout_address)
-
-    async def _job(self, chain: Chain, address: str) -> Known[JobFacts]:
+    async def _job_account(self, chain: Chain, address: str) -> Known[JobFacts]:
         found = chain.watched_job(address)
         if found is not UNKNOWN:
             return found
         try:
             return await chain.read_job(address) or GONE
         except NosanaError as exc:
-            log.warning("job not read: %s", exc, extra={"job": address})
+            log.warning("cannot read the job account: %s", exc, extra={"job": address})
             return UNKNOWN
 
+    # -- what else is known of the wallets ----------------------------------------------------------------
 
-def _ref(body: Mapping[str, Any]) -> MarketRef:
-    return MarketRef(namespace=body["metadata"]["namespace"], name=body["metadata"]["name"])
+    def _busy_elsewhere(self, ref: MarketRef, network: str) -> frozenset[str]:
+        """Wallets with a transaction under way in another market: each has one at a time."""
+        return frozenset(
+            one["key"]
+            for other in self._edges.cache.list(MARKET_KIND)
+            if market_ref(other) != ref and other["spec"].get("network") == network
+            for one in (other.get("status") or {}).get("transactions") or ()
+            if one["signature"] not in self._seen.get(market_ref(other), frozenset())
+        )
+
+    def _with_foreign_use(
+        self, network: str, wallets: Sequence[WalletView], previous: Sequence[WalletStatus], slot: int | None
+    ) -> list[WalletView]:
+        """The wallets with the transactions that somebody else signed with them.
+
+        Where the chain is silent, those that the `previous` status reports. `slot`: the chain's, None while it
+        has not answered.
+        """
+        reported = {one.address: one.foreign for one in previous}
+        acknowledged = acknowledged_signatures(self._edges.cache.list(MARKET_KIND))
+        out = []
+        for wallet in wallets:
+            if wallet.address is not None:
+                foreign = self._polls.foreign_use.observe(
+                    network,
+                    wallet.address,
+                    slot=slot,
+                    lamports=wallet.funds.lamports if isinstance(wallet.funds, Funds) else None,
+                    reported=reported.get(wallet.address),
+                )
+                if foreign is not None and foreign not in acknowledged:
+                    wallet = _used_elsewhere(wallet, foreign)
+            out.append(wallet)
+        return out
+
+    def _recent(self, chain: Chain, runs: Sequence[RunFacts]) -> frozenset[str]:
+        """The runs that have just begun."""
+        now = self._edges.clock.now()
+        return frozenset(run.address for run in runs if now - chain.our_time(run.time) < YOUNG)
+
+    def _payout_problem(self, spec: NosanaMarketSpec) -> str | None:
+        """What is known against the payout address, before anything has to be paid there."""
+        if spec.payout_address is None:
+            return None
+        return self._polls.payout_problem(spec.network, spec.payout_address)
+
+
+def _landed(one: PendingTransaction) -> bool:
+    return one.outcome.fate in (Fate.CONFIRMED, Fate.FINALIZED)
 
 
 def _used_elsewhere(wallet: WalletView, signature: str) -> WalletView:
-    said = (
-        f"signed the transaction {signature}, which this operator did not make: another host has this key; end "
-        f"that one, then annotate this NosanaMarket {ANNOTATION_KEY_USE}={signature}. Until then it takes no "
-        "job; its runs still settle"
+    message = (
+        f"signed the transaction {signature}, which this operator did not make: another host has this key; stop "
+        f"that host, then annotate this NosanaMarket {ANNOTATION_KEY_USE}={signature}. Until then the wallet takes "
+        "no job; its runs still settle"
     )
-    problem = wallet.problem or (MarketReason.KEY_IN_USE_ELSEWHERE, said)
+    problem = wallet.problem or (MarketReason.KEY_IN_USE_ELSEWHERE, message)
     return replace(wallet, foreign=signature, problem=problem)
 
 
-def _runs(wallets: Sequence[WalletView]) -> list[RunFacts]:
-    return [run for wallet in wallets if not isinstance(wallet.runs, Absent) for run in wallet.runs]
-
-
-def _holds(
+def _may_hold(
     wallet: WalletView, market: Known[MarketFacts], jobs: Mapping[str, Known[JobFacts]], address: str
 ) -> bool:
-    """Whether a key stands in the market or holds a run of it, or may."""
+    """Whether a wallet stands in the market or holds a run of it, as far as is known."""
     if market is UNKNOWN or isinstance(wallet.runs, Absent):
         return True
     if isinstance(market, MarketFacts) and wallet.address in market.standing:
         return True
-    found = (jobs.get(run.job) for run in wallet.runs)
-    return any(not isinstance(job, JobFacts) or job.market == address for job in found)
+    accounts = (jobs.get(run.job) for run in wallet.runs)
+    return any(not isinstance(job, JobFacts) or job.market == address for job in accounts)
 
 
 def _wallet_view(

@@ -1,10 +1,34 @@
-"""Several NosanaMarkets may see the same free slot: the first to write its intent has it.
+"""Several NosanaMarkets may see the same free slot: the first to write its intent gets it.
 
-Nobody waits for anybody else's chain: what was decided from a view that is older than another one's offer is
-dropped, and looked at again. What was signed for it is nowhere, and cannot be sent.
+An offer is a `work` transaction whose intent is durable in `status.transactions`. Two offers of one slot would
+give this host two paid jobs with one GPU between them, so each offer has to be decided from a view that shows
+every other offer. No NosanaMarket waits for another one's chain. Instead each takes a ticket before it gathers its
+view, and its write is dropped when somebody else wrote an offer after that ticket:
 
-A leader that was deposed may still have a write on its way, to any NosanaMarket. So the next one first writes its
-epoch into all of them: what comes after that is refused, and what came before is seen.
+    market A                        market B                       counter
+    ticket 7                        ticket 7                          7
+    gather: 1 slot is free          gather: 1 slot is free
+    sign work                       sign work
+    write the intent, ticket is 7                                     8
+    send                            ticket 7 is not 8: drop the
+                                    bytes and gather again
+
+A write that got no answer may still be carried out. Until the watch shows a later version of that object (or 30 s
+have passed), every other NosanaMarket gets no ticket.
+
+The same fence holds across two leaders, because a deposed leader may have a write on its way to any NosanaMarket:
+
+    leader 4 (deposed)              API server                     leader 5
+    gather A: 1 slot is free                                       acquires the Lease
+    write A's intent ─ ─ ─ ┐        A is at version 10             write epoch 5 into A and B
+                           │        A is at version 11, epoch 5
+                           └ ─ ─ ─▶ refused: it expects version 10
+                                                                   every NosanaMarket shows epoch 5:
+                                                                   take a ticket, gather, offer
+
+Had leader 4's write arrived first, leader 5's write of the epoch would have failed with a conflict, and its next
+view would show the offer. So leader 5 gets no ticket while any NosanaMarket shows another epoch. Exempt are objects
+whose status the API server takes from nobody: an earlier leader's offer is refused there too.
 """
 
 from __future__ import annotations
@@ -20,52 +44,52 @@ from nosana_operator.market.epochs import epoch_of
 from nosana_operator.market.ports import Cache, Clock, Leadership
 from nosana_operator.ports import Body
 
-DOUBT = timedelta(seconds=30)
-"""For so long a write that was not answered may still be carried out."""
+MAX_WRITE_DELAY = timedelta(seconds=30)
+"""A write without an answer may still be carried out for this long."""
 
 Key = tuple[str, str]
+"""Namespace and name of a NosanaMarket."""
 
 
 class OfferFence:
-    """Who may offer slots now."""
+    """Lets one NosanaMarket at a time offer a slot, and only from a view that shows all other offers."""
 
     def __init__(self, cache: Cache, clock: Clock, leadership: Leadership) -> None:
         self._cache = cache
         self._clock = clock
         self._leadership = leadership
         self._writing = asyncio.Lock()
-        self._number = 0
-        """Writes that offered slots, whatever became of them."""
-        self._doubts: dict[Key, tuple[str, datetime]] = {}
-        """NosanaMarkets of whose offer it is not known whether it was written, and the version before it."""
-        self._shut: set[str] = set()
+        self._tickets = 0
+        """Writes of offers so far, whatever became of them."""
+        self._unanswered: dict[Key, tuple[str, datetime]] = {}
+        """NosanaMarkets whose write of an offer got no answer: the version before it, and when."""
+        self._unwritable: set[str] = set()
         """uids of NosanaMarkets whose status the API server takes from nobody."""
 
-    def shut(self, body: Body) -> None:
-        """Our epoch was refused there: so is an earlier leader's offer, and nobody need wait."""
-        self._shut.add(body["metadata"]["uid"])
+    def exempt(self, body: Body) -> None:
+        """The API server refused our epoch on this object, as it would refuse an earlier leader's offer."""
+        self._unwritable.add(body["metadata"]["uid"])
 
-    def begin(self, key: Key) -> int | None:
-        """Before the view is gathered that is to be decided from; None: it cannot show all offers."""
+    def ticket(self, key: Key) -> int | None:
+        """Taken before a view is gathered; None: that view could miss an offer, so nothing may be offered."""
         now = self._clock.now()
-        self._doubts = {
+        self._unanswered = {
             other: (version, at)
-            for other, (version, at) in self._doubts.items()
-            if now - at < DOUBT and self._version(other) == version
+            for other, (version, at) in self._unanswered.items()
+            if now - at < MAX_WRITE_DELAY and self._version(other) == version
         }
-        return None if self._doubts.keys() - {key} or not self._fenced() else self._number
+        return None if self._unanswered.keys() - {key} or not self._fenced() else self._tickets
 
     @asynccontextmanager
-    async def offer(self, turn: int | None, body: Body) -> AsyncIterator[bool]:
-        """Around the write of an offer; False: another one came between, and nothing may be written.
+    async def offer(self, ticket: int | None, body: Body) -> AsyncIterator[bool]:
+        """Surrounds the write of an offer; False: somebody else offered since the ticket, so do not write.
 
-        A write without an answer may have been carried out. Until the watch shows the object after it, nobody
-        else offers anything. The object's own next write is a compare-and-swap, and knows by itself.
+        The object's own next write needs no such care: it is a compare-and-swap.
         """
         meta = body["metadata"]
         key = meta["namespace"], meta["name"]
         async with self._writing:
-            if turn is None or turn != self._number:
+            if ticket is None or ticket != self._tickets:
                 yield False
                 return
             try:
@@ -73,19 +97,19 @@ class OfferFence:
             except Conflict:
                 raise
             except NosanaError:
-                self._doubts[key] = meta["resourceVersion"], self._clock.now()
+                self._unanswered[key] = meta["resourceVersion"], self._clock.now()
                 raise
             finally:
-                self._number += 1
+                self._tickets += 1
 
     def _fenced(self) -> bool:
-        """Whether no write of an earlier leader can come any more."""
+        """Whether no write of an earlier leader can succeed any more."""
         epoch = self._leadership.check()
         return all(
-            epoch_of(market) == epoch or market["metadata"]["uid"] in self._shut
+            epoch_of(market) == epoch or market["metadata"]["uid"] in self._unwritable
             for market in self._cache.list(MARKET_KIND)
         )
 
     def _version(self, key: Key) -> str | None:
-        found = self._cache.get(MARKET_KIND, *key)
-        return None if found is None else found["metadata"]["resourceVersion"]
+        market = self._cache.get(MARKET_KIND, *key)
+        return None if market is None else market["metadata"]["resourceVersion"]

@@ -1,4 +1,4 @@
-"""What a NosanaMarket's status says, and when saying it is worth a request. Pure."""
+"""The status of a NosanaMarket, and when a change is worth a write. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nosana_operator.api import (
     condition,
 )
 from nosana_operator.market.facts import MarketFacts, Signed
-from nosana_operator.market.host.effects import MarketDecision, Verdict
+from nosana_operator.market.host.effects import ConditionValue, MarketDecision
 from nosana_operator.market.host.view import MarketView
 from nosana_operator.market.intents import intent_of
 
@@ -26,31 +26,33 @@ def market_status(
     now: datetime,
     epoch: int,
 ) -> dict[str, Any]:
-    """The whole status: an apply deletes what it leaves out. `epoch` is ours, and that of what was signed."""
+    """The whole status, because an apply deletes what it leaves out. `epoch` is ours, also in what was signed."""
     meta, before = body["metadata"], body.get("status") or {}
 
-    def is_(kind: MarketCondition, verdict: Verdict) -> dict[str, Any]:
+    def made(kind: MarketCondition, value: ConditionValue) -> dict[str, Any]:
         return condition(
             before.get("conditions"),
             kind,
-            verdict.status,
-            verdict.reason,
-            verdict.message,
+            value.status,
+            value.reason,
+            value.message,
             generation=meta.get("generation", 0),
             now=now,
         )
 
     ready = decision.ready
-    transactions = [*decision.kept, *(intent_of(one, now, epoch) for one in signed)]
+    transactions = [*decision.pending, *(intent_of(one, now, epoch) for one in signed)]
     status: dict[str, Any] = {
         "observedGeneration": meta.get("generation", 0),
         "epoch": epoch,
         "conditions": [
-            is_(MarketCondition.READY, ready),
-            is_(MarketCondition.MARKET_FOUND, decision.found),
-            is_(MarketCondition.WALLETS_READY, decision.wallets_ready),
-            is_(MarketCondition.STALLED, Verdict(ready.status is False, ready.reason, ready.message)),
-            is_(MarketCondition.RECONCILING, Verdict(ready.status is None, ready.reason, ready.message)),
+            made(MarketCondition.READY, ready),
+            made(MarketCondition.MARKET_FOUND, decision.market_found),
+            made(MarketCondition.WALLETS_READY, decision.wallets_ready),
+            made(MarketCondition.STALLED, ConditionValue(ready.status is False, ready.reason, ready.message)),
+            made(
+                MarketCondition.RECONCILING, ConditionValue(ready.status is None, ready.reason, ready.message)
+            ),
         ],
         "slots": decision.slots.model_dump(by_alias=True),
         "wallets": [wallet.model_dump(by_alias=True, exclude_none=True) for wallet in decision.wallets],
@@ -63,9 +65,9 @@ def market_status(
 
 
 def unreadable_status(body: Mapping[str, Any], problem: str, now: datetime) -> dict[str, Any]:
-    """The status of a NosanaMarket whose spec cannot be read. All else stays: intents stand in it."""
+    """The status of a NosanaMarket whose spec cannot be read. The other fields stay, intents among them."""
     meta, before = body["metadata"], body.get("status") or {}
-    said = [
+    conditions = [
         condition(
             before.get("conditions"),
             kind,
@@ -77,19 +79,19 @@ def unreadable_status(body: Mapping[str, Any], problem: str, now: datetime) -> d
         )
         for kind, value in ((MarketCondition.READY, False), (MarketCondition.STALLED, True))
     ]
-    types = {one["type"] for one in said}
+    types = {one["type"] for one in conditions}
     others = [one for one in before.get("conditions") or () if one["type"] not in types]
-    return {**before, "conditions": [*others, *said]}
+    return {**before, "conditions": [*others, *conditions]}
 
 
 def flips(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether a condition changes its status: people and tools wait for that."""
+    """Whether a condition changes its status, which people and tools wait for."""
     old = {one["type"]: one["status"] for one in before.get("conditions") or ()}
     return any(old.get(one["type"]) != one["status"] for one in after["conditions"])
 
 
 def differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether anything is new. Balances alone change with every fee: they go along with the next change."""
+    """Whether anything but balances is new: they change with every fee, and are written with the next change."""
 
     def essence(status: Mapping[str, Any]) -> dict[str, Any]:
         wallets = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,19 +13,20 @@ from nosana_operator.market.facts import Absent, Funds, JobFacts, Known, MarketF
 
 @dataclass(frozen=True, slots=True)
 class WalletView:
-    """One key of the market as gathered."""
+    """One wallet of the market as gathered."""
 
     secret: str
+    """Its name in the status: `name/key` of the Secret."""
     address: str | None
     problem: tuple[str, str] | None
-    """Reason and message why it gets no new work. With an address its runs are served all the same."""
+    """Reason and message why it gets no new work. If its address is known, its runs are served all the same."""
     funds: Funds | Absent
     runs: Known[tuple[RunFacts, ...]]
-    """All runs that the key holds, of whatever market."""
+    """All runs that the wallet holds, of any market."""
     unread: bool = False
-    """Its Secret could not be read: which key it is, and what that holds, is not known."""
+    """Its Secret could not be read, so neither its address nor what it holds is known."""
     foreign: str | None = None
-    """Signature of a transaction of this key that is not ours, and that no admin has acknowledged."""
+    """Signature of a transaction of this wallet that is not ours, and that no admin has acknowledged."""
     lost: bool = False
     """Its address is known from the status only: nothing can be signed with it."""
 
@@ -43,20 +44,21 @@ class PendingTransaction:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownJob:
-    """The object that has the name of a run's NosanaJob, whoever made it."""
+class JobObject:
+    """The NosanaJob that has the name of a run's, whoever created it."""
 
     namespace: str
     name: str
     uid: str
     run: Run | None
+    """Its `spec.run`; None: absent or unreadable."""
     verified: bool = False
     refused: bool = False
-    """It is not what the chain dictates."""
+    """It differs from what the chain dictates."""
     settled: bool = False
     deleting: bool = False
     stopping: bool = False
-    """It was asked to stop, or has ended."""
+    """It has been asked to stop, or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +72,44 @@ class MarketView:
     networks: tuple[str, ...]
     address_problem: str | None
     payout_problem: str | None
-    """Why `spec.payoutAddress` is none to pay to."""
+    """Why `spec.payoutAddress` cannot receive the payout."""
     market: Known[MarketFacts]
     wallets: tuple[WalletView, ...]
-    jobs: dict[str, Known[JobFacts]]
-    """The job accounts of the wallets' runs."""
-    known: Mapping[str, KnownJob]
-    """By run: what stands under the name of its NosanaJob."""
-    occupied: frozenset[str]
-    """Runs whose NosanaJob needs its slot, whatever the chain says: its pods have not ended."""
+    job_accounts: dict[str, Known[JobFacts]]
+    """The job accounts of the wallets' runs, by address."""
+    job_objects: Mapping[str, JobObject]
+    """By run: the object with the name of its NosanaJob."""
+    runs_with_pods: frozenset[str]
+    """Runs whose NosanaJob needs its slot whatever the chain says, because its pods have not ended."""
     job_uids: frozenset[str]
-    """uids of the NosanaJobs of the occupied runs: their pods are this market's own."""
+    """uids of the NosanaJobs of `runs_with_pods`: their pods are this market's own."""
     unsettled: frozenset[str]
     """Runs whose NosanaJob is not settled yet."""
     served: frozenset[tuple[str, str]]
-    """(market, key): what some NosanaMarket on this network serves, or may: not all Secrets may have been read."""
-    refusal: str | None
-    """Why the API server does not take NosanaJobs of this market, when it just said so."""
+    """(market, wallet): what some NosanaMarket on this network serves, or may, while a Secret is unread."""
+    job_refusal: str | None
+    """Why the API server refused a NosanaJob of this market a moment ago."""
     pending: tuple[PendingTransaction, ...]
-    leaving: datetime | None
-    """The market is left until then: what `nosana-operator leave` asks for."""
-    missing: frozenset[str]
-    """Keys that have left the queue, it is not known yet by what: a job may have been given to them."""
+    leave_until: datetime | None
+    """`nosana-operator leave` asked the market to stay out of the queue until then."""
+    unexplained: frozenset[str]
+    """Wallets that left the queue for a reason not known yet: each may have been given a job."""
     held_back: frozenset[str]
-    """Keys that were put out of the queue a moment ago, have a transaction under way in another market, or have
-    a history of which something is still to be judged."""
-    ours: frozenset[str]
-    """Keys that stand because of a `work` of ours."""
+    """Wallets that get no slot now: evicted a moment ago, with a transaction under way in another market, or with
+    a history that is not examined to its end."""
+    queued_by_us: frozenset[str]
+    """Wallets that are in the queue because of a `work` of ours."""
     fee_cap: int
     """Lamports that one transaction may cost."""
     now: datetime
     share: Share
     """What the nodes hold for this market beside the others."""
-    early: bool = False
-    """What the keys have, or who is to be paid, was not asked for yet since the start: it soon will be."""
-    young: frozenset[str] = frozenset()
-    """Runs that have just begun: that a node does not have their job account means nothing yet."""
+    polls_pending: bool = False
+    """This process has not polled yet what the wallets have, or the payout address."""
+    recent_runs: frozenset[str] = frozenset()
+    """Runs that have just begun: a node may lag and not have their job account yet."""
+
+
+def runs_of(wallets: Iterable[WalletView]) -> list[RunFacts]:
+    """All runs that the wallets are known to hold."""
+    return [run for wallet in wallets if not isinstance(wallet.runs, Absent) for run in wallet.runs]

@@ -1,4 +1,4 @@
-"""Which accounts of each network are watched: markets and keys of the NosanaMarkets, jobs of their open runs."""
+"""The accounts that each network's watcher follows: markets, wallets, and the jobs of open runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nosana_operator.market.ports import Cache, Networks
 
 
 def watch_all(cache: Cache, networks: Networks, wallets: Wallets) -> None:
-    """Tell each network which accounts matter now."""
+    """Replace the set of accounts that each network watches."""
     keys: dict[str, set[str]] = {}
     jobs: dict[str, set[str]] = {}
     markets: dict[str, set[str]] = {}
@@ -32,10 +32,10 @@ def watch_all(cache: Cache, networks: Networks, wallets: Wallets) -> None:
         ):
             continue
         ref = run["marketRef"]
-        where = network_of.get((ref["namespace"], ref["name"]))
-        if where is not None:
-            jobs.setdefault(where, set()).add(run["job"])
-            keys.setdefault(where, set()).add(run["node"])
+        job_network = network_of.get((ref["namespace"], ref["name"]))
+        if job_network is not None:
+            jobs.setdefault(job_network, set()).add(run["job"])
+            keys.setdefault(job_network, set()).add(run["node"])
     for network in networks.names():
         chain = networks.chain(network)
         if chain is not None:

@@ -1,9 +1,29 @@
-"""Is a key used by somebody else too? Then two hosts would run, and settle, the same jobs.
+"""Detects that somebody else uses one of our wallets: two hosts would run, and settle, the same jobs.
 
-What tells is a transaction that the key signed for the Jobs program and that we have no intent for. Only what
-is finalized is judged: our own intents stand in the objects from before they are sent until after that, so
-neither a crash nor a fork nor a watch that lags makes one of ours look strange. What was there before this
-process looked first is taken as it is.
+The evidence is a finalized transaction which the wallet signed for the Jobs program and for which we have no intent.
+Only finalized transactions are judged, because our own intents are in the objects from before they are sent until
+after they are finalized. So neither a crash nor a fork nor a lagging watch makes one of ours look foreign:
+
+    our transaction     intent written ─ sent ─ confirmed ─ finalized ─ intent leaves the status ─ an hour later
+    intents known       yes              yes    yes         yes         yes (remembered)           forgotten
+    judged                                                  from here on: the signature is known, it is ours
+
+    foreign             sent by another host ─ confirmed ─ finalized
+    judged                                                 no intent: reported, and the wallet gets no more jobs
+
+A pass walks back through the wallet's history, from its newest transaction to those that were judged before:
+
+    history   newest  e  d  c  b  a  oldest      the last pass ended at b
+    page 1            e  d                       judge e and d
+    page 2               d  c  b                 overlaps by one: a node that does not know d answers with nothing,
+                                                 as it would at the end of the history, and must not be believed
+    end of the pass                              e is where the next one ends
+
+A pass starts when the wallet's balance has changed (each transaction that it pays for changes it), 30 s later so that
+the cause is finalized, and every 10 minutes otherwise, for somebody else may have paid the fee. A stranger can fill a
+history by sending dust: a pass makes 20 requests at a time and continues in the next reconcile. A transaction that
+no node returns is judged later, and hides no other one. What was finalized before this process first saw the wallet
+is not judged.
 """
 
 from __future__ import annotations
@@ -22,94 +42,94 @@ from nosana_operator.market.ports import Chain, Clock
 
 log = logging.getLogger(__name__)
 
-SETTLES = 30.0
-"""Seconds after a change of the key's balance at which its history is looked at: what changed it is final then."""
-LOOK_EVERY = 600.0
-"""Seconds between looks when the balance stays: somebody else may have paid the fees."""
+FINALITY_DELAY = 30.0
+"""Seconds from a change of the wallet's balance to the next pass: what changed it is finalized by then."""
+PASS_INTERVAL = 600.0
+"""Seconds between passes while the balance stays the same: somebody else may have paid the fees."""
 PAGE = 1000
-"""Transactions in one answer, where it is known from which one on they are wanted."""
+"""Transactions in one page, when it is known at which one the pass ends."""
 FIRST_PAGE = 50
-"""The same where it is not."""
-AT_ONCE = 20
-"""Requests for one key in one look: strangers who send dust to it keep nobody else waiting."""
-TRIES = 3
-"""How often a transaction that the nodes do not give is asked for before the look goes on without it."""
-LATER_LOOKS = 20
-"""Looks that ask for it again; then it is let go."""
-LAGS = 3600.0
-"""Seconds for which the nodes' histories may lag: an intent that has left its object is remembered for so long after
-the look that has judged it."""
-LEFT = 86_400.0
-"""Seconds for which it is remembered at most: a node may never give a history."""
+"""Transactions in the first page when it is not."""
+REQUESTS_AT_ONCE = 20
+"""Requests for one wallet before the others get theirs: strangers who send dust to it delay nobody else."""
+TRIES_PER_PASS = 3
+"""How often a pass asks for a transaction that the nodes do not return before it continues without it."""
+LATER_PASSES = 20
+"""Further passes that ask for it; after them it is given up."""
+HISTORY_LAG = 3600.0
+"""Seconds by which a node's history may lag: an intent that has left its object is remembered this long after the
+start of the oldest complete pass."""
+REMEMBERED_AT_MOST = 86_400.0
+"""Seconds for which it is remembered even if no pass completes: a node may never return a history."""
 
 
-class _Lost(Unavailable):
-    """The node does not know the transaction from which on it was asked."""
+class _HistoryGap(Unavailable):
+    """The node does not know the transaction at which the page should have begun."""
 
 
 @dataclass(slots=True)
-class _Way:
-    """The way back through a key's history, from its newest transaction to what was judged before."""
+class _Pass:
+    """One walk back through a wallet's history, from its newest transaction to those judged before."""
 
     began: datetime
     newest: Past | None = None
-    beside: set[str] = field(default_factory=set)
-    """Signatures of the newest one's slot."""
+    in_newest_slot: set[str] = field(default_factory=set)
+    """Signatures in the newest one's slot."""
     waiting: deque[Past] = field(default_factory=deque)
     """Read and not judged yet, the newest first."""
     last_two: tuple[str, str] | None = None
-    """The end of the last page. The next is asked for from before the second-last on, so that it has to begin
-    with the last: a node that does not know where to go on gives nothing, as at the end."""
+    """The last two signatures of the last page. The next page is requested from the second-last on, so that it has to
+    begin with the last: a node that does not know that one answers with nothing, as at the end."""
     all_read: bool = False
     tries: Counter[str] = field(default_factory=Counter)
-    """By signature: how often the nodes did not give it."""
-    found: int = 0
-    """Slot of one that is not ours: older ones are no news."""
+    """By signature: how often the nodes did not return it."""
+    foreign_slot: int = 0
+    """Slot of the newest foreign one: older ones need no report."""
     paused: bool = False
-    """It got no answer, and goes on after a while."""
+    """It got no answer, and continues after a while."""
 
 
 @dataclass(slots=True)
-class _Key:
-    """What was judged of one key's history."""
+class _WalletHistory:
+    """What was judged of one wallet's history."""
 
     slot: int
-    """Up to here, and `judged` beyond: nothing is judged twice."""
-    looked_at: datetime
+    """Everything up to this slot is judged, and `judged` beyond it: nothing is judged twice."""
+    started_at: datetime
     lamports: int | None
-    """At the last look."""
+    """At the start of the last pass."""
     lamports_now: int | None
     judged_at: datetime
-    """When the last look that came to its end began."""
+    """When the last complete pass began."""
     changed_at: datetime | None = None
-    """When the balance was first seen to be another than at the last look."""
+    """When the balance was first seen to differ from that at the last pass."""
     until: str | None = None
     judged: set[str] = field(default_factory=set)
     foreign: str | None = None
-    unread: dict[str, tuple[Past, int]] = field(default_factory=dict)
-    """By signature: what the nodes did not give, and in how many looks."""
-    way: _Way | None = None
-    """A look that is not at its end."""
+    unreturned: dict[str, tuple[Past, int]] = field(default_factory=dict)
+    """By signature: what the nodes did not return, and in how many passes."""
+    walk: _Pass | None = None
+    """A pass that is not complete."""
 
     def due(self, now: datetime) -> bool:
-        """Whether its history is to be looked at now."""
-        changed = self.changed_at is not None and (now - self.changed_at).total_seconds() >= SETTLES
-        return changed or (now - self.looked_at).total_seconds() >= LOOK_EVERY
+        """Whether a pass should start now."""
+        changed = self.changed_at is not None and (now - self.changed_at).total_seconds() >= FINALITY_DELAY
+        return changed or (now - self.started_at).total_seconds() >= PASS_INTERVAL
 
 
-class KeyUse:
-    """Looks through the keys' histories."""
+class ForeignUse:
+    """Examines the histories of all wallets; keeps caches only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._keys: dict[tuple[str, str], _Key] = {}
-        self._standing: frozenset[str] = frozenset()
-        """Signatures of the intents that stand in the objects."""
-        self._left: dict[str, datetime] = {}
-        """By signature, the earliest first: when an intent had left its object."""
+        self._histories: dict[tuple[str, str], _WalletHistory] = {}
+        self._intents: frozenset[str] = frozenset()
+        """Signatures of the intents in the objects."""
+        self._former_intents: dict[str, datetime] = {}
+        """Signature → when the intent had left its object; the earliest first."""
 
-    def note(self, markets: Iterable[Mapping[str, Any]], jobs: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the intents as they stand in the objects."""
+    def record_intents(self, markets: Iterable[Mapping[str, Any]], jobs: Iterable[Mapping[str, Any]]) -> None:
+        """Read the intents in all objects, and remember those that have left them."""
         intents = [
             one["signature"]
             for market in markets
@@ -118,153 +138,160 @@ class KeyUse:
         for job in jobs:
             intent = ((job.get("status") or {}).get("settlement") or {}).get("transaction")
             intents += [intent["signature"]] if intent else []
-        before, self._standing = self._standing, frozenset(intents)
+        before, self._intents = self._intents, frozenset(intents)
         now = self._clock.now()
-        for signature in before - self._standing:
-            self._left.pop(signature, None)
-            self._left[signature] = now
-        judged = min((state.judged_at for state in self._keys.values()), default=now)
-        keep = max(judged - timedelta(seconds=LAGS), now - timedelta(seconds=LEFT))
-        while self._left and next(iter(self._left.values())) < keep:
-            del self._left[next(iter(self._left))]
+        for signature in before - self._intents:
+            self._former_intents.pop(signature, None)
+            self._former_intents[signature] = now
+        judged = min((state.judged_at for state in self._histories.values()), default=now)
+        keep = max(judged - timedelta(seconds=HISTORY_LAG), now - timedelta(seconds=REMEMBERED_AT_MOST))
+        while self._former_intents and next(iter(self._former_intents.values())) < keep:
+            del self._former_intents[next(iter(self._former_intents))]
 
-    def seen(
-        self, network: str, key: str, *, slot: int | None, lamports: int | None, known: str | None
+    def observe(
+        self, network: str, wallet: str, *, slot: int | None, lamports: int | None, reported: str | None
     ) -> str | None:
-        """Take in how a key is; the signature of its newest transaction that is not ours, or None.
+        """Record a wallet's balance; returns the signature of its newest foreign transaction, or None.
 
         Args:
-            network: where.
-            key: its address.
-            slot: the chain's, as just read: what is finalized when the key is first seen is not judged. None:
-                not known; the key is not seen yet.
-            lamports: what the key has. Each transaction that it pays for changes that, so as long as it stays
-                the same nothing is asked. None: not known.
-            known: what the status says of it already.
+            network: of the wallet.
+            wallet: its address.
+            slot: the chain's, as just read: what is finalized when the wallet is first observed is not judged.
+                None: not known, and the wallet is not observed yet.
+            lamports: its balance. Each transaction that it pays for changes that, so no request is made while it
+                stays the same. None: not known.
+            reported: the signature that its status reports already.
         """
         now = self._clock.now()
-        state = self._keys.get((network, key))
+        state = self._histories.get((network, wallet))
         if state is None:
             if slot is None:
-                return known
-            state = self._keys[network, key] = _Key(slot, now, lamports, lamports, now)
-        state.foreign = state.foreign or known
+                return reported
+            state = self._histories[network, wallet] = _WalletHistory(slot, now, lamports, lamports, now)
+        state.foreign = state.foreign or reported
         if lamports is not None:
             state.lamports_now = lamports
             if lamports != state.lamports and state.changed_at is None:
                 state.changed_at = now
         return state.foreign
 
-    def judged(self, network: str, key: str) -> bool:
-        """Whether nothing of the key's history waits to be judged; a look without an answer is one."""
-        state = self._keys.get((network, key))
+    def is_examined(self, network: str, wallet: str) -> bool:
+        """Whether nothing in the wallet's history waits to be judged; a pass that got no answer counts as made."""
+        state = self._histories.get((network, wallet))
         return state is not None and not _under_way(state) and not state.due(self._clock.now())
 
-    def behind(self, network: str) -> bool:
-        """Whether some key's look goes on at once."""
-        return any(_under_way(state) for (where, _), state in self._keys.items() if where == network)
+    def has_backlog(self, network: str) -> bool:
+        """Whether the pass of some wallet continues at once."""
+        return any(_under_way(state) for (other, _), state in self._histories.items() if other == network)
 
-    async def look(self, chain: Chain, network: str, keys: Iterable[str]) -> bool:
-        """Go on with each key's history that is due; whether something new is known of one."""
+    async def examine(self, chain: Chain, network: str, wallets: Iterable[str]) -> bool:
+        """Start or continue the pass of each wallet that is due; returns whether anything new is known."""
         news = False
-        for key in keys:
-            state = self._keys.get((network, key))
+        for wallet in wallets:
+            state = self._histories.get((network, wallet))
             now = self._clock.now()
             if state is None or not (_under_way(state) or state.due(now)):
                 continue
-            if state.way is None or state.way.paused:
-                state.looked_at, state.lamports, state.changed_at = now, state.lamports_now, None
-            way = state.way or _Way(now)
+            if state.walk is None or state.walk.paused:
+                state.started_at, state.lamports, state.changed_at = now, state.lamports_now, None
+            walk = state.walk or _Pass(now)
             before = state.foreign
-            state.way, way.paused = way, False
+            state.walk, walk.paused = walk, False
             try:
-                await self._go_back(chain, key, state, way)
+                await self._walk_back(chain, wallet, state, walk)
             except NosanaError as exc:
-                log.warning("history of the key not read: %s", exc, extra={"wallet": key})
-                # Not before the next pause, however often this is called.
-                state.changed_at, way.paused = now, True
-                if isinstance(exc, _Lost):
-                    state.way = None
+                log.warning("cannot read the wallet's history: %s", exc, extra={"wallet": wallet})
+                # Try again after the usual delay, however often this is called.
+                state.changed_at, walk.paused = now, True
+                if isinstance(exc, _HistoryGap):
+                    state.walk = None
             news = news or state.foreign != before or not _under_way(state)
         return news
 
-    async def _go_back(self, chain: Chain, key: str, state: _Key, way: _Way) -> None:
-        """Some way back; at its end the next look begins where this one did."""
-        for _ in range(AT_ONCE):
-            while way.waiting and not self._in_question(way.waiting[0], state):
-                way.waiting.popleft()
-            if way.waiting:
-                await self._judge(chain, key, state, way)
-            elif not way.all_read:
-                await self._read_page(chain, key, state, way)
+    async def _walk_back(self, chain: Chain, wallet: str, state: _WalletHistory, walk: _Pass) -> None:
+        """Continue a pass. Once it is complete, the next one ends where this one began."""
+        for _ in range(REQUESTS_AT_ONCE):
+            while walk.waiting and not self._in_question(walk.waiting[0], state):
+                walk.waiting.popleft()
+            if walk.waiting:
+                await self._judge(chain, wallet, state, walk)
+            elif not walk.all_read:
+                await self._read_page(chain, wallet, state, walk)
             else:
                 break
-        if way.waiting or not way.all_read:
+        if walk.waiting or not walk.all_read:
             return
-        state.way, state.judged_at = None, way.began
-        if way.newest is not None and way.newest.slot > state.slot:
-            # What is older than the one from which the next look goes on needs no remembering.
-            state.until, state.slot, state.judged = way.newest.signature, way.newest.slot - 1, way.beside
+        state.walk, state.judged_at = None, walk.began
+        if walk.newest is not None and walk.newest.slot > state.slot:
+            # The next pass ends at this transaction, so what is older need not be remembered.
+            state.until, state.slot, state.judged = (
+                walk.newest.signature,
+                walk.newest.slot - 1,
+                walk.in_newest_slot,
+            )
 
-    async def _read_page(self, chain: Chain, key: str, state: _Key, way: _Way) -> None:
-        limit = FIRST_PAGE if state.until is None and way.last_two is None else PAGE
-        before, last = way.last_two or (None, None)
-        page = await chain.read_history(key, until=state.until, before=before, limit=limit)
+    async def _read_page(self, chain: Chain, wallet: str, state: _WalletHistory, walk: _Pass) -> None:
+        limit = FIRST_PAGE if state.until is None and walk.last_two is None else PAGE
+        before, last = walk.last_two or (None, None)
+        page = await chain.read_history(wallet, until=state.until, before=before, limit=limit)
         if last is not None and (not page or page[0].signature != last):
-            raise _Lost(f"the node that answers does not know {last}")
-        if way.newest is None and page:
-            way.newest = page[0]
-        if way.newest is not None:
-            way.beside |= {one.signature for one in page if one.slot == way.newest.slot}
-        way.all_read = len(page) < limit or page[-1].slot <= state.slot
-        way.waiting.extend(one for one in (page if last is None else page[1:]) if one.slot > state.slot)
-        if way.all_read:
-            way.waiting.extend(one for one, _ in state.unread.values())
+            raise _HistoryGap(f"the node that answers does not know {last}")
+        if walk.newest is None and page:
+            walk.newest = page[0]
+        if walk.newest is not None:
+            walk.in_newest_slot |= {one.signature for one in page if one.slot == walk.newest.slot}
+        walk.all_read = len(page) < limit or page[-1].slot <= state.slot
+        walk.waiting.extend(one for one in (page if last is None else page[1:]) if one.slot > state.slot)
+        if walk.all_read:
+            walk.waiting.extend(one for one, _ in state.unreturned.values())
         if len(page) > 1:
-            way.last_two = page[-2].signature, page[-1].signature
+            walk.last_two = page[-2].signature, page[-1].signature
 
-    def _in_question(self, one: Past, state: _Key) -> bool:
-        new = one.signature not in state.judged or one.signature in state.unread
-        own = one.signature in self._standing or one.signature in self._left
+    def _in_question(self, one: Past, state: _WalletHistory) -> bool:
+        new = one.signature not in state.judged or one.signature in state.unreturned
+        own = one.signature in self._intents or one.signature in self._former_intents
         return new and not one.failed and not own
 
-    async def _judge(self, chain: Chain, key: str, state: _Key, way: _Way) -> None:
-        one = way.waiting.popleft()
+    async def _judge(self, chain: Chain, wallet: str, state: _WalletHistory, walk: _Pass) -> None:
+        one = walk.waiting.popleft()
         try:
-            kind = await chain.signed_by(one.signature, key)
+            kind = await chain.signed_by(one.signature, wallet)
         except NosanaError:
-            self._put_off(state, way, one)
+            self._postpone(state, walk, one)
             raise
-        state.unread.pop(one.signature, None)
+        state.unreturned.pop(one.signature, None)
         if kind is None:
             return
         log.error(
-            "the key is used elsewhere: it signed a %s that is not ours",
+            "another host uses this wallet: it signed a %s that is not ours",
             kind,
-            extra={"wallet": key, "signature": one.signature},
+            extra={"wallet": wallet, "signature": one.signature},
         )
-        if one.slot > way.found:
-            state.foreign, way.found = one.signature, one.slot
+        if one.slot > walk.foreign_slot:
+            state.foreign, walk.foreign_slot = one.signature, one.slot
 
-    def _put_off(self, state: _Key, way: _Way, one: Past) -> None:
-        """Behind the others of this look, then to later looks: one that no node gives hides no other."""
-        way.tries[one.signature] += 1
-        if way.tries[one.signature] < TRIES:
-            way.waiting.append(one)
+    def _postpone(self, state: _WalletHistory, walk: _Pass, one: Past) -> None:
+        """Judge it after the others of this pass, then in later passes: one that no node returns hides no other."""
+        walk.tries[one.signature] += 1
+        if walk.tries[one.signature] < TRIES_PER_PASS:
+            walk.waiting.append(one)
             return
-        _, looks = state.unread.pop(one.signature, (one, 0))
-        if looks < LATER_LOOKS:
-            state.unread[one.signature] = one, looks + 1
+        _, passes = state.unreturned.pop(one.signature, (one, 0))
+        if passes < LATER_PASSES:
+            state.unreturned[one.signature] = one, passes + 1
         else:
-            log.warning("no node gives the transaction: not judged", extra={"signature": one.signature})
+            log.warning(
+                "giving up on a transaction that no node returns: not judged",
+                extra={"signature": one.signature},
+            )
 
 
-def _under_way(state: _Key) -> bool:
-    return state.way is not None and not state.way.paused
+def _under_way(state: _WalletHistory) -> bool:
+    return state.walk is not None and not state.walk.paused
 
 
-def acknowledged(markets: Iterable[Mapping[str, Any]]) -> Collection[str]:
-    """Signatures of which admins have said that they are over with."""
+def acknowledged_signatures(markets: Iterable[Mapping[str, Any]]) -> Collection[str]:
+    """Signatures of foreign transactions that admins have acknowledged."""
     return {
         signature
         for market in markets

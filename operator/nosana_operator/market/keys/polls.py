@@ -1,7 +1,7 @@
-"""What is asked of the chain beside the serving of runs: what the keys have, who else uses them, who is paid.
+"""Periodic chain reads that no run waits for: balances, access keys, wallet histories, payout addresses.
 
-No run's NosanaJob waits for it: the views take what is known. Each check of a network is work of its own, one
-reading at a time, so that a method that hangs, or a stranger who fills a key's history, delays nothing else.
+The views use what is known. Each poll of a network is a work item of its own, with one request at a time, so that a
+method that hangs, or a stranger who fills a wallet's history, delays nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Generic, Literal, TypeVar, get_args
 from nosana_operator.api import JOB_KIND, MARKET_KIND
 from nosana_operator.errors import NosanaError
 from nosana_operator.market.facts import UNKNOWN, Absent, Funds, MarketFacts
-from nosana_operator.market.keys.foreign_use import KeyUse
+from nosana_operator.market.keys.foreign_use import ForeignUse
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges
 
@@ -23,36 +23,36 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-What = Literal["access", "funds", "history", "payout"]
-Poll = tuple[str, What]
-"""(network, what): a piece of work."""
+Subject = Literal["access", "funds", "history", "payout"]
+Poll = tuple[str, Subject]
+"""(network, subject): one work item."""
 
 FUNDS_FRESH: Final = 30.0
-"""Seconds after which balances and stakes are read again."""
-SELDOM: Final = 600.0
-"""The same of what hardly ever changes: the access keys that the markets want, payout addresses."""
+"""Seconds between reads of balances and stakes."""
+RARELY: Final = 600.0
+"""Seconds between reads of what hardly ever changes: access keys, payout addresses."""
 MISSING: Final = 60.0
-"""The same of access keys while one that a market wants is not among them: it may be issued any moment."""
-AGAIN: Final = 5.0
-"""The same of what got no answer."""
+"""Seconds between reads of access keys while one that a market requires is missing: it may be issued any moment."""
+UNANSWERED: Final = 5.0
+"""Seconds until a read that got no answer is tried again."""
 TICK: Final = 1.0
-"""Seconds between looks at what is due."""
+"""Seconds between checks of what is due."""
 BACKLOG: Final = 0.5
-"""Seconds between looks at a history of which more is to be judged."""
+"""Seconds between steps through a history that is not examined to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading(Generic[T]):
-    """What was read last, and when it was last asked for."""
+    """What was read last, and when it was last requested."""
 
     value: T
     asked_at: datetime
     failed: bool = False
-    """It got no answer then: the value is older."""
+    """That request got no answer: the value is older."""
 
     def due(self, now: datetime, fresh: float) -> bool:
-        """Whether it is to be read again; `fresh`: seconds for which an answer holds."""
-        return (now - self.asked_at).total_seconds() >= (AGAIN if self.failed else fresh)
+        """Whether to read it again; `fresh`: seconds for which an answer is good."""
+        return (now - self.asked_at).total_seconds() >= (UNANSWERED if self.failed else fresh)
 
 
 Address = tuple[str, str]
@@ -60,13 +60,13 @@ Address = tuple[str, str]
 
 
 class ChainPolls:
-    """Does the checks, and tells what they found. Keeps caches only.
+    """Makes the polls and has their results. Keeps caches only.
 
     Args:
-        edges: to the world.
-        wallets: the keys.
-        wake: asks for a check at once; else each is looked at every second.
-        changed: called with a network of which something new is known.
+        edges: the chain, the cache, the clock and metrics.
+        wallets: the wallets of all NosanaMarkets.
+        wake: requests a poll at once; otherwise each is reconciled every second.
+        changed: called with a network when a poll brought something new.
     """
 
     def __init__(
@@ -84,21 +84,23 @@ class ChainPolls:
         self._funds: dict[Address, _Reading[Funds | Absent]] = {}
         self._access: dict[Address, _Reading[frozenset[str] | None]] = {}
         self._payouts: dict[Address, _Reading[str | None]] = {}
-        """What is wrong with the address."""
-        self.use = KeyUse(edges.clock)
+        """Why the address cannot receive a payout."""
+        self.foreign_use = ForeignUse(edges.clock)
 
     @property
     def all(self) -> tuple[Poll, ...]:
-        """Every check that there is."""
-        return tuple((network, what) for network in self._edges.networks.names() for what in get_args(What))
+        """Every poll of every network."""
+        return tuple(
+            (network, subject) for network in self._edges.networks.names() for subject in get_args(Subject)
+        )
 
-    async def reconcile(self, check: Poll) -> float | None:
-        """Do what is due of a check; the seconds until the next look."""
-        network, what = check
+    async def reconcile(self, poll: Poll) -> float | None:
+        """Make the requests that are due; returns the seconds until the next reconcile."""
+        network, subject = poll
         chain = self._edges.networks.chain(network)
         if chain is None:
             return None
-        match what:
+        match subject:
             case "access":
                 return await self._read_access(chain, network)
             case "funds":
@@ -106,12 +108,12 @@ class ChainPolls:
             case "payout":
                 return await self._read_payouts(chain, network)
             case "history":
-                return await self._judge(chain, network)
+                return await self._examine_histories(chain, network)
 
-    # -- what is known
+    # -- results
 
     def funds(self, network: str, address: str) -> Funds | Absent:
-        """What a key has, as last read."""
+        """What a wallet has, as last read."""
         found = self._funds.get((network, address))
         if found is None or isinstance(found.value, Absent):
             return UNKNOWN
@@ -119,109 +121,108 @@ class ChainPolls:
         return replace(found.value, access_keys=access.value) if access is not None else found.value
 
     def payout_problem(self, network: str, address: str) -> str | None:
-        """Why that address is none to pay to, as far as it is known."""
+        """Why this address cannot receive a payout; None: it can, or it has not been read yet."""
         found = self._payouts.get((network, address))
         return found.value if found is not None else None
 
-    def asked(self, network: str, keys: Collection[str], payout: str | None) -> bool:
-        """Whether all that standing with these keys needs was asked for, whatever came of it; else it soon will
-        be.
+    def has_polled(self, network: str, wallets: Collection[str], payout: str | None) -> bool:
+        """Whether everything that offering slots with these wallets needs was polled, whatever the answers.
 
-        `payout`: the payout address.
+        Otherwise it wakes the polls that are missing. `payout`: the payout address.
         """
         chain = self._edges.networks.chain(network)
-        wanted = self._collections(chain, network).keys() if chain is not None else ()
-        missing: set[What] = set()
-        if any((network, key) not in self._funds for key in self._keys(network).intersection(keys)):
+        gated = self._collections(chain, network).keys() if chain is not None else ()
+        missing: set[Subject] = set()
+        if any((network, one) not in self._funds for one in self._addresses(network).intersection(wallets)):
             missing.add("funds")
-        if any((network, key) not in self._access for key in set(keys).intersection(wanted)):
+        if any((network, one) not in self._access for one in set(wallets).intersection(gated)):
             missing.add("access")
         if payout is not None and (network, payout) not in self._payouts:
             missing.add("payout")
-        for what in missing:
-            self._wake((network, what))
+        for subject in missing:
+            self._wake((network, subject))
         return not missing
 
-    def doubt_access(self, network: str, key: str) -> None:
-        """A token that the key held is not there any more: look for it again now."""
-        if self._access.pop((network, key), None) is not None:
+    def recheck_access_keys(self, network: str, wallet: str) -> None:
+        """Read the wallet's access keys again now: one that it held seems to be gone."""
+        if self._access.pop((network, wallet), None) is not None:
             self._wake((network, "access"))
 
-    # -- reading
+    # -- requests
 
     async def _read_funds(self, chain: Chain, network: str) -> float:
-        """All keys of the network together."""
-        keys, now = sorted(self._keys(network)), self._edges.clock.now()
-        before = {key: self._funds.get((network, key)) for key in keys}
-        if not any(one is None or one.due(now, FUNDS_FRESH) for one in before.values()):
+        """All wallets of the network in one request."""
+        addresses, now = sorted(self._addresses(network)), self._edges.clock.now()
+        before = {one: self._funds.get((network, one)) for one in addresses}
+        if not any(old is None or old.due(now, FUNDS_FRESH) for old in before.values()):
             return TICK
         try:
-            found: Mapping[str, Funds] | None = await chain.read_funds(keys)
+            funds: Mapping[str, Funds] | None = await chain.read_funds(addresses)
         except NosanaError as exc:
-            log.warning("funds not read: %s", exc, extra={"network": network})
-            found = None
+            log.warning("cannot read balances and stakes: %s", exc, extra={"network": network})
+            funds = None
         news = False
-        for key, old in before.items():
-            known = old.value if old is not None else UNKNOWN
-            value = found[key] if found is not None else known
-            self._funds[network, key] = _Reading(value, now, failed=found is None)
-            news = news or old is None or value != known
-            if found is not None:
-                self._edges.metrics.funds(network, key, found[key])
-        self._funds = _only(self._funds, network, keys)
-        return self._told(network, news)
+        for address, old in before.items():
+            last = old.value if old is not None else UNKNOWN
+            value = funds[address] if funds is not None else last
+            self._funds[network, address] = _Reading(value, now, failed=funds is None)
+            news = news or old is None or value != last
+            if funds is not None:
+                self._edges.metrics.funds(network, address, funds[address])
+        self._funds = _only(self._funds, network, addresses)
+        return self._notify(network, news)
 
     async def _read_access(self, chain: Chain, network: str) -> float:
-        wanted, news = self._collections(chain, network), False
-        for key, collections in sorted(wanted.items()):
-            now, old = self._edges.clock.now(), self._access.get((network, key))
+        required, news = self._collections(chain, network), False
+        for address, collections in sorted(required.items()):
+            now, old = self._edges.clock.now(), self._access.get((network, address))
             held = old.value if old is not None else None
             has_all = held is not None and collections <= held
-            if old is not None and not old.due(now, SELDOM if has_all else MISSING):
+            if old is not None and not old.due(now, RARELY if has_all else MISSING):
                 continue
             try:
-                self._access[network, key] = _Reading(await chain.read_access_keys(key), now)
+                self._access[network, address] = _Reading(await chain.read_access_keys(address), now)
             except NosanaError as exc:
-                log.warning("access keys not read: %s", exc, extra={"wallet": key})
-                self._access[network, key] = _Reading(held, now, failed=True)
-            news = news or old is None or self._access[network, key].value != held
-        self._access = _only(self._access, network, wanted)
-        return self._told(network, news)
+                log.warning("cannot read access keys: %s", exc, extra={"wallet": address})
+                self._access[network, address] = _Reading(held, now, failed=True)
+            news = news or old is None or self._access[network, address].value != held
+        self._access = _only(self._access, network, required)
+        return self._notify(network, news)
 
     async def _read_payouts(self, chain: Chain, network: str) -> float:
         specs = [body["spec"] for body in self._edges.cache.list(MARKET_KIND)]
-        wanted = {one.get("payoutAddress") for one in specs if one.get("network") == network} - {None}
+        addresses = {one.get("payoutAddress") for one in specs if one.get("network") == network} - {None}
         news = False
-        for address in sorted(wanted):
+        for address in sorted(addresses):
             now, old = self._edges.clock.now(), self._payouts.get((network, address))
-            if old is not None and not old.due(now, SELDOM):
+            if old is not None and not old.due(now, RARELY):
                 continue
-            known = old.value if old is not None else None
+            last = old.value if old is not None else None
             try:
-                found = _Reading(await chain.payout_problem(address), now)
+                reading = _Reading(await chain.payout_problem(address), now)
             except NosanaError as exc:
-                log.warning("payout address not read: %s", exc, extra={"wallet": address})
-                found = _Reading(known, now, failed=True)
-            self._payouts[network, address] = found
-            news = news or old is None or found.value != known
-        self._payouts = _only(self._payouts, network, wanted)
-        return self._told(network, news)
+                log.warning("cannot read the payout address: %s", exc, extra={"wallet": address})
+                reading = _Reading(last, now, failed=True)
+            self._payouts[network, address] = reading
+            news = news or old is None or reading.value != last
+        self._payouts = _only(self._payouts, network, addresses)
+        return self._notify(network, news)
 
-    async def _judge(self, chain: Chain, network: str) -> float:
+    async def _examine_histories(self, chain: Chain, network: str) -> float:
         cache = self._edges.cache
-        self.use.note(cache.list(MARKET_KIND), cache.list(JOB_KIND))
-        news = await self.use.look(chain, network, sorted(self._keys(network)))
+        self.foreign_use.record_intents(cache.list(MARKET_KIND), cache.list(JOB_KIND))
+        news = await self.foreign_use.examine(chain, network, sorted(self._addresses(network)))
         if news:
             self._changed(network)
-        return BACKLOG if self.use.behind(network) else TICK
+        return BACKLOG if self.foreign_use.has_backlog(network) else TICK
 
-    def _told(self, network: str, news: bool) -> float:
+    def _notify(self, network: str, news: bool) -> float:
         if news:
             self._changed(network)
         return TICK
 
-    def _keys(self, network: str) -> set[str]:
-        """Addresses of all keys of the network, as far as their Secrets were read."""
+    def _addresses(self, network: str) -> set[str]:
+        """Addresses of all wallets of the network whose Secrets were read."""
         out: set[str] = set()
         for body in self._edges.cache.list(MARKET_KIND):
             if body["spec"].get("network") == network:
@@ -229,20 +230,20 @@ class ChainPolls:
         return out
 
     def _collections(self, chain: Chain, network: str) -> dict[str, set[str]]:
-        """By key: the collections of which its markets want a token."""
+        """By wallet: the collections of which its markets require a token."""
         out: dict[str, set[str]] = {}
         for body in self._edges.cache.list(MARKET_KIND):
             if body["spec"].get("network") != network:
                 continue
             market = chain.watched_market(body["spec"].get("address", ""))
             if isinstance(market, MarketFacts) and market.node_access_key is not None:
-                for key in self._wallets.addresses(body):
-                    out.setdefault(key, set()).add(market.node_access_key)
+                for address in self._wallets.addresses(body):
+                    out.setdefault(address, set()).add(market.node_access_key)
         return out
 
 
 def _only(
-    readings: dict[Address, _Reading[T]], network: str, wanted: Collection[str]
+    readings: dict[Address, _Reading[T]], network: str, addresses: Collection[str]
 ) -> dict[Address, _Reading[T]]:
-    """Without what nobody wants any more."""
-    return {at: one for at, one in readings.items() if at[0] != network or at[1] in wanted}
+    """The readings without those of the network's addresses that no NosanaMarket uses any more."""
+    return {at: one for at, one in readings.items() if at[0] != network or at[1] in addresses}

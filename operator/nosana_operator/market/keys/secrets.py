@@ -1,8 +1,10 @@
-"""The keys in memory. A Secret is read when its NosanaMarket is looked at; a key once read is kept, so that
-its runs still settle when the Secret is gone or holds another key.
+"""The wallets in memory, read from their Secrets.
 
-A key that `spec.wallets` or its Secret has no more is not done with: it may stand, or hold runs. It stays in
-the status for as long, and so it is known after a restart too.
+A Secret is read when its NosanaMarket is reconciled. A wallet that was read once is kept, so that its runs still
+settle when the Secret is deleted or holds another key.
+
+A wallet that `spec.wallets` or its Secret no longer has may still be in the queue or hold runs. It stays in the status
+for as long, and is therefore known after a restart too.
 """
 
 from __future__ import annotations
@@ -24,66 +26,67 @@ from nosana_operator.api import (
     parse_part,
 )
 from nosana_operator.errors import NosanaError, NotFound, Unavailable
+from nosana_operator.market.job_spec import market_ref
 from nosana_operator.market.ports import Cache, Clock, Kube, Wallet, WalletReader
-from nosana_operator.market.unsettled import serving_keys
+from nosana_operator.market.unsettled import serving_wallets
 
-FRESH = 60.0
-"""Seconds for which a Secret that was read is not read again."""
-RETRY = 5.0
-"""Seconds after which one that gave no key is asked for again."""
+REREAD_AFTER = 60.0
+"""Seconds between reads of a Secret that gave a key."""
+RETRY_AFTER = 5.0
+"""Seconds between reads of a Secret that gave none."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedWallet:
-    """One key of a NosanaMarket, or why there is none.
+    """One wallet of a NosanaMarket, or why there is none.
 
     With a `reason` it gets no new work. With a `wallet` its runs are served and settled all the same.
     """
 
     secret: str
-    """`name/key` of the Secret, `#address` after it when the Secret has it no more: the status's name for it."""
+    """Its name in the status: `name/key` of the Secret, with `#address` once the Secret no longer has it."""
     wallet: Wallet | None
     reason: str = ""
     message: str = ""
     unknown: bool = False
-    """The API did not answer and nothing is in memory: neither there nor missing."""
+    """The API did not answer and nothing is in memory, so it is not known whether the wallet exists."""
     former: bool = False
-    """The spec or the Secret has it no more: it is kept for what it still holds."""
+    """The spec or the Secret no longer has it: it is kept for what it still holds."""
     lost: str | None = None
-    """Address of a key that the status names and that is not in memory: nothing can be signed with it."""
+    """Address of a wallet that the status names and that is not in memory: nothing can be signed with it."""
 
     @property
     def address(self) -> str | None:
-        """Of the key, as far as it is known."""
+        """The wallet's address, if it is known."""
         return self.wallet.address if self.wallet else self.lost
 
 
 @dataclass(slots=True)
 class _Secret:
-    """What was read of one Secret's key since the start."""
+    """What was read from one entry of a Secret since the start."""
 
     current: Wallet | None = None
-    asked_at: datetime | None = None
+    read_at: datetime | None = None
     problem: tuple[MarketReason, str] | None = None
-    """Why it gave no key when it was last asked for."""
+    """Why the last read gave no wallet."""
     former: dict[str, Wallet] = field(default_factory=dict)
-    """Keys that stood there before, by address."""
+    """Wallets that were there before, by address."""
 
 
 @dataclass(slots=True)
 class _Claims:
-    """What other NosanaMarkets of the same market have of the keys."""
+    """Which wallets other NosanaMarkets of the same market have."""
 
-    before: dict[str, str] = field(default_factory=dict)
-    """Address → the NosanaMarket that goes before this one."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """Address → the NosanaMarket that has precedence over this one."""
     elsewhere: set[str] = field(default_factory=set)
-    """Addresses that are looked after there: what is former here goes."""
+    """Addresses that are served there: a former wallet of this one need not be kept."""
     unknown: bool = False
-    """A Secret of one that might go before could not be read."""
+    """A Secret of one that might have precedence could not be read."""
 
 
 class Wallets:
-    """Keys by address and by where they were read from."""
+    """Wallets by address and by the Secret that they were read from."""
 
     def __init__(self, kube: Kube, cache: Cache, reader: WalletReader, clock: Clock) -> None:
         self._kube = kube
@@ -93,38 +96,41 @@ class Wallets:
         self._secrets: dict[tuple[str, str, str], _Secret] = {}
 
     async def of_market(self, body: Mapping[str, Any], spec: NosanaMarketSpec) -> tuple[LoadedWallet, ...]:
-        """The keys of a NosanaMarket: one for each Secret of its spec, then the former ones and the lost.
+        """The wallets of a NosanaMarket: one for each Secret of its spec, then the former ones and the lost.
 
-        Of several NosanaMarkets for the same market one has a key, for two would serve each run twice: the one
-        that gave it up while its jobs are not settled yet, then the oldest whose spec has it, then the oldest.
+        Of several NosanaMarkets for the same market only one gets a wallet, because two would serve each run twice.
+        Precedence: the one that gave the wallet up while its jobs are not settled, then the oldest whose spec has
+        it, then the oldest.
         """
         claims = await self._claims(body, spec)
         current, former = await self._load(body, spec)
-        here: dict[str, str] = {}
+        ours: dict[str, str] = {}
         out: list[LoadedWallet] = []
         for one in current:
             if one.wallet is not None:
                 address = one.wallet.address
-                owner = claims.before.get(address)
-                if owner is None and address in here:
-                    owner = f"Secret {here[address]}"
+                owner = claims.owners.get(address)
+                if owner is None and address in ours:
+                    owner = f"Secret {ours[address]}"
                 if owner is not None:
-                    said = (
-                        f"the key {address} is used for this market by {owner} already; give this one its own"
+                    message = (
+                        f"{owner} uses the wallet {address} for this market already; give this one its own"
                     )
-                    out.append(LoadedWallet(one.secret, None, MarketReason.WALLET_SHARED, said))
+                    out.append(LoadedWallet(one.secret, None, MarketReason.WALLET_SHARED, message))
                     continue
-                here[address] = one.secret
+                ours[address] = one.secret
             out.append(one)
-        serving = serving_keys(self._cache, _ref(body), spec.job_namespace) if former else frozenset()
+        serving = (
+            serving_wallets(self._cache, market_ref(body), spec.job_namespace) if former else frozenset()
+        )
         for one in former:
             if one.wallet is not None:
                 address = one.wallet.address
-                if address in here or (address in claims.elsewhere and address not in serving):
+                if address in ours or (address in claims.elsewhere and address not in serving):
                     continue
-                here[address] = one.secret
+                ours[address] = one.secret
             out.append(one)
-        out = _with_lost(out, _told(body), here.keys() | claims.before.keys() | claims.elsewhere)
+        out = _with_lost(out, _reported(body), ours.keys() | claims.owners.keys() | claims.elsewhere)
         if claims.unknown:
             out = [
                 one
@@ -134,23 +140,23 @@ class Wallets:
             ]
         return tuple(out)
 
-    def key(self, address: str, ref: MarketRef, spec: NosanaMarketSpec) -> Wallet | None:
-        """The key of an address, if it was ever read from one of the NosanaMarket's Secrets.
+    def by_address(self, address: str, ref: MarketRef, spec: NosanaMarketSpec) -> Wallet | None:
+        """The wallet, if it was ever read from one of this NosanaMarket's Secrets.
 
-        Of this NosanaMarket: another one, whose author need not be trusted, must not sign with its keys.
+        Another NosanaMarket, whose author need not be trusted, must not sign with its wallets.
         """
         body = self._cache.get(MARKET_KIND, ref.namespace, ref.name)
-        told = _told(body) if body else {}
+        reported = _reported(body) if body else {}
         secrets = _secrets_of(spec)
-        for name, key in (*secrets, *(_removed(told, secrets) if address in told.values() else ())):
-            found = self._in_memory(ref.namespace, name, key).get(address)
-            if found is not None:
-                return found
+        for name, key in (*secrets, *(_removed(reported, secrets) if address in reported.values() else ())):
+            wallet = self._in_memory(ref.namespace, name, key).get(address)
+            if wallet is not None:
+                return wallet
         return None
 
     def addresses(self, body: Mapping[str, Any]) -> set[str]:
-        """Addresses of a NosanaMarket's keys, as far as they were read, and of those that its status names."""
-        out = set(_told(body).values())
+        """Addresses of a NosanaMarket's wallets that were read, and of those that its status names."""
+        out = set(_reported(body).values())
         for wallet in body["spec"].get("wallets") or ():
             ref = wallet.get("secretRef") or {}
             name, key = ref.get("name", ""), ref.get("key", "id.json")
@@ -158,17 +164,17 @@ class Wallets:
         return out
 
     def _in_memory(self, namespace: str, name: str, key: str) -> dict[str, Wallet]:
-        """What was read of a Secret's key since the start, by address."""
+        """The wallets that were read from an entry of a Secret since the start, by address."""
         known = self._secrets.get((namespace, name, key))
         if known is None:
             return {}
         return known.former | ({known.current.address: known.current} if known.current else {})
 
     async def _claims(self, body: Mapping[str, Any], spec: NosanaMarketSpec) -> _Claims:
-        """What the other NosanaMarkets of the same market have of the keys."""
+        """Which wallets the other NosanaMarkets of the same market have."""
         out = _Claims()
         for other in self._cache.list(MARKET_KIND):
-            if _ref(other) == _ref(body):
+            if market_ref(other) == market_ref(body):
                 continue
             try:
                 theirs = parse_part(NosanaMarketSpec, MARKET_KIND, "spec", other["spec"])
@@ -176,9 +182,9 @@ class Wallets:
                 continue
             if (theirs.network, theirs.address) != (spec.network, spec.address):
                 continue
-            older, ref = _older(other, body), _ref(other)
+            older, ref = _older(other, body), market_ref(other)
             current, former = await self._load(other, theirs)
-            serving = serving_keys(self._cache, ref, theirs.job_namespace) if former else frozenset()
+            serving = serving_wallets(self._cache, ref, theirs.job_namespace) if former else frozenset()
             for one in (*current, *former):
                 out.unknown = out.unknown or (one.unknown and (older or one.former))
                 address = one.wallet.address if one.wallet else None
@@ -187,103 +193,99 @@ class Wallets:
                 if older or not one.former:
                     out.elsewhere.add(address)
                 if address in serving if one.former else older:
-                    out.before.setdefault(address, f"NosanaMarket {ref.namespace}/{ref.name}")
+                    out.owners.setdefault(address, f"NosanaMarket {ref.namespace}/{ref.name}")
         return out
 
     async def _load(
         self, body: Mapping[str, Any], spec: NosanaMarketSpec
     ) -> tuple[list[LoadedWallet], list[LoadedWallet]]:
-        """The keys of the spec, one for each Secret, and the former ones that are in memory or not read yet."""
-        namespace, told = body["metadata"]["namespace"], _told(body)
+        """The wallets of the spec, one for each Secret, and the former ones that are in memory or not read yet."""
+        namespace, reported = body["metadata"]["namespace"], _reported(body)
         current: list[LoadedWallet] = []
         former: list[LoadedWallet] = []
         secrets = _secrets_of(spec)
         for name, key in secrets:
-            one, before = await self._one(namespace, SecretRef(name=name, key=key))
+            one, previous = await self._one(namespace, SecretRef(name=name, key=key))
             current.append(one)
-            former += before
-        for name, key in _removed(told, secrets):
-            one, before = await self._one(namespace, SecretRef(name=name, key=key))
+            former += previous
+        for name, key in _removed(reported, secrets):
+            one, previous = await self._one(namespace, SecretRef(name=name, key=key))
             if one.wallet is None:
-                one = replace(one, former=True, lost=told.get(one.secret))
-            # What came into the Secret after it was taken out of the spec has never been this NosanaMarket's.
-            former += [_taken_out(each) for each in (one, *before) if each.address in told.values()]
+                one = replace(one, former=True, lost=reported.get(one.secret))
+            # A key that came into the Secret after the spec dropped it has never been this NosanaMarket's.
+            former += [_taken_out(each) for each in (one, *previous) if each.address in reported.values()]
         return current, former
 
     async def _one(self, namespace: str, ref: SecretRef) -> tuple[LoadedWallet, list[LoadedWallet]]:
-        """The key that a Secret has, and those that it had before."""
+        """The wallet that a Secret has, and those that it had before."""
         label = f"{ref.name}/{ref.key}"
         known = self._secrets.setdefault((namespace, ref.name, ref.key), _Secret())
         try:
             await self._refresh(namespace, ref, known)
         except Unavailable as exc:
-            # Silence is not absence: go on with what is in memory.
+            # Silence is not absence: continue with what is in memory.
             if known.current is None:
                 return LoadedWallet(label, None, MarketReason.SECRET_MISSING, str(exc), unknown=True), []
         if known.problem is None:
             return LoadedWallet(label, known.current), _former(label, known)
-        reason, said = known.problem
+        reason, message = known.problem
         if known.current is not None:
-            said += "; its runs still settle, from memory, until a restart"
-        return LoadedWallet(label, known.current, reason, said), _former(label, known)
+            message += "; its runs still settle, from memory, until a restart"
+        return LoadedWallet(label, known.current, reason, message), _former(label, known)
 
     async def _refresh(self, namespace: str, ref: SecretRef, known: _Secret) -> None:
-        """Ask for the Secret again when it is time. Raises Unavailable."""
+        """Read the Secret again when it is due. Raises Unavailable."""
         now = self._clock.now()
-        holds = FRESH if known.problem is None else RETRY
-        if known.asked_at is not None and (now - known.asked_at).total_seconds() < holds:
+        interval = REREAD_AFTER if known.problem is None else RETRY_AFTER
+        if known.read_at is not None and (now - known.read_at).total_seconds() < interval:
             return
         try:
             wallet = await self._read(namespace, ref)
         except _NoKey as exc:
-            known.problem, known.asked_at = (exc.reason, str(exc)), now
+            known.problem, known.read_at = (exc.reason, str(exc)), now
             return
         if known.current is not None and known.current.address != wallet.address:
             known.former[known.current.address] = known.current
         known.former.pop(wallet.address, None)
-        known.current, known.problem, known.asked_at = wallet, None, now
+        known.current, known.problem, known.read_at = wallet, None, now
 
     async def _read(self, namespace: str, ref: SecretRef) -> Wallet:
-        """Raises Unavailable, or _NoKey with what to do about it."""
-        where = f"Secret {namespace}/{ref.name}"
+        """Raises Unavailable, or _NoKey with the remedy."""
+        name = f"Secret {namespace}/{ref.name}"
         try:
             secret = await self._kube.get("Secret", namespace, ref.name)
         except NotFound:
             raise _NoKey(
                 MarketReason.SECRET_MISSING,
-                f"{where} does not exist; create it with the key under {ref.key!r}",
+                f"{name} does not exist; create it with the key under {ref.key!r}",
             ) from None
         except Unavailable:
             raise
         except NosanaError as exc:
             raise _NoKey(
-                MarketReason.SECRET_MISSING, f"{where} cannot be read: {exc}; give the operator `get` on it"
+                MarketReason.SECRET_MISSING, f"{name} cannot be read: {exc}; give the operator `get` on it"
             ) from exc
         encoded = (secret.get("data") or {}).get(ref.key)
         if encoded is None:
             raise _NoKey(
                 MarketReason.SECRET_INVALID,
-                f"{where} has no key {ref.key!r}; set spec.wallets[].secretRef.key",
+                f"{name} has no key {ref.key!r}; set spec.wallets[].secretRef.key",
             )
         # `from None`: an exception's context could carry the secret into a log.
         try:
             return self._reader(base64.b64decode(encoded, validate=True))
         except binascii.Error:
-            raise _NoKey(MarketReason.SECRET_INVALID, f"{where} key {ref.key!r} is not base64") from None
+            raise _NoKey(MarketReason.SECRET_INVALID, f"{name} key {ref.key!r} is not base64") from None
         except NosanaError as exc:
-            raise _NoKey(MarketReason.SECRET_INVALID, f"{where} key {ref.key!r}: {exc}") from None
+            raise _NoKey(MarketReason.SECRET_INVALID, f"{name} key {ref.key!r}: {exc}") from None
 
 
 class _NoKey(NosanaError):
-    """The Secret gives no key: a typed reason and a sentence."""
+    """The Secret gives no key: a typed reason and a sentence with the remedy."""
 
     def __init__(self, reason: MarketReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-def _ref(body: Mapping[str, Any]) -> MarketRef:
-    return MarketRef(namespace=body["metadata"]["namespace"], name=body["metadata"]["name"])
 
 
 def _secrets_of(spec: NosanaMarketSpec) -> list[tuple[str, str]]:
@@ -291,16 +293,16 @@ def _secrets_of(spec: NosanaMarketSpec) -> list[tuple[str, str]]:
     return list(dict.fromkeys((wallet.secret_ref.name, wallet.secret_ref.key) for wallet in spec.wallets))
 
 
-def _told(body: Mapping[str, Any]) -> dict[str, str]:
-    """The keys as the status has them: address by the Secret's name there."""
+def _reported(body: Mapping[str, Any]) -> dict[str, str]:
+    """The wallets in the status: their Secret's name there → address."""
     rows = (body.get("status") or {}).get("wallets") or ()
     return {row["secret"]: row["address"] for row in rows if row.get("address")}
 
 
-def _removed(told: Collection[str], secrets: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Name and key of the Secrets that the status names and the spec has no more."""
+def _removed(reported: Collection[str], secrets: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Name and key of the Secrets that the status names and the spec no longer has."""
     out: list[tuple[str, str]] = []
-    for label in told:
+    for label in reported:
         name, _, key = label.partition("#")[0].partition("/")
         if name and key and (name, key) not in (*secrets, *out):
             out.append((name, key))
@@ -308,50 +310,50 @@ def _removed(told: Collection[str], secrets: Collection[tuple[str, str]]) -> lis
 
 
 def _former(label: str, known: _Secret) -> list[LoadedWallet]:
-    """Keys that the Secret held before: no new work, but what they hold is served to its end."""
-    said = (
-        f"Secret {label} holds another key now; this one leaves the queue, and its runs settle from memory: put it "
-        "into a Secret of its own before the operator is started again, or they cannot be paid"
+    """Wallets that the Secret held before: they get no new work, but what they hold is served to its end."""
+    message = (
+        f"Secret {label} holds another key now; this wallet leaves the queue, and its runs settle from memory: put "
+        "its key into another Secret before the operator restarts, or they cannot be paid"
     )
     return [
-        LoadedWallet(f"{label}#{address}", wallet, MarketReason.SECRET_ROTATED, said, former=True)
+        LoadedWallet(f"{label}#{address}", wallet, MarketReason.SECRET_ROTATED, message, former=True)
         for address, wallet in known.former.items()
     ]
 
 
 def _taken_out(one: LoadedWallet) -> LoadedWallet:
-    """A key whose Secret is not in the spec any more."""
+    """A wallet whose Secret is no longer in the spec."""
     if one.wallet is None:
         return one
-    said = "is not in spec.wallets any more: it leaves the queue, and its runs are settled"
-    more = one.message or "keep its Secret until it has gone from this status"
-    return replace(one, reason=MarketReason.WALLET_REMOVED, message=f"{said}; {more}", former=True)
+    message = "is no longer in spec.wallets: it leaves the queue, and its runs are settled"
+    advice = one.message or "keep its Secret until it has disappeared from this status"
+    return replace(one, reason=MarketReason.WALLET_REMOVED, message=f"{message}; {advice}", former=True)
 
 
 def _with_lost(
-    wallets: Collection[LoadedWallet], told: Mapping[str, str], known: Collection[str]
+    wallets: Collection[LoadedWallet], reported: Mapping[str, str], served: Collection[str]
 ) -> list[LoadedWallet]:
-    """With the keys of the status that were not read: they may stand, and hold runs, all the same.
+    """The wallets with those of the status that were not read: they may be in the queue and hold runs all the same.
 
-    `known`: addresses that are looked after, here or elsewhere.
+    `served`: addresses that this or another NosanaMarket has.
     """
     out: list[LoadedWallet] = []
     for one in wallets:
-        address = one.lost or told.get(one.secret)
+        address = one.lost or reported.get(one.secret)
         if one.wallet is None and address is not None and one.reason != MarketReason.WALLET_SHARED:
-            one = replace(one, lost=None if address in known else address)
+            one = replace(one, lost=None if address in served else address)
             if one.lost and not one.unknown:
-                one = replace(one, message=f"{one.message}; {_only(address)}")
+                one = replace(one, message=f"{one.message}; {_consequence(address)}")
         if not (one.former and one.address is None):
             out.append(one)
-    have = {one.address for one in out} | set(known)
-    for label, address in told.items():
+    have = {one.address for one in out} | set(served)
+    for label, address in reported.items():
         if address not in have:
             have.add(address)
             secret = label.partition("#")[0]
-            said = (
-                f"Secret {secret} holds another key, and this one is not in memory since the operator was "
-                f"started: put it into a Secret of its own in spec.wallets; {_only(address)}"
+            message = (
+                f"Secret {secret} holds another key, and this one is not in memory since the operator restarted: "
+                f"put it into another Secret in spec.wallets; {_consequence(address)}"
             )
             silent = any(one.unknown for one in wallets)
             out.append(
@@ -359,7 +361,7 @@ def _with_lost(
                     f"{secret}#{address}",
                     None,
                     MarketReason.SECRET_ROTATED,
-                    said,
+                    message,
                     unknown=silent,
                     former=True,
                     lost=address,
@@ -368,10 +370,10 @@ def _with_lost(
     return out
 
 
-def _only(address: str) -> str:
+def _consequence(address: str) -> str:
     return (
-        f"without the key {address} its runs cannot be settled, and only the market's authority can take it out "
-        "of the queue"
+        f"without the key of {address} its runs cannot be settled, and only the market's authority can remove it "
+        "from the queue"
     )
 
 

@@ -158,7 +158,7 @@ class RunContext:
         ref = self.run.market_ref
         body = self.edges.cache.get(MARKET_KIND, ref.namespace, ref.name)
         if body is None:
-            wallet = self.wallets.key(self.run.node, ref, market)
+            wallet = self.wallets.by_address(self.run.node, ref, market)
             return ({wallet.address} if wallet else set()), False
         loaded = await self.wallets.of_market(body, market)
         keys = {one.wallet.address for one in loaded if one.wallet is not None}
@@ -202,10 +202,10 @@ class RunContext:
 
     async def wallet(self, market: NosanaMarketSpec) -> Wallet | None:
         """The key that holds the run; None: no Secret of the NosanaMarket has held it since this process began."""
-        wallet = self.wallets.key(self.run.node, self.run.market_ref, market)
+        wallet = self.wallets.by_address(self.run.node, self.run.market_ref, market)
         if wallet is None:
             await self.keys(market)
-            wallet = self.wallets.key(self.run.node, self.run.market_ref, market)
+            wallet = self.wallets.by_address(self.run.node, self.run.market_ref, market)
         return wallet
 
     def say(self, kind: JobCondition, status: bool | None, reason: str, message: str) -> None:

@@ -19,45 +19,46 @@ from nosana_operator.api import (
     run_job_name,
 )
 from nosana_operator.market.facts import UNKNOWN, RunFacts
-from nosana_operator.market.host.view import KnownJob, WalletView
+from nosana_operator.market.host.view import JobObject, WalletView
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.ports import Cache
 from nosana_operator.market.unsettled import unsettled_jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """NosanaJobs that still matter."""
+class LiveJobs:
+    """NosanaJobs that still need something."""
 
-    occupied: dict[str, str]
-    """Runs whose NosanaJob still needs its slot, with its uid."""
+    with_pods: dict[str, str]
+    """Run → uid of the NosanaJob that still needs its slot."""
     unsettled: frozenset[str]
+    """Runs whose NosanaJob is not settled yet."""
 
 
-class KnownJobs:
-    """Finds them; remembers the settled ones for as long as the watcher shows their runs."""
+class JobObjects:
+    """Looks up NosanaJobs; remembers settled ones for as long as the watcher shows their runs."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._settled: dict[MarketRef, dict[str, KnownJob]] = {}
-        """By run: settled NosanaJobs whose run the watcher still shows. When one is deleted, its run must not
-        be taken for a new one."""
+        self._settled: dict[MarketRef, dict[str, JobObject]] = {}
+        """By run: settled NosanaJobs whose run the watcher still shows. When one of them is deleted, its run must
+        not be taken for a new one."""
 
-    def behind(self, ref: MarketRef, namespace: str, runs: Sequence[RunFacts]) -> dict[str, KnownJob]:
-        """By run: what stands under the name of its NosanaJob."""
-        before = self._settled.get(ref, {})
-        known = {}
+    def of_runs(self, ref: MarketRef, namespace: str, runs: Sequence[RunFacts]) -> dict[str, JobObject]:
+        """By run: the object that has the name of its NosanaJob."""
+        settled = self._settled.get(ref, {})
+        out = {}
         for run in runs:
-            old = before.get(run.address)
-            here = self._known(namespace, run.address)
-            if here is None and old is not None and old.run is not None and is_run(old.run, run):
-                here = old
-            if here is not None:
-                known[run.address] = here
-        self._settled[ref] = {run: job for run, job in known.items() if job.settled}
-        return known
+            old = settled.get(run.address)
+            found = self._read(namespace, run.address)
+            if found is None and old is not None and old.run is not None and is_run(old.run, run):
+                found = old
+            if found is not None:
+                out[run.address] = found
+        self._settled[ref] = {run: job for run, job in out.items() if job.settled}
+        return out
 
-    def _known(self, namespace: str, run: str) -> KnownJob | None:
+    def _read(self, namespace: str, run: str) -> JobObject | None:
         body = self._cache.get(JOB_KIND, namespace, run_job_name(run))
         if body is None:
             return None
@@ -67,7 +68,7 @@ class KnownJobs:
             spec_run = parse_part(NosanaJobSpec, JOB_KIND, "spec", body["spec"]).run
         except ApiError:
             spec_run = None
-        return KnownJob(
+        return JobObject(
             namespace=namespace,
             name=meta["name"],
             uid=meta["uid"],
@@ -81,10 +82,10 @@ class KnownJobs:
             or condition_is_true(conditions, JobCondition.FAILED),
         )
 
-    def held(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> Held:
-        """Runs whose NosanaJob still needs its slot, and runs that are not settled."""
-        known = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
-        occupied: dict[str, str] = {}
+    def live(self, ref: MarketRef, spec: NosanaMarketSpec, wallets: Sequence[WalletView]) -> LiveJobs:
+        """The NosanaJobs that still need their slot, and those that are not settled."""
+        readable = {wallet.address for wallet in wallets if wallet.runs is not UNKNOWN}
+        with_pods: dict[str, str] = {}
         unsettled = set()
         for body in unsettled_jobs(self._cache, ref, spec.job_namespace):
             run, conditions = body["spec"]["run"], (body.get("status") or {}).get("conditions")
@@ -93,6 +94,7 @@ class KnownJobs:
                 conditions, JobCondition.FAILED
             )
             verified = condition_is_true(conditions, JobCondition.RUN_VERIFIED)
-            if verified and not (ended and run["node"] in known):
-                occupied[run["run"]] = body["metadata"]["uid"]
-        return Held(occupied, frozenset(unsettled))
+            # Once the pods have ended the chain tells whether the run is open, if it can be read.
+            if verified and not (ended and run["node"] in readable):
+                with_pods[run["run"]] = body["metadata"]["uid"]
+        return LiveJobs(with_pods, frozenset(unsettled))
