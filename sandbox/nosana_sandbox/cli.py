@@ -83,7 +83,7 @@ def _print(body: Mapping[str, Any], output: str) -> None:
 @_output
 @_says_what_is_wrong
 def up(gpus: int, nodes: int, cluster: ClusterKind, install: str | None, name: str, output: str) -> None:
-    """Bring the sandbox up; what runs already stays."""
+    """Start the sandbox; parts that run already stay."""
     sandbox = Sandbox(name, _report)
     running = sandbox.up(Shape(name, cluster, gpus, nodes))
     if install is not None:
@@ -98,7 +98,7 @@ def up(gpus: int, nodes: int, cluster: ClusterKind, install: str | None, name: s
 @_output
 @_says_what_is_wrong
 def down(name: str, output: str) -> None:
-    """Take the sandbox away, whatever state it is in."""
+    """Remove the sandbox, whatever state it is in."""
     Sandbox(name, _report).down()
     _print({"name": name, "state": "absent"}, output)
 
@@ -108,7 +108,7 @@ def down(name: str, output: str) -> None:
 @_output
 @_says_what_is_wrong
 def status(name: str, output: str) -> None:
-    """Tell where everything is; exit code 1 when a part does not run."""
+    """Print all addresses; exit code 1 when a part does not run."""
     _print(Sandbox(name, _report).status().to_json(), output)
 
 
@@ -166,7 +166,7 @@ def _json_or_none(data: bytes) -> Any:
 @_output
 @_says_what_is_wrong
 def job(address: str, name: str, output: str) -> None:
-    """Tell a job's state on the chain, its payments and its result."""
+    """Print a job's state on the chain, its payments and its result."""
 
     async def look(poster: Poster) -> tuple[JobView, Any]:
         view = await poster.job(address)
@@ -203,7 +203,7 @@ def job(address: str, name: str, output: str) -> None:
 @_name
 @_says_what_is_wrong
 def end(address: str, name: str) -> None:
-    """Stop a running job: its host is paid for the time so far, the rest comes back."""
+    """Stop a running job: its host is paid for the time so far, the rest is refunded."""
     click.echo(_as_poster(name, lambda poster: poster.end(address)))
 
 
@@ -222,7 +222,7 @@ def extend(address: str, by: int, name: str) -> None:
 @_name
 @_says_what_is_wrong
 def delist(address: str, name: str) -> None:
-    """Take back a job that nobody works on yet."""
+    """Delist a job that no host has taken yet."""
     click.echo(_as_poster(name, lambda poster: poster.delist(address)))
 
 
@@ -232,7 +232,7 @@ def delist(address: str, name: str) -> None:
 @_output
 @_says_what_is_wrong
 def clock(advance: float | None, name: str, output: str) -> None:
-    """Tell the chain's time, or move it."""
+    """Print the chain's time, or change it."""
     wanted = [] if advance is None else [{"advance": advance}]
     _print(_as_poster(name, lambda poster: poster.call("sandbox_clock", *wanted)), output)
 
@@ -272,7 +272,7 @@ def _faults(name: str, output: str, **told: Any) -> None:
 @_output
 @_says_what_is_wrong
 def fault_add(kind: str, name: str, output: str, **rest: Any) -> None:
-    """Add a rule: what goes wrong, with which method, how often."""
+    """Add a rule: which fault, for which method, how often."""
     given = {key: value for key, value in rest.items() if value is not None}
     _faults(name, output, add={"kind": kind, **given})
 
@@ -282,7 +282,7 @@ def fault_add(kind: str, name: str, output: str, **rest: Any) -> None:
 @_output
 @_says_what_is_wrong
 def fault_list(name: str, output: str) -> None:
-    """Tell the rules and what they did."""
+    """Print the rules and how often they applied."""
     _faults(name, output)
 
 
@@ -291,7 +291,7 @@ def fault_list(name: str, output: str) -> None:
 @_output
 @_says_what_is_wrong
 def fault_clear(name: str, output: str) -> None:
-    """Have everything work again."""
+    """Remove all rules."""
     _faults(name, output, clear=True)
 
 
@@ -301,7 +301,7 @@ def fault_clear(name: str, output: str) -> None:
 @_output
 @_says_what_is_wrong
 def fault_seed(seed: int, name: str, output: str) -> None:
-    """Begin the sequence of chances anew."""
+    """Restart the random sequence."""
     _faults(name, output, seed=seed)
 
 

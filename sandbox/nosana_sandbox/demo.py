@@ -1,4 +1,4 @@
-"""`make demo`: jobs all the way on one machine, and what became of each.
+"""`make demo`: jobs from post to payment on one machine.
 
     python -m nosana_sandbox.demo [--keep] [--install helm] [FILE…]
 
@@ -72,7 +72,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 @dataclass(slots=True)
 class Tracked:
-    """One job of the demo, and what is known of it."""
+    """One job of the demo, and its state."""
 
     title: str
     address: str | None
@@ -90,7 +90,7 @@ class Tracked:
 
     @property
     def over(self) -> bool:
-        """Ended, and settled where there is something to settle."""
+        """Whether it has ended, and is settled if it is a market's."""
         conditions = self.status.get("conditions")
         if self.address is not None:
             return condition_is_true(conditions, JobCondition.SETTLED)
@@ -143,7 +143,7 @@ def timing(status: Mapping[str, Any]) -> str:
 
 
 class Demo:
-    """One showing."""
+    """One run of the demo."""
 
     def __init__(
         self, sandbox: Sandbox, running: Running, host: SandboxHost | ChartHost, files: tuple[Path, ...]
@@ -243,7 +243,7 @@ class Demo:
         return None
 
     async def report(self, job: Tracked) -> None:
-        """What became of one job."""
+        """The summary of one job."""
         lines: list[str] = []
         condition = find_condition(job.status.get("conditions"), JobCondition.READY) or {}
         lines.append(f"phase      {job.status.get('phase')} ({condition.get('reason', '-')})")
@@ -273,11 +273,11 @@ class Demo:
 
     @property
     def jobs(self) -> list[Tracked]:
-        """All of them."""
+        """The summaries of all jobs."""
         return self._jobs
 
     def how_to_go_on(self) -> None:
-        """What to type while it is up."""
+        """Commands to try while it is up."""
         kubectl = f"{self._host.kubectl.program} --kubeconfig {self._running.kubeconfig}"
         console.print(
             Panel(
@@ -300,7 +300,7 @@ class Demo:
 
 
 class DemoError(NosanaError):
-    """The showing did not come to its end."""
+    """The demo did not complete."""
 
 
 def _serves(file: Path) -> bool:
@@ -340,7 +340,7 @@ def _shown(result: Any) -> str:
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(keep: bool, install: Literal["process", "helm"], files: tuple[Path, ...]) -> None:
-    """Send job definitions all the way: posted on chain, run in pods, settled, paid."""
+    """Run job definitions end to end: posted on chain, run in pods, settled, paid."""
     # Ended politely from outside counts as Ctrl-C: what was started is taken down.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     began = time.monotonic()

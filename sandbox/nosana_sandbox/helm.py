@@ -31,7 +31,7 @@ _JOB_NAMESPACE_LABELS: Final = (
 
 
 class HelmError(ClusterError):
-    """Helm could not do what it was told."""
+    """A Helm command failed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Helm:
     namespace: str
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Return what Helm printed. Raises `HelmError` with what it said."""
+        """Run Helm and return its output. Raises `HelmError` with its error."""
         command = (
             str(self.program), *arguments, "--namespace", self.namespace, "--kubeconfig", str(self.kubeconfig)
         )  # fmt: skip
@@ -68,7 +68,7 @@ class Helm:
         )  # fmt: skip
 
     def uninstall(self, release: str) -> None:
-        """Take the release away, its hooks done and its objects gone."""
+        """Uninstall the release; returns when its hooks are done and its objects are gone."""
         self.run("uninstall", release, "--wait", "--timeout", WAIT)
 
 
@@ -76,7 +76,7 @@ class ChartHost(HostSetup):
     """The operator of one sandbox that is up, by Helm in the cluster."""
 
     def __init__(self, sandbox: Sandbox, running: Running, report: Report) -> None:
-        """`report` is told each long step. Raises ClusterError when the cluster is not of this machine."""
+        """`report` is called with each long step. Raises ClusterError when the cluster is not of this machine."""
         super().__init__(running)
         self._cluster = sandbox.local_cluster()
         self._report = report
@@ -125,7 +125,7 @@ class ChartHost(HostSetup):
         return f"no pod of the operator is ready; see `{self.follow_log()}`"
 
     def last_words(self, lines: int) -> str:
-        """What the operator's pods said last."""
+        """The last log lines of the operator's pods."""
         try:
             return self.kubectl.run(
                 "logs", "-n", NAMESPACES["system"], "-l", "app.kubernetes.io/component=operator", "--prefix",
@@ -135,6 +135,6 @@ class ChartHost(HostSetup):
             return str(error)
 
     def follow_log(self) -> str:
-        """The command that shows what the operator says."""
+        """The command that shows the operator's logs."""
         kubectl = f"{self.kubectl.program} --kubeconfig {self._running.kubeconfig}"
         return f"{kubectl} -n {NAMESPACES['system']} logs -f deployment/{RELEASE}"

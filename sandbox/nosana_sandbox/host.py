@@ -106,7 +106,7 @@ class HostSetup:
 class SandboxHost(HostSetup):
     """The operator of one sandbox that is up, as a process beside the cluster.
 
-    Several, of different `replica`, are as the replicas of a Deployment: one works, the others stand by.
+    Several, each with another `replica`, are like the replicas of a Deployment: one leads, the others stand by.
     """
 
     def __init__(self, sandbox: Sandbox, running: Running, *, replica: int = 0) -> None:
@@ -119,7 +119,7 @@ class SandboxHost(HostSetup):
 
     @property
     def log(self) -> Path:
-        """What the operator says."""
+        """The operator's log."""
         return self._cluster.layout.logs / f"{self._program}.log"
 
     def install(self, **settings: Any) -> None:
@@ -152,13 +152,13 @@ class SandboxHost(HostSetup):
         return f"the operator has ended; see {self.log}" if self.pid() is None else None
 
     def follow_log(self) -> str:
-        """The command that shows what the operator says."""
+        """The command that shows the operator's logs."""
         return f"tail -f {self.log}"
 
     def start(self) -> None:
-        """Start the operator and wait until it is ready. Raises StartError with its last words."""
+        """Start the operator and wait until it is ready. Raises StartError with its last log lines."""
         command = [sys.executable, "-m", "nosana_operator", "run", "--settings", str(self._settings)]
-        # Under one name: started again, it need not wait for the Lease that a killed one left.
+        # One identity: after a restart it need not wait for the Lease of the killed process.
         command += [
             "--kubeconfig",
             str(self._cluster.inside_kubeconfig),
@@ -194,21 +194,21 @@ class SandboxHost(HostSetup):
             time.sleep(0.01)
 
     def ready(self) -> bool:
-        """Whether /readyz says yes."""
+        """Whether /readyz answers 200."""
         try:
             return self._get("/readyz")[0] == http.client.OK
         except OSError:
             return False
 
     def leads(self) -> bool:
-        """Whether it is the one that works."""
+        """Whether it is the leader."""
         try:
             return "nosana_operator_leader 1.0" in self.metrics()
         except OSError:
             return False
 
     def metrics(self) -> str:
-        """What Prometheus would scrape."""
+        """The metrics as Prometheus scrapes them."""
         return self._get("/metrics")[1]
 
     def _get(self, path: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Follows the objects of a cluster as a watch tells of them, and keeps everything that it was told.
+"""Records every version of objects that a watch delivers.
 
 For tests and benchmarks: what was ever there can be counted, and moments are known to the millisecond.
 """
@@ -26,7 +26,7 @@ _PATIENCE: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
 class WatchLost(NosanaError):
-    """What happened meanwhile is unknown, so what was seen is no longer all there was."""
+    """The watch has a gap, so the recorded versions are no longer complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Observer:
         *,
         metadata_only: Sequence[str] = (),
     ) -> None:
-        """Of kinds in `metadata_only` no contents are asked for."""
+        """For the kinds in `metadata_only`, only metadata is requested."""
         self._credentials = credentials
         self._resources = resources
         self._namespace = namespace

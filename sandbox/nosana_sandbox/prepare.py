@@ -1,4 +1,4 @@
-"""`python -m nosana_sandbox.prepare`: everything that takes minutes once on a machine, before the tests begin.
+"""`python -m nosana_sandbox.prepare`: builds and installs whatever takes minutes, once per machine, before the tests.
 
 Tests have time limits; building Kubernetes within one of them would look like a failure of it.
 """
@@ -19,7 +19,7 @@ from nosana_sandbox.resources.moto import moto_environment
 
 
 def prepare() -> None:
-    """Build and install what is missing; what is there costs nothing. Raises NosanaError."""
+    """Build and install what is missing. Raises NosanaError."""
     ensure_programs(click.echo)
     ensure_stand_in(click.echo)
     ensure_helm(click.echo)

@@ -35,7 +35,7 @@ _READY_SECONDS: Final = 60.0
 
 
 class PrometheusError(ClusterError):
-    """Prometheus cannot be had, or does not take a query."""
+    """Prometheus cannot be installed, or refuses a query."""
 
 
 def ensure_prometheus(report: Report) -> Path:
@@ -76,7 +76,7 @@ def _fetch(folder: Path) -> None:
 
 
 def _run(command: Sequence[str], folder: str) -> str | None:
-    """What went wrong, or None."""
+    """The error, or None."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -136,7 +136,7 @@ class PrometheusServer:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it and remove what it kept."""
+        """Stop it and remove its data."""
         self._cluster.stop(_NAME)
         shutil.rmtree(self._folder, ignore_errors=True)
 

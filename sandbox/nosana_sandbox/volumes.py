@@ -1,4 +1,4 @@
-"""Volumes for the sandbox's cluster: folders of this machine, made for claims and removed with them.
+"""Volumes for the sandbox's cluster: folders of this machine, created for claims and removed with them.
 
 Two StorageClasses, as clusters have them: `sandbox-local` (the default) has a volume on one node, chosen by
 the claim's first pod; `sandbox-shared` has volumes that all nodes can write to. The cluster's nodes are all on
@@ -46,7 +46,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why no volume can be made for a claim: one sentence with the remedy."""
+    """Why no volume can be created for a claim: one sentence with the remedy."""
 
     note: str
 
@@ -141,7 +141,7 @@ class Provisioner:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Make the classes and begin to watch."""
+        """Create the classes and start watching."""
         self._session = self._credentials.open_session(user_agent="nosana-sandbox")
         self._kube = KubeClient(self._session, kinds=_KINDS)
         self._events = EventRecorder(self._kube, controller=PROVISIONER, instance="sandbox")
@@ -172,7 +172,7 @@ class Provisioner:
         elif made is not None:
             place = self._folder / made["metadata"]["name"]
             place.mkdir(parents=True, exist_ok=True)
-            # Whoever an image runs as has to be able to write.
+            # The image's user, whichever it is, has to be able to write.
             place.chmod(0o777)
             await self._kube.apply(made, manager=_MANAGER)
 

@@ -45,7 +45,7 @@ def test_the_range(body: bytes, supported: bool) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", told("one", "31"), told("1", "")])
 def test_something_else_is_no_version(body: bytes) -> None:
-    with pytest.raises(KubeUnavailable, match="did not tell its version"):
+    with pytest.raises(KubeUnavailable, match="did not give its version"):
         read_version(body)
 
 

@@ -1,4 +1,4 @@
-"""All accounts of the chain with enough of their past to read them at each commitment."""
+"""All accounts of the chain, with the history that reading at each commitment needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AccountStore:
         self._changed: dict[int, dict[Pubkey, None]] = {}
 
     def get(self, key: Pubkey, slot: int) -> Account | None:
-        """The account as the end of `slot` showed it; None when it did not exist."""
+        """The account at the end of `slot`; None when it did not exist."""
         for since, account in reversed(self._versions.get(key, ())):
             if since <= slot:
                 return account
@@ -56,7 +56,7 @@ class AccountStore:
                 yield key, account
 
     def roll_back(self, slot: int) -> None:
-        """Forget everything that was written after `slot`."""
+        """Drop everything written after `slot`."""
         for later in [s for s in self._changed if s > slot]:
             for key in self._changed.pop(later):
                 versions = [each for each in self._versions.get(key, ()) if each[0] <= slot]
@@ -66,7 +66,7 @@ class AccountStore:
                     self._versions.pop(key, None)
 
     def prune(self, finalized: int) -> None:
-        """Forget what no reader at or after slot `finalized` can see."""
+        """Drop versions that no reader at or after slot `finalized` can see."""
         for slot in [s for s in self._changed if s <= finalized]:
             for key in self._changed.pop(slot):
                 self._prune_key(key, finalized)

@@ -48,8 +48,8 @@ SLOTS_PER_EPOCH: Final = 432_000
 DEFAULT_FINALITY: Final = 32
 LAMPORTS_PER_SOL: Final = 1_000_000_000
 
-# Slots are ahead of block heights on every real chain, because some slots stay empty: a client that takes one
-# for the other has to fail here too.
+# Slots are ahead of block heights on every real chain, because some slots stay empty: a client that confuses
+# them has to fail here too.
 _FIRST_SLOT: Final = 5_000
 _SLOTS_WITHOUT_BLOCK: Final = 1_234
 _UPGRADEABLE_LOADER: Final = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
@@ -70,7 +70,7 @@ _PROGRAMS: Final[Mapping[Pubkey, NativeProgram]] = {
 
 
 class Commitment(StrEnum):
-    """How settled a state is that a client reads."""
+    """The commitment of a state that a client reads."""
 
     PROCESSED = "processed"
     CONFIRMED = "confirmed"
@@ -79,7 +79,7 @@ class Commitment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a transaction; `fee` in lamports, `units` in compute units."""
+    """The outcome of a transaction; `fee` in lamports, `units` in compute units."""
 
     error: TransactionError | None
     logs: tuple[str, ...]
@@ -137,7 +137,7 @@ class Block:
 
 
 class BankObserver(Protocol):
-    """Is told of every change, in order, from within the call that makes it."""
+    """Notified of every change, in order, within the call that makes it."""
 
     def on_landed(self, landed: Landed) -> None:
         """A transaction was written in the slot under way."""
@@ -217,7 +217,7 @@ class Bank:
 
     @contextlib.contextmanager
     def seen_late(self, slots: int) -> Iterator[None]:
-        """Within: everything reads as a node sees it that is so many slots behind."""
+        """Inside the context, everything reads as on a node that is so many slots behind."""
         before, self._late = self._late, min(slots, _RETAINED_STATES)
         try:
             yield
@@ -240,7 +240,7 @@ class Bank:
 
     @property
     def genesis_hash(self) -> Hash:
-        """Names this chain; another one every time."""
+        """The chain's genesis hash; every chain has another one."""
         return Hash(hashlib.sha256(self._seed).digest())
 
     def blockhash_at(self, commitment: Commitment) -> tuple[Hash, int]:
@@ -541,7 +541,7 @@ class Bank:
             return Execution("ProgramFailedToComplete", logs, units)
         result = native(instruction, state, self._blocks[slot].time)
         error = {"Custom": result.error.code} if isinstance(result.error, Custom) else result.error
-        # The stand-in's last line is how it ended; a node says before it what was consumed.
+        # The stand-in's last line is its outcome; a node logs the consumed units before it.
         *said, ending = result.logs
         return Execution(
             None if result.ok else error,
@@ -576,7 +576,7 @@ class Bank:
 
 
 def _rent_state_allowed(before: Account | None, after: Account | None) -> bool:
-    """Whether an account may be left like this: gone, rent-exempt, or no worse off than it was."""
+    """Whether the new state of an account is allowed: closed, rent-exempt, or no worse than before."""
     if after is None or after.lamports == 0 or after.lamports >= rent_exempt_minimum(len(after.data)):
         return True
     if before is None or before.lamports >= rent_exempt_minimum(len(before.data)):

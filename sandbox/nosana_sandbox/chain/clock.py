@@ -1,4 +1,4 @@
-"""The chain's time, which a person or a test can stop and move."""
+"""The chain's clock, which a person or a test can stop and move."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ChainClock:
         return self._source() + self._offset if self._frozen_at is None else self._frozen_at
 
     def freeze(self) -> None:
-        """Stop time where it is; stopping twice is once."""
+        """Stop time; stopping again has no effect."""
         self._frozen_at = self.now()
 
     def resume(self) -> None:
-        """Let time run on from where it stopped."""
+        """Let time continue from where it stopped."""
         if self._frozen_at is not None:
             self._offset = self._frozen_at - self._source()
             self._frozen_at = None

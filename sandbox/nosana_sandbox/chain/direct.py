@@ -1,4 +1,4 @@
-"""A chain's RPC without sockets: what an HTTP client calls is answered in the same call.
+"""A chain's RPC without sockets: a request is answered within the call.
 
 For programs whose time is simulated: real sockets would be waited for while it jumps ahead.
 """
@@ -29,7 +29,7 @@ class DirectSession:
     def __init__(self, bank: Bank, faults: Faults | None = None, *, seconds: float = 0.0) -> None:
         self.faults = faults or Faults()
         self.requests = 0
-        """How many came so far."""
+        """How many requests came so far."""
         self._endpoint = Endpoint(bank, self.faults)
         self._seconds = seconds
 
@@ -41,7 +41,7 @@ class DirectSession:
         return _Exchange(self, json, timeout.total)
 
     async def answer(self, body: Any, patience: float | None) -> _Answer:
-        """What the node says, if anything."""
+        """The node's answer, if any."""
         fault = self.faults.pick(str(body["method"]), TRANSPORT)
         wait = fault.seconds if fault is not None and fault.kind is Kind.SILENT else self._seconds
         try:

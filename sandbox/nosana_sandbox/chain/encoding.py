@@ -1,4 +1,4 @@
-"""How accounts and transactions look in an RPC answer, and how requests name filters and slices."""
+"""The encoding of accounts and transactions in RPC answers, and of filters and slices in requests."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def _parsed_message(transaction: WireTransaction) -> dict[str, Any]:
 
 
 def encode_meta(landed: Landed) -> dict[str, Any]:
-    """What the transaction did, as `meta` of getTransaction."""
+    """The transaction's effects, as `meta` of getTransaction."""
     outcome = landed.outcome
     return {
         "err": outcome.error,

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a node and back, scripted.
+"""Scripted faults between a client and a node.
 
 One `Faults` belongs to one endpoint, so two endpoints of one chain can fail differently. A rule names what it
 does, to which method or notification, how often and how likely; chance comes from a seed, so that a run can
@@ -26,7 +26,7 @@ CONNECT: Final = "connect"
 
 
 class Kind(StrEnum):
-    """What a rule does."""
+    """The effect of a rule."""
 
     RATE_LIMITED = "rate-limited"
     """HTTP 429, with Retry-After when `retry_after` is given."""
@@ -43,9 +43,9 @@ class Kind(StrEnum):
     REFUSED = "refused"
     """The method is switched off, as public nodes do with getProgramAccounts."""
     LAG = "lag"
-    """The node answers as it would have `slots` ago."""
+    """The node answers as it would have answered `slots` ago."""
     VANISH = "vanish"
-    """A transaction is taken and never heard of again."""
+    """A transaction is accepted and lost."""
     LATE = "late"
     """A transaction lands `slots` later."""
     LOST = "lost"
@@ -133,12 +133,12 @@ _TYPES: Final[dict[str, _Types]] = {
 
 
 class Faults:
-    """The rules of one endpoint, and what they did."""
+    """The rules of one endpoint, and how often they applied."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.injected: Counter[tuple[Kind, str]] = Counter()
-        """How often which kind hit which name."""
+        """How often each kind applied to each name."""
         self._random = random.Random(seed)
         self._rules: list[_Rule] = []
 
@@ -154,11 +154,11 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Everything works again; what was counted stays."""
+        """Remove all rules; the counts stay."""
         self._rules.clear()
 
     def reseed(self, seed: int) -> None:
-        """Begin the same sequence of chances anew."""
+        """Restart the random sequence."""
         self.seed = seed
         self._random.seed(seed)
 

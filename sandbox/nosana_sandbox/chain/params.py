@@ -47,7 +47,7 @@ def _misfit(error: Exception) -> RpcError:
 
 
 def parse_number(value: Any, what: str) -> int:
-    """An unsigned 64-bit number; a JSON true is none."""
+    """An unsigned 64-bit number; a JSON true is not one."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _U64_MAX:
         raise invalid_params(f"Invalid params: {what} must be an unsigned 64-bit number.")
     return value
@@ -114,7 +114,7 @@ class Config:
         return None if value is None else Config.of(value)
 
     def commitment(self, key: str = "commitment") -> Commitment:
-        """How settled the state has to be; finalized when left out, as on a real node."""
+        """The commitment; finalized when left out, as on a real node."""
         value = self.text(key)
         if value is None:
             return Commitment.FINALIZED

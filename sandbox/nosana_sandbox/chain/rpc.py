@@ -256,18 +256,18 @@ class Methods:
         }
 
     def get_transaction_count(self, config: Any = None) -> int:
-        """Transactions that ever landed."""
+        """The number of transactions that have landed."""
         self._reader(Config.of(config))
         return self._bank.transaction_count
 
     # The node
 
     def get_health(self) -> str:
-        """Always well; faults are not this class's matter."""
+        """Always healthy; faults are injected elsewhere."""
         return "ok"
 
     def get_version(self) -> Any:
-        """The release whose answers these are shaped after."""
+        """The Agave release whose answers these imitate."""
         return {"solana-core": API_VERSION, "feature-set": _FEATURE_SET}
 
     def get_identity(self) -> Any:
@@ -275,7 +275,7 @@ class Methods:
         return {"identity": str(self._bank.identity.pubkey())}
 
     def get_genesis_hash(self) -> str:
-        """Names this chain."""
+        """The genesis hash."""
         return str(self._bank.genesis_hash)
 
     # Fees and rent
@@ -310,7 +310,7 @@ class Methods:
     # Transactions
 
     def send_transaction(self, encoded: Any, config: Any = None) -> str:
-        """Take a transaction in; its signature is the answer, which says nothing of its fate."""
+        """Accept a transaction; the answer is its signature, which says nothing about its outcome."""
         settings = Config.of(config)
         transaction = _decode(encoded, settings.text("encoding") or "base58")
         if not settings.flag("skipPreflight"):
@@ -319,7 +319,7 @@ class Methods:
             preflight = settings.commitment("preflightCommitment")
             self._min_context(settings, preflight)
             self._preflight(transaction, preflight)
-        # A node hands the transaction on to the leader, who may drop it: nobody hears of that.
+        # A node forwards the transaction to the leader, who may drop it silently.
         with contextlib.suppress(TransactionRejected):
             self._hand_in(transaction)
         return str(transaction.signature)
@@ -354,7 +354,7 @@ class Methods:
         return self._answer(commitment, value)
 
     def get_signature_statuses(self, signatures: Any, config: Any = None) -> Any:
-        """How far each transaction has got; null when it is not known or too long ago."""
+        """The status of each transaction; null when it is unknown or too old."""
         wanted = parse_list(signatures, _MAX_STATUSES)
         everything = Config.of(config).flag("searchTransactionHistory")
         oldest = 0 if everything else self._bank.slot_at(Commitment.PROCESSED) - _RECENT_SLOTS
@@ -362,7 +362,7 @@ class Methods:
         return self._answer(Commitment.PROCESSED, statuses)
 
     def get_transaction(self, signature: Any, config: Any = None) -> Any:
-        """A landed transaction with what it did; null when it is not at the commitment yet."""
+        """A landed transaction with its effects; null when it has not reached the commitment."""
         settings = Config({"encoding": config}) if isinstance(config, str) else Config.of(config)
         commitment = settings.commitment()
         if commitment is Commitment.PROCESSED:
@@ -418,7 +418,7 @@ class Methods:
         return found
 
     def request_airdrop(self, key: Any, lamports: Any, config: Any = None) -> str:
-        """Lamports out of nothing, by a transaction as any other."""
+        """Lamports from the faucet, by an ordinary transaction."""
         Config.of(config).commitment()
         amount = parse_number(lamports, "lamports")
         return str(self._bank.airdrop(parse_pubkey(key), amount).signature)

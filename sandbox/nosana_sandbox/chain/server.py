@@ -90,7 +90,7 @@ async def _tick(bank: Bank, seconds: float) -> None:
 
 
 class Endpoint:
-    """One node of the chain: requests and WebSockets, with what goes wrong on them."""
+    """One node of the chain: requests and WebSockets, with their faults."""
 
     def __init__(self, bank: Bank, faults: Faults) -> None:
         self._bank = bank
@@ -106,7 +106,7 @@ class Endpoint:
         self._late.close()
 
     async def close_websockets(self) -> None:
-        """Say goodbye to every client."""
+        """Close every client's WebSocket."""
         for client in list(self._clients):
             await client.websocket.close(code=1001)
 
@@ -195,7 +195,7 @@ class Endpoint:
         }
 
     def hang_up(self, *, polite: bool = True) -> None:
-        """End every WebSocket now: with a close frame, or as a cable that is pulled."""
+        """End every WebSocket now: with a close frame, or abruptly."""
         for client in list(self._clients):
             if polite:
                 client.close()
@@ -282,16 +282,16 @@ class _Client:
                 self.cut()
 
     def close(self) -> None:
-        """Say goodbye once what waits is sent."""
+        """Close after everything queued is sent."""
         self._outgoing.put_nowait(None)
 
     def cut(self) -> None:
-        """End it without a word."""
+        """End it without a close frame."""
         if self._request.transport is not None:
             self._request.transport.abort()
 
     async def write(self) -> None:
-        """Send what waits, until the end."""
+        """Send queued messages until the connection ends."""
         while (text := await self._outgoing.get()) is not None:
             await self.websocket.send_str(text)
         await self.websocket.close(code=1001)
@@ -346,9 +346,9 @@ class RunningChain:
     url: str
     ws_url: str
     faults: Faults
-    """What goes wrong at this endpoint."""
+    """The faults of this endpoint."""
     hang_up: Callable[..., None]
-    """End every WebSocket now: `hang_up()` politely, `hang_up(polite=False)` without a word."""
+    """End every WebSocket now: `hang_up()` with a close frame, `hang_up(polite=False)` without."""
 
 
 @contextlib.asynccontextmanager

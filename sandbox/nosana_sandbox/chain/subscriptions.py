@@ -1,4 +1,4 @@
-"""WebSocket subscriptions: who is told of what, at which commitment.
+"""WebSocket subscriptions: which client is notified of what, at which commitment.
 
 A notification carries the state as the commitment shows it, slot by slot. As on a real node, a program
 subscription says nothing of an account that was closed or passed to another program
@@ -29,11 +29,11 @@ _NOTHING: Final = Account(0, Pubkey.default())
 
 
 class Subscription(Protocol):
-    """One client's wish. Each method returns the results to send, in order."""
+    """One subscription of a client. Each method returns the results to send, in order."""
 
     method: str
     commitment: Commitment | None
-    """None: told of slots whatever their commitment."""
+    """None: notified of slots at any commitment."""
     once: bool
     """Ends with its first notification of the outcome."""
 
@@ -50,18 +50,18 @@ def _context(slot: int, value: Any) -> dict[str, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class _Quiet:
-    """What most subscriptions do not care for."""
+    """The defaults: most subscriptions ignore these."""
 
     method: str
     commitment: Commitment | None
     once: bool = False
 
     def on_account(self, bank: Bank, key: Pubkey, slot: int) -> Any:
-        """Nothing to say of accounts."""
+        """No results for accounts."""
         return None
 
     def on_landed(self, landed: Landed) -> Any:
-        """Nothing to say of transactions."""
+        """No results for transactions."""
         return None
 
 
@@ -140,7 +140,7 @@ class Hub:
         self._active.clear()
 
     def subscribe(self, method: str, params: Any, send: Send) -> int:
-        """Take a subscription; its number is the answer."""
+        """Add a subscription; returns its number."""
         subscription = _SUBSCRIBE[method](_positional(params))
         number = next(self._ids)
         self._active[number] = (subscription, send)
@@ -174,13 +174,13 @@ class Hub:
     # BankObserver
 
     def on_landed(self, landed: Landed) -> None:
-        """Tell those who wait at processed."""
+        """Notify the subscriptions at processed."""
         self._tell_landed(Commitment.PROCESSED, landed)
         for key in landed.changed:
             self._tell_account(Commitment.PROCESSED, key, landed.slot)
 
     def on_placed(self, key: Pubkey) -> None:
-        """Tell those who wait at processed."""
+        """Notify the subscriptions at processed."""
         self._tell_account(Commitment.PROCESSED, key, self._bank.slot)
 
     def on_tick(self, confirmed: int, finalized: int) -> None:

@@ -1,4 +1,4 @@
-"""`python -m nosana_sandbox.cluster up|down|status`: the cluster alone, without chain and the rest."""
+"""`python -m nosana_sandbox.cluster up|down|status`: the cluster alone, without the chain and the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nosana_sandbox.cluster.local import LocalCluster
 @click.option("--gpus", default=4, show_default=True)
 @click.option("--nodes", default=2, show_default=True)
 def main(what: str, name: str, state: Path | None, gpus: int, nodes: int) -> None:
-    """Bring the sandbox's Kubernetes cluster up, take it down, or tell what there is."""
+    """Start or stop the sandbox's Kubernetes cluster, or print its status."""
     try:
         folder = (state or Path("/var/lib/nosana-sandbox") / name).absolute()
         cluster = LocalCluster(folder, name, gpus, nodes, lambda line: click.echo(line, err=True))

@@ -27,7 +27,7 @@ STOP_SECONDS: Final = 10.0
 
 
 class BareApiServer:
-    """etcd and kube-apiserver on free ports of 127.0.0.1, with everything they keep in `state`.
+    """etcd and kube-apiserver on free ports of 127.0.0.1; `state` holds all their files.
 
     `programs` is the folder of the two programs (`build.ensure_programs`). Rights are Kubernetes' own (RBAC);
     `kubeconfig` signs in as an administrator. Use it as a context manager.
@@ -46,12 +46,12 @@ class BareApiServer:
 
     @property
     def url(self) -> str:
-        """Where the API is served."""
+        """The API server's URL."""
         return f"https://127.0.0.1:{self._port}"
 
     @property
     def kubeconfig(self) -> Path:
-        """Signs in as an administrator, namespace `default`."""
+        """A kubeconfig for an administrator, namespace `default`."""
         return self._state / "kubeconfig"
 
     def __enter__(self) -> BareApiServer:
@@ -66,7 +66,7 @@ class BareApiServer:
         self.stop()
 
     def start(self) -> None:
-        """Start both and return when the API is ready. Raises ClusterError with the end of the log."""
+        """Start both; returns when the API is ready. Raises ClusterError with the end of the log."""
         self._state.mkdir(parents=True, exist_ok=True)
         etcd, peer, self._port = _free_ports(3)
         authority = Authority(self._state / "pki")
@@ -100,7 +100,7 @@ class BareApiServer:
             f"--service-account-signing-key-file={accounts.key}",
             "--service-cluster-ip-range=10.97.0.0/24",
             "--endpoint-reconciler-type=none",
-            # Nobody makes the service accounts that this plugin would demand of each pod.
+            # This plugin requires a service account for each pod, and nothing here creates them.
             "--disable-admission-plugins=ServiceAccount",
         )
         self._spawn("kube-apiserver", *self._api_arguments)
@@ -109,7 +109,7 @@ class BareApiServer:
 
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
-        """The API server is gone without a word while the block runs, and back with all its objects after."""
+        """The API server is killed while the block runs, and started again with all its objects after it."""
         gone = self._running.pop("kube-apiserver")
         gone.kill()
         gone.wait()
@@ -120,7 +120,7 @@ class BareApiServer:
             self._wait_until_ready()
 
     def stop(self) -> None:
-        """End both; fine when they are not running."""
+        """Stop both; not running is no error."""
         for process in reversed(self._running.values()):
             process.terminate()
             try:
@@ -136,7 +136,7 @@ class BareApiServer:
     def _spawn(self, program: str, *arguments: str) -> None:
         log = (self._state / f"{program}.log").open("wb")
         self._logs.append(log)
-        # The kernel ends it when this process is gone, however that came about.
+        # The kernel ends it when this process ends, for whatever reason.
         command: Sequence[str] = ("setpriv", "--pdeathsig", "KILL", str(self._programs / program), *arguments)
         self._running[program] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._state
@@ -177,7 +177,7 @@ class BareApiServer:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; held together, so that they differ."""
+    """Ports that were free just now; reserved together, so that they differ."""
     with contextlib.ExitStack() as stack:
         listening = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in listening:

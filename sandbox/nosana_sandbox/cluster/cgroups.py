@@ -54,7 +54,7 @@ def hierarchies() -> Hierarchies:
 
 
 def make(group: str) -> None:
-    """Make the group (a path below the root) in every tree; also its parents. Making it again is fine."""
+    """Create the group (a path below the root) and its parents in every tree, where missing."""
     found = hierarchies()
     for root in found.roots:
         at = root
@@ -108,7 +108,7 @@ def remove(group: str, timeout: float = 10.0) -> None:
             return
         if time.monotonic() > deadline:
             raise ClusterError(f"the control group {left[0]} cannot be removed; see its cgroup.procs")
-        # The kernel lets go of a group a moment after its last process.
+        # The kernel releases a group shortly after its last process.
         time.sleep(0.02)
 
 
@@ -122,7 +122,7 @@ def _branches(group: str) -> Iterator[Path]:
 def _delegate(folder: Path) -> None:
     """Version 2: let children use the controllers that the folder has."""
     for controller in (folder / "cgroup.controllers").read_text().split():
-        # One that cannot be passed on (rdma on some machines) is not needed either.
+        # A controller that cannot be delegated (rdma on some machines) is not needed.
         with contextlib.suppress(OSError):
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 

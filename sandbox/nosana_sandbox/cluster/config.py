@@ -16,14 +16,14 @@ from nosana_sandbox.cluster.layout import Layout, Node
 from nosana_sandbox.cluster.pki import Identity
 
 PAUSE_IMAGE: Final = "sandbox.invalid/pause:1"
-"""Holds a pod's network namespace; made by `nosana_sandbox.images`, never pulled."""
+"""The pause image, which holds a pod's network namespace; built by `nosana_sandbox.images`, never pulled."""
 
 GPU_PRODUCT: Final = "NVIDIA-GeForce-RTX-4090"
 GPU_MEMORY_MIB: Final = 24564
 
 
 def kubeconfig(server: str, authority: Path, identity: Identity, user: str) -> str:
-    """A kubeconfig that holds its certificates itself, so that it can be copied."""
+    """A kubeconfig with embedded certificates, so that it can be copied."""
     name = "nosana-sandbox"
     return _json(
         {
@@ -85,7 +85,7 @@ disabled_plugins = [
 
 
 def registry(folder: Path, port: int, logins: Path | None) -> str:
-    """Configuration of a registry that keeps its images in `folder`; with `logins` nobody gets in without."""
+    """Configuration of a registry that keeps its images in `folder`; with `logins` it requires a login."""
     auth = {"auth": {"htpasswd": {"realm": "sandbox", "path": str(logins)}}} if logins else {}
     return _json(
         {
@@ -94,7 +94,7 @@ def registry(folder: Path, port: int, logins: Path | None) -> str:
             "storage": {
                 "filesystem": {"rootdirectory": str(folder)},
                 "cache": {"blobdescriptor": "inmemory"},
-                # Else it looks for forgotten uploads on a schedule.
+                # Otherwise it scans for abandoned uploads on a schedule.
                 "maintenance": {"uploadpurging": {"enabled": False}},
             },
             "http": {"addr": f"127.0.0.1:{port}", "secret": "of one process alone"},
@@ -176,7 +176,7 @@ def kubelet(node: Node, authority: Path, serving: Identity, resolv: Path) -> str
             "containerRuntimeEndpoint": f"unix://{node.containerd_socket}",
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{node.cgroup}",
-            # Version 1 of control groups is still what some machines have.
+            # Some machines still have version 1 of control groups.
             "failCgroupV1": False,
             "failSwapOn": False,
             # Lowering the kubelet's own score needs a capability that a virtual machine may lack.
@@ -186,7 +186,7 @@ def kubelet(node: Node, authority: Path, serving: Identity, resolv: Path) -> str
             "resolvConf": str(resolv),
             "podLogsDir": str(node.folder / "pods"),
             "volumePluginDir": str(node.folder / "volume-plugins"),
-            # Those with a digest for a name were imported and cannot be pulled again: never collect images.
+            # Imported images cannot be pulled again: never collect images.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {
                 "memory.available": "100Mi",
@@ -205,7 +205,7 @@ def kubelet(node: Node, authority: Path, serving: Identity, resolv: Path) -> str
 
 
 def corefile(kubeconfig_file: Path) -> str:
-    """CoreDNS: the cluster's names; any other name does not exist, since nothing leads out."""
+    """CoreDNS for the cluster's names; other names do not exist, because the namespace has no way out."""
     zones = f"{at.CLUSTER_DOMAIN}:{at.DNS_PORT} in-addr.arpa:{at.DNS_PORT} ip6.arpa:{at.DNS_PORT}"
     return f"""\
 {zones} {{
@@ -235,14 +235,14 @@ def etcd(layout: Layout) -> list[str]:
         f"--listen-peer-urls={peers}",
         f"--initial-advertise-peer-urls={peers}",
         f"--initial-cluster=default={peers}",
-        # The data does not outlive the cluster, so nobody waits for the disk.
+        # The data does not outlive the cluster, so fsync is off.
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]
 
 
 def audit_policy() -> str:
-    """What is written down of requests: who asked for what, of service accounts outside Kubernetes' own.
+    """The audit policy: metadata of requests by service accounts other than Kubernetes' own.
 
     Bodies are not. With it the rights of what runs in pods can be held against what they are used for.
     """
@@ -343,7 +343,7 @@ def proxy(layout: Layout, kubeconfig_file: Path, *, masquerade_all: bool) -> lis
         # The default is negative, which a virtual machine may refuse.
         "--oom-score-adj=0",
         f"--cluster-cidr={at.POD_RANGE}",
-        # Limits of the whole machine, not ours to set.
+        # These limits are of the whole machine, so they stay as they are.
         "--conntrack-max-per-core=0",
         "--healthz-bind-address=127.0.0.1:10256",
         "--metrics-bind-address=127.0.0.1:10249",
@@ -372,7 +372,7 @@ def _feature_gates(layout: Layout) -> list[str]:
 
 
 def gpu_labels(gpus: int) -> dict[str, str]:
-    """What GPU Feature Discovery would say about a node with that many GPUs; memory in MiB, per GPU."""
+    """The labels that GPU Feature Discovery sets on a node with that many GPUs; memory in MiB per GPU."""
     if not gpus:
         return {}
     return {
@@ -394,7 +394,7 @@ def gpu_patch(gpus: int) -> dict[str, Any]:
 
 
 def bootstrap_objects(layout: Layout) -> list[Mapping[str, Any]]:
-    """Return what DNS needs in the API: its user's rights, and the Service by which pods find it."""
+    """The API objects that DNS needs: its user's rights, and its Service."""
     role = "system:coredns"
     address = layout.nodes[0].address
     rights = [

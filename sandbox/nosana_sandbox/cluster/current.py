@@ -18,7 +18,7 @@ DELETE_TIMEOUT: Final = 300.0
 
 
 class CurrentCluster:
-    """The user's own cluster: neither its images nor its GPUs are touched."""
+    """The user's own cluster. Its images and GPUs are left alone."""
 
     def __init__(self, state: Path, report: Report) -> None:
         """`state` is the sandbox's folder; it gets a copy of the kubeconfig with only the current context."""
@@ -26,7 +26,7 @@ class CurrentCluster:
         self._report = report
 
     def up(self) -> ClusterStatus:
-        """Check that the cluster can be reached and note how. Raises `KubectlError`."""
+        """Check that the cluster can be reached, and store its kubeconfig. Raises `KubectlError`."""
         kubectl = Kubectl(find_kubectl(), None)
         flat = kubectl.run("config", "view", "--raw", "--minify", "--flatten")
         server = kubectl.run("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
@@ -60,7 +60,7 @@ class CurrentCluster:
         self._kubeconfig.parent.rmdir()
 
     def status(self) -> ClusterStatus:
-        """Count the cluster's nodes and GPUs; `broken` when it does not answer."""
+        """The cluster's nodes and GPUs; `broken` when it does not answer."""
         if not self._kubeconfig.exists():
             return ClusterStatus("absent")
         try:
@@ -73,5 +73,5 @@ class CurrentCluster:
         return ClusterStatus("running", gpus=gpus, nodes=len(nodes), kubeconfig=self._kubeconfig)
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        """Say that nothing is done: the cluster pulls the real images by itself."""
+        """Do nothing: the cluster pulls the real images itself."""
         self._report("images are the cluster's own business: it pulls the real ones that the jobs name")

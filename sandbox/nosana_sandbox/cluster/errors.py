@@ -1,4 +1,4 @@
-"""What can go wrong with the sandbox's Kubernetes cluster. Every message ends with the remedy."""
+"""Errors of the sandbox's Kubernetes cluster. Every message ends with the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs outside any pod, reachable from pods by the name of a Service."""
+"""Services for programs that run outside any pod."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def expose_in_cluster(
 
 
 def ensure_namespace(kubectl: Kubectl, name: str) -> None:
-    """Make the namespace with the sandbox's label, unless there is one: then it stays as it is.
+    """Create the namespace with the sandbox's label; an existing one is left as it is.
 
     The label means that it goes when the sandbox goes, so it must never get onto one that the user made.
     """

@@ -1,4 +1,4 @@
-"""Ways through the wall between this machine's network and the network namespace of a sandbox cluster.
+"""Connections between this machine's network and the network namespace of a sandbox cluster.
 
 A socket belongs for ever to the namespace of the thread that made it. So only the making of a socket happens
 inside, in a thread of its own that ends at once; every later step (connect, accept, read, write) is ordinary
@@ -25,7 +25,7 @@ CLONE_NEWNET = 0x40000000
 """`setns(2)`'s type of a network namespace; Python has the call itself from 3.12 on."""
 
 CHUNK = 256 * 1024
-"""Most bytes taken from one side before they are handed to the other."""
+"""The most bytes read from one side before they are written to the other."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,7 +42,7 @@ def socket_in_namespace(
     failed: list[OSError] = []
 
     def make() -> None:
-        # The namespace of this thread changes and is never changed back: the thread ends instead.
+        # This thread changes its namespace and never changes it back; it ends instead.
         try:
             descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -127,7 +127,7 @@ async def join(
     right_reader: asyncio.StreamReader,
     right_writer: asyncio.StreamWriter,
 ) -> None:
-    """Pass bytes both ways until both sides have said that they are done; a broken side breaks the other."""
+    """Copy bytes in both directions until both sides have closed; a broken side closes the other."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_pump(left_reader, right_writer))
@@ -144,7 +144,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(CHUNK):
         writer.write(data)
         await writer.drain()
-    # The half that is done is passed on as such: the answer may still be on its way.
+    # Forward the half-close: the answer may still be on its way.
     with contextlib.suppress(OSError):
         writer.write_eof()
 

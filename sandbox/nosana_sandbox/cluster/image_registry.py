@@ -1,4 +1,4 @@
-"""The cluster's registries: Debian's docker-registry twice, once for everybody and once behind a login.
+"""The cluster's registries: Debian's docker-registry twice, a public one and one behind a login.
 
 Every registry of the world is one of these two for the nodes: containerd's mirror setting sends it here, and
 `docker.io/library/ubuntu` is the repository of that whole name. So images are pulled by the kubelet's usual
@@ -32,12 +32,12 @@ _DEFAULT: Final = "_default"
 """containerd's name for registries that have no folder of their own."""
 
 _BCRYPT_COST: Final = 4
-"""The least there is: nothing here is worth guarding, and each pull checks the password anew."""
+"""The lowest cost: there is nothing to protect, and each pull checks the password again."""
 _BCRYPT_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def configuration(layout: Layout) -> dict[str, Path]:
-    """Write what the registries read, and return the configuration file of each by its program's name."""
+    """Write the registries' configuration, and return each file by its program's name."""
     layout.logins.touch(mode=0o600)
     write_mirror(layout, _DEFAULT, private=False)
     files = {}
@@ -51,7 +51,7 @@ def configuration(layout: Layout) -> dict[str, Path]:
 
 
 def answers(layout: Layout) -> bool:
-    """Whether both registries take connections."""
+    """Whether both registries accept connections."""
     for port in (at.REGISTRY_PORT, at.PRIVATE_REGISTRY_PORT):
         with socket_in_namespace(layout.namespace) as probe:
             probe.settimeout(1.0)
@@ -103,7 +103,7 @@ def write_mirror(layout: Layout, registry: str, *, private: bool) -> None:
 
 
 def allow(logins: Path, login: Login) -> None:
-    """Let somebody pull from the private registry; the registry reads the file anew when it has changed."""
+    """Allow a login to pull from the private registry, which reads the file again when it changes."""
     with logins.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entries = dict(line.split(":", 1) for line in logins.read_text().splitlines())
@@ -134,7 +134,7 @@ def _connect(layout: Layout, port: int) -> http.client.HTTPConnection:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write it in one piece: whoever reads meanwhile gets the old text or the new one."""
+    """Write atomically: a reader gets the old text or the new one."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     fresh.touch(mode=0o600)
     fresh.write_text(text)

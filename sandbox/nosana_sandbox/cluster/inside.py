@@ -14,12 +14,12 @@ from nosana_sandbox.cluster.processes import SEARCH_PATH
 
 def inside(namespace: Path, command: Sequence[str]) -> list[str]:
     """Return the command that runs `command` inside the network namespace."""
-    # nsenter and not `ip netns exec`: that one mounts a fresh /sys, in which the control groups are missing.
+    # nsenter instead of `ip netns exec`, which mounts a fresh /sys without the control groups.
     return ["nsenter", f"--net={namespace}", "--", *command]
 
 
 def run(*command: str) -> None:
-    """Run a command of the machine to its end. Raises `StartError` with what it said."""
+    """Run a command of the machine. Raises `StartError` with its output."""
     program = shutil.which(command[0], path=SEARCH_PATH) or command[0]
     done = subprocess.run((program, *command[1:]), capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -27,7 +27,7 @@ def run(*command: str) -> None:
 
 
 def make_network(layout: Layout) -> None:
-    """Make the network namespace with a bridge for each node."""
+    """Create the network namespace with a bridge for each node."""
     name = layout.slug
     run("ip", "netns", "add", name)
     ip = ("ip", "-n", name)

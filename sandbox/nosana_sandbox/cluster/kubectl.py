@@ -1,4 +1,4 @@
-"""Requests to the cluster's API by its own kubectl: a handful per start needs no client library."""
+"""Requests to the cluster's API by its own kubectl: a few per start need no client library."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FIELD_MANAGER: Final = "nosana-sandbox"
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl for one cluster; `kubeconfig` None means whatever the user's environment points at."""
+    """kubectl for one cluster; `kubeconfig` None: the user's current one."""
 
     program: Path
     kubeconfig: Path | None
 
     def run(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        """Return what kubectl printed. Raises `KubectlError` with what it said."""
+        """Run kubectl and return its output. Raises `KubectlError` with its error."""
         chosen = ("--kubeconfig", str(self.kubeconfig)) if self.kubeconfig else ()
         command = (str(self.program), *chosen, *arguments)
         try:

@@ -21,9 +21,9 @@ DNS_PORT: Final = 1053
 """CoreDNS inside the namespace; pods reach it as 10.96.0.10:53."""
 DNS_READY_PORT: Final = 8181
 REGISTRY_PORT: Final = 5000
-"""The registry from which everybody may pull, on the namespace's loopback."""
+"""The public registry, on the namespace's loopback."""
 PRIVATE_REGISTRY_PORT: Final = 5500
-"""The one that wants a user and a password."""
+"""The registry that requires a login."""
 
 POD_RANGE: Final = "10.88.0.0/16"
 SERVICE_RANGE: Final = "10.96.0.0/16"
@@ -68,7 +68,7 @@ class Node:
 
     @property
     def subnet(self) -> str:
-        """Where the node's pods get their addresses."""
+        """The address range of the node's pods."""
         return f"10.88.{self.index}.0/24"
 
     @property
@@ -78,7 +78,7 @@ class Node:
 
     @property
     def containerd_socket(self) -> Path:
-        """Where `ctr` and the kubelet reach this node's containerd."""
+        """The socket of this node's containerd."""
         return self.folder / "containerd.sock"
 
 
@@ -91,7 +91,7 @@ class Layout:
     gpus: int
     node_count: int
     feature_gates: tuple[str, ...] = ()
-    """Those switched on in the API server and the kubelets, beyond what Kubernetes has on by itself."""
+    """Feature gates enabled in the API server and the kubelets beyond Kubernetes' defaults."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -116,7 +116,7 @@ class Layout:
 
     @property
     def folder(self) -> Path:
-        """Everything that the cluster writes; gone after `down`."""
+        """All files of the cluster; `down` deletes it."""
         return self.state / "cluster"
 
     @property
@@ -126,12 +126,12 @@ class Layout:
 
     @property
     def audit_policy(self) -> Path:
-        """Tells the API server which requests it writes down."""
+        """The API server's audit policy."""
         return self.folder / "audit-policy.json"
 
     @property
     def audit_log(self) -> Path:
-        """The requests of service accounts, one JSON object a line."""
+        """The audit log: one JSON object per line."""
         return self.logs / "audit.log"
 
     @property
@@ -146,42 +146,42 @@ class Layout:
 
     @property
     def mirrors(self) -> Path:
-        """Tells the nodes' containerds where each registry of the world is: here."""
+        """containerd's mirrors: they redirect each registry to the sandbox's own."""
         return self.folder / "mirrors"
 
     @property
     def logins(self) -> Path:
-        """Who may pull from the private registry; a file as `htpasswd` makes them."""
+        """The logins of the private registry, in the format of `htpasswd`."""
         return self.folder / "registry-logins"
 
     @property
     def lock(self) -> Path:
-        """Held while the cluster is brought up or taken down."""
+        """The lock held while the cluster starts or stops."""
         return Path("/run/lock") / f"{self.slug}.lock"
 
     @property
     def record(self) -> Path:
-        """Written last by `up`: present means that the cluster was complete once."""
+        """Written last by `up`: the cluster was complete once."""
         return self.folder / "cluster.json"
 
     @property
     def kubeconfig(self) -> Path:
-        """Admin's way in from this machine."""
+        """The admin's kubeconfig on this machine."""
         return self.folder / "kubeconfig"
 
     @property
     def inside_kubeconfig(self) -> Path:
-        """Admin's way in for programs that run inside the namespace."""
+        """The admin's kubeconfig for programs inside the namespace."""
         return self.folder / "kubeconfig-inside"
 
     @property
     def system_cgroup(self) -> str:
-        """Holds the control plane, the kubelets, containerd and its shims."""
+        """The control group of the control plane, the kubelets, containerd and its shims."""
         return f"{self.slug}/system"
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes, GPUs spread as evenly as can be."""
+        """The nodes, with the GPUs spread evenly."""
         return tuple(
             Node(index, gpus, self.folder / f"node{index}", f"{self.slug}/node{index}")
             for index, gpus in enumerate(spread(self.gpus, self.node_count), start=1)
@@ -189,7 +189,7 @@ class Layout:
 
 
 def spread(gpus: int, nodes: int) -> tuple[int, ...]:
-    """Share `gpus` among `nodes`; the first nodes get what does not divide.
+    """Distribute `gpus` over `nodes`; the first nodes get the remainder.
 
     >>> spread(5, 2)
     (3, 2)

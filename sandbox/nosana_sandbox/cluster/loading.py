@@ -1,4 +1,4 @@
-"""Images to where the nodes find them."""
+"""Makes images available to the nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nosana_sandbox.images.archive import Image, pack, write_archive
 
 
 def provide(layout: Layout, images: Iterable[Image]) -> None:
-    """Make the images available under their full names; one that is there is replaced. Raises `StartError`.
+    """Make the images available under their full names, replacing existing ones. Raises `StartError`.
 
     They go into the registries, from where nodes pull them. One whose name holds a digest goes into the
     nodes: no other image than the real one could be pulled under it.
@@ -38,7 +38,7 @@ def load(layout: Layout, images: Iterable[Image]) -> None:
         write_archive(images, platform.machine(), Path(archive.name))
 
         def into(node: Node) -> None:
-            # --all-platforms: the archive has one, and choosing would mean guessing what containerd calls it.
+            # --all-platforms: the archive has one platform, whose name in containerd we would have to guess.
             run(*_ctr(node), "import", "--all-platforms", archive.name)
 
         with ThreadPoolExecutor() as pool:
@@ -46,7 +46,7 @@ def load(layout: Layout, images: Iterable[Image]) -> None:
 
 
 def _forget(layout: Layout, names: Sequence[str]) -> None:
-    """Remove images from the nodes, so that they pull what is now in the registry. Absent is fine."""
+    """Remove images from the nodes, so that they pull from the registry again. A missing one is no error."""
     for node in layout.nodes:
         subprocess.run((*_ctr(node), "rm", *names), capture_output=True, check=False)
 

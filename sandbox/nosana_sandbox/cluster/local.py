@@ -1,4 +1,4 @@
-"""A real Kubernetes cluster on this machine: control plane, nodes, DNS, in a network namespace of its own."""
+"""A real Kubernetes cluster on this machine: control plane, nodes and DNS, in its own network namespace."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class LocalCluster:
         return self.layout.namespace
 
     def status(self) -> ClusterStatus:
-        """Tell what there is, without changing anything."""
+        """The cluster's status; changes nothing."""
         folder = self.layout.folder
         if not self.layout.record.exists():
-            # The logs of a start that failed are all that may be left of it.
+            # A start that failed may have left nothing but its logs.
             leftover = folder.exists() and any(entry != self.layout.logs for entry in folder.iterdir())
             return ClusterStatus("broken" if leftover or self.layout.namespace.exists() else "absent")
         record = json.loads(self.layout.record.read_text())
@@ -109,19 +109,19 @@ class LocalCluster:
             return self.status()
 
     def down(self) -> None:
-        """Take everything of the cluster off this machine, whatever state it is in. Nothing there is fine."""
+        """Remove the cluster from this machine, whatever state it is in. None is no error."""
         refuse_unless_capable()
         with self._locked():
             teardown.take_down(self.layout, self._processes())
 
     def load_images(self, stand_ins: Iterable[StandIn]) -> None:
-        """Make stand-in images available under their full names; one that is there is replaced."""
+        """Make stand-in images available under their full names, replacing existing ones."""
         machine = prepare(self._report)
         base = base_layer(machine.busybox, ensure_stand_in(self._report))
         self.provide_images(stand_in.build(base) for stand_in in stand_ins)
 
     def provide_images(self, images: Iterable[Image]) -> None:
-        """Make images available to the nodes under their full names; one that is there is replaced."""
+        """Make images available to the nodes under their full names, replacing existing ones."""
         provide(self.layout, images)
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
@@ -145,7 +145,7 @@ class LocalCluster:
         self._processes().spawn(name, inside(self.namespace, command), environment=environment)
 
     def stop(self, name: str) -> None:
-        """End a program that `spawn` started."""
+        """Stop a program that `spawn` started."""
         self._processes().stop(name)
 
     def pid(self, name: str) -> int | None:
@@ -166,7 +166,7 @@ class LocalCluster:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.layout.lock.parent.mkdir(parents=True, exist_ok=True)
-        # The file stays: one that waits for its lock would else hold a file that nobody else finds.
+        # The file stays: otherwise a process that waits for its lock would hold a file that no other process opens.
         with self.layout.lock.open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

@@ -1,4 +1,4 @@
-"""What a machine needs before it can host a local cluster, and how the missing part gets there."""
+"""The requirements of a local cluster on this machine; installs missing packages."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ PACKAGES: Final = {
 CNI_PACKAGE: Final = "containernetworking-plugins"
 
 SERVICES: Final = ("containerd", "docker-registry")
-"""Packages that start a service of their own, which nobody here asked for: the cluster runs its own."""
+"""Packages that start a service, which must not run: the cluster runs its own."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found on this machine."""
+    """The facts about this machine that the cluster depends on."""
 
     cni: Path
     busybox: Path
@@ -63,7 +63,7 @@ def refuse_unless_capable() -> None:
 
 
 def prepare(report: Report) -> Machine:
-    """Install what is missing and return what is there. Raises `UnsupportedMachineError`."""
+    """Install missing packages; returns the machine's facts. Raises `UnsupportedMachineError`."""
     refuse_unless_capable()
     if lacking := missing_packages(_on_path, _cni_folder() is not None):
         _install(lacking, report)
@@ -83,7 +83,7 @@ def missing_packages(on_path: Callable[[str], bool], cni_found: bool) -> tuple[s
 
 def _on_path(program: str) -> bool:
     found = shutil.which(program, path=SEARCH_PATH)
-    # BusyBox is the whole root file system of the stand-in images: one that needs a loader cannot run there.
+    # BusyBox is the whole root file system of the stand-in images, so it has to be static.
     return found is not None and (program != "busybox" or _is_static(Path(found)))
 
 

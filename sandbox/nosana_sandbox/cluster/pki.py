@@ -11,7 +11,7 @@ from nosana_sandbox.cluster.errors import ClusterError
 
 VALID_DAYS: Final = "3650"
 
-# Own configuration: what the machine's says about extensions differs between distributions.
+# Our own configuration: distributions differ in the extensions that theirs sets.
 _CONFIGURATION: Final = """\
 [req]
 distinguished_name = name
@@ -37,24 +37,24 @@ class Identity:
 
 
 class Authority:
-    """Makes identities in `folder`; its own is `ca`."""
+    """Creates identities in `folder`; its own is `ca`."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the authority itself."""
+        """Create the authority."""
         self._folder = folder
         folder.mkdir(parents=True, mode=0o700)
         (folder / "openssl.cnf").write_text(_CONFIGURATION)
         self.identity = self._request("ca", "/CN=nosana-sandbox", "authority", ())
 
     def issue(self, name: str, user: str, group: str = "", alternatives: tuple[str, ...] = ()) -> Identity:
-        """Make an identity; `alternatives` such as `IP:127.0.0.1` or `DNS:kubernetes`."""
+        """Create an identity; `alternatives` such as `IP:127.0.0.1` or `DNS:kubernetes`."""
         subject = (f"/O={group}" if group else "") + f"/CN={user}"
         authority = ("-CA", str(self.identity.certificate), "-CAkey", str(self.identity.key))
         names = ("-addext", f"subjectAltName={','.join(alternatives)}") if alternatives else ()
         return self._request(name, subject, "leaf", (*authority, *names))
 
     def key_pair(self, name: str) -> Identity:
-        """Make a bare key pair; the `certificate` file holds the public key."""
+        """Create a key pair; the `certificate` file holds the public key."""
         pair = Identity(self._folder / f"{name}.key", self._folder / f"{name}.pub")
         _openssl("genpkey", "-algorithm", "EC", *_CURVE, "-out", str(pair.key))
         _openssl("pkey", "-in", str(pair.key), "-pubout", "-out", str(pair.certificate))

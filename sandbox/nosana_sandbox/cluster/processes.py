@@ -1,4 +1,4 @@
-"""Long-lived programs that outlive the command which started them, and can be found and ended exactly.
+"""Programs that outlive the command that started them, and that can be found and stopped reliably.
 
 A process is known by its number together with the time it started and the boot it belongs to: a number alone
 may be somebody else's by now.
@@ -82,12 +82,12 @@ class ProcessTable:
         return process
 
     def alive(self, name: str) -> bool:
-        """Tell whether the program recorded as `name` still runs."""
+        """Whether the program recorded as `name` still runs."""
         process = self._read().get(name)
         return process is not None and is_alive(process)
 
     def known(self) -> dict[str, bool]:
-        """Tell for each recorded program whether it still runs."""
+        """For each recorded program, whether it still runs."""
         return {name: is_alive(process) for name, process in self._read().items()}
 
     def pid(self, name: str) -> int | None:
@@ -96,7 +96,7 @@ class ProcessTable:
         return process.pid if process is not None and is_alive(process) else None
 
     def stop(self, name: str, grace: float = 10.0) -> None:
-        """End the program (SIGTERM, after `grace` seconds SIGKILL) and forget it; fine when it is gone."""
+        """Stop the program (SIGTERM, after `grace` seconds SIGKILL) and drop its record."""
         process = self._read().get(name)
         if process is None:
             return
@@ -112,7 +112,7 @@ class ProcessTable:
             recorded.pop(name, None)
 
     def kill_all(self) -> None:
-        """Kill everything that is recorded and still runs, and forget it."""
+        """Kill all recorded programs, and drop their records."""
         recorded = self._read()
         for process in recorded.values():
             if is_alive(process):
@@ -139,7 +139,7 @@ class ProcessTable:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Process]]:
-        """Give the record to be changed; other threads and processes wait."""
+        """Yield the record for changes; other threads and processes wait."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,7 +156,7 @@ def boot_id() -> str:
 
 
 def is_alive(process: Process) -> bool:
-    """Tell whether exactly this process still runs; one that ended but was not collected does not."""
+    """Whether exactly this process still runs; a zombie does not."""
     if process.boot != boot_id():
         return False
     # A child of ours stays a zombie until collected; somebody else's child is not ours to collect.

@@ -34,17 +34,17 @@ from nosana_sandbox.images.rootfs import PATH, base_layer
 from nosana_sandbox.images.stand_ins import CATALOGUE
 
 API_TIMEOUT: Final = 60.0
-"""Seconds for etcd and the API server; 3 are usual, a machine busy with a build takes many times as long."""
+"""Seconds for etcd and the API server. 3 are usual; a busy machine takes many times as long."""
 NODE_TIMEOUT: Final = 90.0
 
 
 class Start:
-    """One start of a cluster on a machine that holds nothing of it."""
+    """Starts a cluster on a machine without any remains of it."""
 
     def __init__(
         self, layout: Layout, machine: Machine, programs: Path, processes: ProcessTable, report: Report
     ) -> None:
-        """`programs` is the folder of what was built."""
+        """`programs`: the folder of the built programs."""
         self._layout = layout
         self._machine = machine
         self._programs = programs
@@ -105,7 +105,7 @@ class Start:
         self._spawn("coredns", [f"-conf={corefile}"])
 
     def _admin_kubeconfigs(self) -> None:
-        """Write both ways in for the admin, and open the one from this machine."""
+        """Write the admin's kubeconfigs, and forward a port of this machine to the API server."""
         layout = self._layout
         admin = self._authority.issue("admin", "sandbox-admin", "system:masters")
         authority = self._authority.identity.certificate
@@ -113,7 +113,7 @@ class Start:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._server = f"https://127.0.0.1:{listener.getsockname()[1]}"
             module = ["-m", "nosana_sandbox.cluster.forward", str(layout.namespace), layout.nodes[0].address]
-            # Runs outside: its one socket inside is made per client.
+            # It runs outside the namespace, and creates a socket inside for each client.
             self._processes.spawn(
                 "api-forwarder",
                 [sys.executable, "-P", *module, str(at.API_PORT)],
@@ -160,7 +160,7 @@ class Start:
         patience = f"--timeout={NODE_TIMEOUT:.0f}s"
         try:
             for node in self._layout.nodes:
-                # One at a time: of several, kubectl gives up at the first that is not there yet.
+                # One at a time: given several, kubectl gives up at the first that does not exist yet.
                 kubectl.run("wait", "--for=create", f"node/{node.name}", patience, timeout=NODE_TIMEOUT + 10)
                 if node.gpus:
                     patch = json.dumps(config.gpu_patch(node.gpus))
@@ -169,7 +169,7 @@ class Start:
                     )
             self._start_proxy()
             kubectl.run("wait", "--for=condition=Ready", *names, patience, timeout=NODE_TIMEOUT + 10)
-            # A pod made before its namespace has this account is refused.
+            # Pods are refused until their namespace has this account.
             kubectl.run("wait", "--for=create", "serviceaccount/default", patience, timeout=NODE_TIMEOUT + 10)
         except KubectlError as error:
             raise StartError(f"{error}; see {self._layout.logs}\n{self._what_ended()}") from error
@@ -240,7 +240,7 @@ class Start:
             time.sleep(0.05)
 
     def _what_ended(self) -> str:
-        """Return the last words of programs that should run and do not."""
+        """The last log lines of programs that should run and do not."""
         ended = [name for name in list(self._names) if not self._processes.alive(name)]
         return "\n".join(f"{name} ended, saying:\n{self._processes.tail(name)}" for name in ended)
 
@@ -254,7 +254,7 @@ def _answers(url: str, context: ssl.SSLContext) -> bool:
 
 
 def _write(file: Path, text: str) -> Path:
-    # Kubeconfigs hold keys.
+    # Kubeconfigs contain keys.
     file.touch(mode=0o600)
     file.write_text(text)
     return file

@@ -1,4 +1,4 @@
-"""What the rest of the sandbox needs of a cluster, whichever it is."""
+"""The interface of a cluster to the rest of the sandbox."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class ClusterStatus:
 
 
 class Cluster(Protocol):
-    """A cluster for the sandbox: one of our own making (`LocalCluster`) or the user's (`CurrentCluster`)."""
+    """A cluster for the sandbox: one that it creates (`LocalCluster`) or the user's (`CurrentCluster`)."""
 
     def up(self) -> ClusterStatus:
-        """Make it usable; running already is fine. Raises `ClusterError`."""
+        """Start it, if it does not run. Raises `ClusterError`."""
 
     def down(self) -> None:
-        """Remove what `up` made and what carries the sandbox's label. Nothing there is fine."""
+        """Remove what `up` created and what has the sandbox's label. Nothing there is no error."""
 
     def status(self) -> ClusterStatus:
-        """Tell what there is, without changing anything."""
+        """The cluster's status; changes nothing."""
 
     def ensure_images(self, definitions: Iterable[Mapping[str, Any]]) -> None:
         """Make the images that these job definitions (as parsed from JSON) name available to its nodes."""

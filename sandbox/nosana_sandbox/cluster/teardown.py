@@ -1,4 +1,4 @@
-"""Taking a cluster off the machine, from whatever state it is in.
+"""Removes a cluster from the machine, whatever state it is in.
 
 Works from the layout alone: after a crash, a `kill -9` or a half-finished start nothing else can be trusted.
 Each step does what it can and leaves what is not there; the order is from what makes to what was made.
@@ -21,13 +21,13 @@ from nosana_sandbox.cluster.layout import Layout
 from nosana_sandbox.cluster.processes import ProcessTable
 
 DETACH: Final = 2
-"""`umount2(2)`'s MNT_DETACH: out of the tree at once, gone when its last user is."""
+"""`umount2(2)`'s MNT_DETACH: removed from the tree at once, unmounted after its last user."""
 
 CNI_RESULTS: Final = Path("/var/lib/cni/results")
-"""Where libcni remembers what each pod got, whatever the configuration says."""
+"""libcni's records of each pod; the path cannot be configured."""
 
 CONTAINER_LINKS: Final = Path("/var/log/containers")
-"""Where every kubelet links its pods' logs, whatever the configuration says."""
+"""Every kubelet's links to its pods' logs; the path cannot be configured."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -37,7 +37,7 @@ def take_down(layout: Layout, processes: ProcessTable, *, keep_logs: bool = Fals
 
     Raises `ClusterError` when the kernel does not let go of something.
     """
-    # What starts others first: a kubelet that lives would start its pods again.
+    # Programs that start others come first: a living kubelet would start its pods again.
     cgroups.kill(layout.system_cgroup)
     processes.kill_all()
     cgroups.kill(layout.slug)
@@ -72,7 +72,7 @@ def _unmount(points: Iterable[Path]) -> None:
 
 
 def _shim_sockets(layout: Layout) -> list[Path]:
-    """Return the sockets of containerd's shims; they lie in a folder that the machine's containerds share."""
+    """Return the sockets of containerd's shims; they are in a folder that all containerds of the machine share."""
     bundles = layout.folder.glob("node*/containerd/run/io.containerd.runtime.v2.task/*/*/address")
     return [Path(bundle.read_text().strip().removeprefix("unix://")) for bundle in bundles]
 

@@ -31,15 +31,15 @@ RECORD: Final = Path("/run/nosana-sandbox-tunables.json")
 
 
 def remember(user: str, record: Path = RECORD, tunables: tuple[Path, ...] = TUNABLES) -> None:
-    """Note what the settings are before `user` (a cluster's slug) changes them. Again is fine."""
+    """Record the settings before `user` (a cluster's slug) changes them; repeating is harmless."""
     with _changing(record) as noted:
-        # Only the first finds the machine as it was.
+        # Only the first cluster sees the original settings.
         if not noted["users"]:
             noted["values"] = {str(file): file.read_text() for file in tunables if file.exists()}
         noted["users"] = sorted({*noted["users"], user})
         for file in tunables:
             if file in _AT_LEAST and file.exists() and int(file.read_text()) < _AT_LEAST[file]:
-                # A machine that lets nobody write it may have enough all the same.
+                # A machine on which it cannot be written may have a sufficient value anyway.
                 with contextlib.suppress(OSError):
                     file.write_text(str(_AT_LEAST[file]))
 
@@ -52,14 +52,14 @@ def restore(user: str, record: Path = RECORD) -> None:
         noted["users"] = [other for other in noted["users"] if other != user]
         if not noted["users"]:
             for file, value in noted.pop("values").items():
-                # A machine that lets nobody write them had them changed by nobody.
+                # Where they cannot be written, nothing has changed them.
                 with contextlib.suppress(OSError):
                     Path(file).write_text(value)
 
 
 @contextmanager
 def _changing(record: Path) -> Iterator[dict[str, Any]]:
-    """Give what is noted, to be changed; other processes wait. A note without users is an empty file."""
+    """Yield the record for changes; other processes wait. Without users the file is empty."""
     record.touch(mode=0o600)
     with record.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

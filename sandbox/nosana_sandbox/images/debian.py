@@ -1,4 +1,4 @@
-"""Images with Python, made without Docker: a Debian root of packages, pinned wheels, and this project's own.
+"""Images with Python, built without Docker: a Debian root, pinned wheels, and this project's own.
 
 Each layer is kept in the cache under a name made of what it is made of, so that only what changed is made
 again. The first image takes about 40 s, most of it for the Debian root.
@@ -42,26 +42,26 @@ _PYTHON: Final = "3.11"
 _PACKAGES: Final = ("python3", "ca-certificates")
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 _LIBRARIES: Final = "opt/nosana"
-"""Where wheels lie in the image."""
+"""The folder of the wheels in the image."""
 _NOT_COMPILED: Final = r"/kubernetes/(client/(api|models)|aio)/"
 """Hundreds of modules, of which three are ever loaded; compiled they would take as much room as all others."""
 _WITHOUT_WHEEL: Final = "construct"
-"""What is published as source only; pure Python, so it may be built on any machine."""
+"""The one package that is published as source only; it is pure Python, so it builds on any machine."""
 
 
 class ImageError(NosanaError):
-    """An image cannot be made on this machine."""
+    """An image cannot be built on this machine."""
 
 
 def fetch_image(report: Report) -> Image:
-    """The image of nosana-fetch. `report` is told each long step. Raises `ImageError`."""
+    """The image of nosana-fetch. `report` is called with each long step. Raises `ImageError`."""
     return python_image(
         FETCH_IMAGE, _FETCH_REQUIREMENTS, ("python3", "-m", "nosana_operator.fetching"), report
     )
 
 
 def fetch_image_key() -> str:
-    """Another one whenever the image of nosana-fetch would be another one; quick."""
+    """A key that changes whenever the image of nosana-fetch would change; quick to compute."""
     return _digest(_root_key(), _wheels_key(_FETCH_REQUIREMENTS), _own_key())
 
 
@@ -78,7 +78,7 @@ def operator_image(report: Report) -> Image:
 
 
 def operator_image_name() -> str:
-    """Repository and tag; another tag whenever the image would be another one; quick."""
+    """Repository and tag; the tag changes whenever the image would change. Quick to compute."""
     return f"{OPERATOR_REPOSITORY}:{_digest(_root_key(), _wheels_key(OPERATOR_REQUIREMENTS), _own_key())}"
 
 
@@ -226,7 +226,7 @@ def _run(*command: str) -> None:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """Two who want the same image make it once."""
+    """Two processes that need the same image build it once."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "image.lock").open("w") as handle:

@@ -1,4 +1,4 @@
-"""Images into a registry, by the HTTP API that all registries have (distribution's specification, v2)."""
+"""Pushes images to a registry by its HTTP API (the distribution specification, v2)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ABSENT: Final = 404
 
 
 class RegistryError(NosanaError):
-    """The registry refused something; the text says what and why."""
+    """The registry refused a request; the message says which and why."""
 
 
 class RegistryClient:
-    """Puts images into the registry at the other end of `connection`, which stays open in between."""
+    """Pushes images over `connection`, which stays open between requests."""
 
     def __init__(self, connection: http.client.HTTPConnection, login: Login | None = None) -> None:
-        """With a `login` for a registry that lets nobody else in."""
+        """`login`: for a registry that requires one."""
         self._connection = connection
         self._headers: dict[str, str] = {}
         if login is not None:
@@ -39,7 +39,7 @@ class RegistryClient:
         return answer["Docker-Content-Digest"].removeprefix("sha256:")
 
     def push(self, repository: str, tag: str, image: Packed) -> None:
-        """Put the image there; parts that the repository has already are not sent again."""
+        """Push the image; blobs that the repository has already are not sent again."""
         for digest, content in image.blobs.items():
             if digest != image.manifest:
                 self._push_blob(repository, digest, content)

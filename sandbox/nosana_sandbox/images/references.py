@@ -1,4 +1,4 @@
-"""Image names as containerd keeps them: every short form has one full form."""
+"""Full image names, as containerd stores them: every short form has exactly one."""
 
 from __future__ import annotations
 

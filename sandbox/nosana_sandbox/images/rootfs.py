@@ -1,4 +1,4 @@
-"""The root file system that all stand-in images share: Debian's static BusyBox, a server, and the least there is.
+"""The root file system that all stand-in images share: Debian's static BusyBox, a server, and minimal files.
 
 It has a real shell with the usual small programs. Static BusyBox cannot look up names, except by `nslookup`,
 and Debian's `wget` dies of a time limit. Jobs do both, so `wget` is a script around it.
@@ -64,7 +64,7 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 SERVER: Final = "/usr/lib/stand-in/server"
-"""Where the layer has the server."""
+"""The server's path in the layer."""
 
 
 def base_layer(busybox: Path, server: Path) -> bytes:
@@ -75,7 +75,7 @@ def base_layer(busybox: Path, server: Path) -> bytes:
 
 
 def base_files(busybox: bytes, applets: list[str]) -> dict[str, File]:
-    """Return what the layer holds, by path."""
+    """The files of the layer by path."""
     # Scripts of real images ask for bash; what they do with it in a job definition is plain shell.
     bash = script('#!/bin/sh\nexec /bin/sh "$@"\n')
     # In both places, as on a system whose /bin is /usr/bin; links to folders would be lost under a layer.

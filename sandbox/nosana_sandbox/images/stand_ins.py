@@ -1,4 +1,4 @@
-"""Stand-ins: what a small image does in place of the real one whose name it has.
+"""Stand-ins: small images that take the place of the real ones whose names they have.
 
 A stand-in has the programs that its callers start, each a shell script with one of the behaviours below.
 `CATALOGUE` holds those that are wanted in a particular shape; for any other image that a job definition names
@@ -71,7 +71,7 @@ class StandIn:
     greetings: Mapping[str, str] = field(default_factory=dict)
     says: tuple[str, ...] = ()
     login: Login | None = None
-    """Who may pull it; None is everybody."""
+    """The login that may pull it; None: it is public."""
 
     def build(self, base: bytes) -> Image:
         """Return the image on top of the layer `base` that all of them share."""
@@ -102,7 +102,7 @@ def prints(text: str) -> str:
 
 
 def fails(code: int) -> str:
-    """Return a program that complains and ends with exit code `code`."""
+    """Return a program that prints an error and ends with exit code `code`."""
     return f'#!/bin/sh\necho "failing as asked, with exit code {code}" >&2\nexit {code}\n'
 
 

@@ -1,1 +1,1 @@
-"""What the operator meets in the world: a chain that has begun, IPFS and a gateway, in one process."""
+"""The operator's outside world in one process: an initialized chain, IPFS and a gateway."""

@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 _FRESH: Final = 300.0
-"""Seconds for which what was signed is good."""
+"""Seconds for which a signature is valid."""
 _LARGEST: Final = 64 * 1024 * 1024
 _JOB: Final = "%%global.job%%"
 
@@ -33,9 +33,9 @@ class ConfidentialEndpoint:
         self._definition = definition
         self._listener = listener
         self.results: dict[str, dict[str, Any]] = {}
-        """By job: what was delivered."""
+        """The delivered results by job."""
         self.asked = 0
-        """How often the definition was given."""
+        """How often the definition was requested."""
         app = web.Application(client_max_size=_LARGEST)
         app.router.add_get("/jobs/{job}/job-definition", self._give)
         app.router.add_post("/jobs/{job}/results", self._take)
@@ -52,7 +52,7 @@ class ConfidentialEndpoint:
         await self._runner.cleanup()
 
     def stub(self) -> bytes:
-        """What is posted in place of the definition."""
+        """The stub that is posted in place of the definition."""
         address, port = self._listener.getsockname()[:2]
         base = f"http://{address}:{port}/jobs/{_JOB}"
         ways = {"send": f"{base}/job-definition", "receive": f"{base}/results"}

@@ -1,4 +1,4 @@
-"""The process that is a sandbox's world: chain, IPFS, gateway and volumes, until it is told to end.
+"""The process that is a sandbox's world: chain, IPFS, gateway and volumes, until SIGTERM.
 
 They answer on this machine's loopback and, beside a local cluster, also inside its network namespace and by
 Service name to its pods.
@@ -57,7 +57,7 @@ class _NoCluster:
 
 
 async def serve(options: WorldOptions) -> None:
-    """Be the world until SIGTERM or SIGINT."""
+    """Run the world until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):

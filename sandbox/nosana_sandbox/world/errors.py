@@ -1,4 +1,4 @@
-"""What can go wrong in the sandbox's world and its command; `str()` is one sentence with the remedy."""
+"""Errors of the sandbox's world and its command; `str()` is one sentence with the remedy."""
 
 from __future__ import annotations
 

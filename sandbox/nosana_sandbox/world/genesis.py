@@ -1,4 +1,4 @@
-"""How a sandbox's chain begins: the NOS token, a market with a price, a host and a poster with money.
+"""The genesis of a sandbox's chain: the NOS token, a market with a price, a host and a poster with funds.
 
 What other programs than Jobs would have written (stake, rewards, mint, balances) is placed directly in its
 layout; the market is opened by a real `open`.
@@ -54,7 +54,7 @@ _YEAR: Final = 31_536_000
 
 @dataclass(frozen=True, slots=True)
 class Founded:
-    """A chain that has begun, and the keys of those who act on it."""
+    """An initialized chain, and the keys of its parties."""
 
     bank: Bank
     market: Pubkey

@@ -1,4 +1,4 @@
-"""What a job is and what was paid for it, from its accounts and the transactions that name it. Pure."""
+"""A job's state and payments, from its accounts and the transactions that name it. Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class JobView:
     time_start: int
     time_end: int
     seconds: int
-    """What is paid for: the time it ran, at most its timeout."""
+    """The paid time: the time it ran, at most its timeout."""
     definition_cid: str
     result_cid: str | None
     run: RunView | None

@@ -1,4 +1,4 @@
-"""Somebody who posts jobs: pins a definition to IPFS, lists it on the chain, watches, ends and extends it.
+"""A poster: pins a definition to IPFS, lists it on the chain, reads, ends and extends the job.
 
 Goes over HTTP as any client does, so it works with every chain and IPFS of the sandbox's shape.
 """
@@ -38,7 +38,7 @@ _RUN_JOB: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A job that is listed; `run` is None unless a host stood ready, `cid` is the definition's."""
+    """A listed job; `run` is None unless a host was waiting, `cid` is the definition's."""
 
     job: str
     run: str | None
@@ -68,7 +68,7 @@ class Poster:
 
     @property
     def address(self) -> Pubkey:
-        """Who posts and pays."""
+        """The address that posts and pays."""
         return self._keypair.pubkey()
 
     async def post(self, definition: bytes, market: str, *, timeout: int | None = None) -> Posted:
@@ -152,7 +152,7 @@ class Poster:
         )
 
     async def delist(self, address: str) -> str:
-        """Take back a job that still waits; the signature."""
+        """Delist a queued job; the signature."""
         key = _pubkey(address)
         job = await self._job(key)
         return await self._send([delist_job(job.market, key, self.address, job.payer)])

@@ -1,4 +1,4 @@
-"""Starting and ending the world's process from another one."""
+"""Starts and stops the world's process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSED_ON: Final = ("HOME", "NOSANA_SANDBOX_CACHE", "KUBECONFIG")
 
 
 class WorldProcess:
-    """The world of the sandbox in `state`, as a process that outlives its starter."""
+    """The world of the sandbox in `state`, as a process that outlives the one that started it."""
 
     def __init__(self, state: Path) -> None:
         self._folder = WorldFolder(state)
@@ -57,12 +57,12 @@ class WorldProcess:
         return self._wait()
 
     def stop(self) -> None:
-        """End it; fine when there is none."""
+        """Stop it; none is no error."""
         self._table.stop(_NAME)
         self._folder.record.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """End it and remove all it wrote."""
+        """Stop it and remove its files."""
         self.stop()
         shutil.rmtree(self._folder.folder, ignore_errors=True)
 

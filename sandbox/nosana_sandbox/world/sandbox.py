@@ -1,4 +1,4 @@
-"""A whole sandbox: a cluster and the world beside it, brought up and taken down together."""
+"""A whole sandbox: a cluster and the world beside it, started and stopped together."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from nosana_sandbox.world.state import World, state_folder
 DEFAULT_GPUS: Final = 4
 DEFAULT_NODES: Final = 2
 NAMESPACES: Final = {"system": SYSTEM_NAMESPACE, "jobs": JOB_NAMESPACE, "sandbox": SANDBOX_NAMESPACE}
-"""The demo's Kubernetes namespaces by what they are for."""
+"""The demo's Kubernetes namespaces by purpose."""
 
 ClusterKind = Literal["local", "current"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What was asked for at `up`; needed again to take it down."""
+    """The options of `up`, which `down` needs again."""
 
     name: str
     cluster: ClusterKind = "local"
@@ -71,7 +71,7 @@ class Sandbox:
     """The sandbox `name`. Methods block; `up` and `down` of two processes wait for each other."""
 
     def __init__(self, name: str, report: Report, state: Path | None = None) -> None:
-        """`report` is told each long step; `state` is the folder, else the one the name stands for."""
+        """`report` is called with each long step; `state`: the folder, by default the one derived from the name."""
         self.name: Final = name
         self.state: Final = state or state_folder(name)
         self._report = report
@@ -79,7 +79,7 @@ class Sandbox:
         self._shape_file = self.state / "sandbox.json"
 
     def up(self, shape: Shape) -> Running:
-        """Bring cluster and world up; what runs already stays. Raises ClusterError or WorldError."""
+        """Start the parts that do not run. Raises ClusterError or WorldError."""
         with self._locked():
             self._refuse_another(shape)
             self.state.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class Sandbox:
             return Running(world, status.kubeconfig, status.inside_kubeconfig)
 
     def down(self) -> None:
-        """Take everything away, whatever state it is in. Nothing there is fine."""
+        """Remove everything, whatever state it is in. Nothing there is no error."""
         with self._locked():
             self._process.remove()
             self._cluster(self._shape() or Shape(self.name)).down()
@@ -104,7 +104,7 @@ class Sandbox:
                 self.state.rmdir()
 
     def status(self) -> Running:
-        """What runs. Raises NotRunning when a part of it does not, with what is missing."""
+        """The running sandbox. Raises NotRunning with the missing parts when some do not run."""
         shape = self._shape()
         if shape is None:
             raise NotRunning(

@@ -1,4 +1,4 @@
-"""Where a sandbox keeps what it knows of itself, and what it tells others."""
+"""A sandbox's record of itself: its addresses, keys and folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def state_folder(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Somebody who acts on the chain: base58 address and the path of a keypair file."""
+    """A party on the chain: base58 address and the path of a keypair file."""
 
     address: str
     keypair: str
@@ -33,7 +33,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where chain and IPFS answer."""
+    """The addresses of chain and IPFS."""
 
     rpc: str
     ws: str
@@ -64,7 +64,7 @@ class World:
     namespace_inode: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `world.json` holds."""
+        """The content of `world.json`."""
         return asdict(self)
 
     @classmethod
@@ -83,7 +83,7 @@ class WorldFolder:
 
     @property
     def folder(self) -> Path:
-        """Everything that the world writes."""
+        """All files of the world."""
         return self.state / "world"
 
     @property
@@ -93,21 +93,21 @@ class WorldFolder:
 
     @property
     def record(self) -> Path:
-        """Written when the world answers, gone when it has ended in good order."""
+        """Written when the world answers, deleted when it ends regularly."""
         return self.folder / "world.json"
 
     @property
     def processes(self) -> Path:
-        """Which process it is."""
+        """The record of its process."""
         return self.folder / "processes.json"
 
     @property
     def logs(self) -> Path:
-        """What it said."""
+        """Its logs."""
         return self.folder / "logs"
 
     def write(self, world: World) -> None:
-        """Write the record in one piece: a reader sees all of it or none."""
+        """Write the record atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.record.with_suffix(".new")
         fresh.write_text(json.dumps(world.to_json(), indent=1))
