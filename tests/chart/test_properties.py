@@ -1,4 +1,4 @@
-"""What the chart promises, whatever the values: rights, walls, what stays."""
+"""What the chart promises, whatever the values: rights, isolation, what stays."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_the_settings_keep_no_name_of_a_secret_out_of_reach(rendered: Any) -> No
     assert {"/etc/nosana/secrets/pinata", "/etc/nosana/secrets/an.other"} <= paths
 
 
-# -- walls ----------------------------------------------------------------------------------------------------
+# -- isolation ----------------------------------------------------------------------------------------------------
 
 
 def test_job_namespaces_are_marked_for_the_policy_and_for_pod_security(rendered: Any) -> None:

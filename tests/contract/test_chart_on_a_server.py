@@ -1,4 +1,4 @@
-"""The chart on a real API server: Helm installs, upgrades and uninstalls it, kubectl applies it, its walls stand.
+"""The chart on a real API server: Helm installs, upgrades and uninstalls it, kubectl applies it, its policies hold.
 
 Nothing acts on the objects here; what the operator does in the cluster is in tests/cluster.
 """

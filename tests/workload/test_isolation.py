@@ -22,14 +22,14 @@ NODE = {
 }
 
 
-def walls(**settings: Any) -> dict[tuple[str, str], dict[str, Any]]:
+def policies(**settings: Any) -> dict[tuple[str, str], dict[str, Any]]:
     bodies = build_namespace_policies("jobs", Isolation(**settings), node_ranges([NODE]))
     return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
 
 
 def reaches(address: str) -> bool:
     """Whether an op gets there, by the policy alone; any port."""
-    spec = walls()["NetworkPolicy", "nosana-jobs"]["spec"]
+    spec = policies()["NetworkPolicy", "nosana-jobs"]["spec"]
     found = ipaddress.ip_address(address)
     for rule in spec["egress"]:
         if "ports" in rule:
@@ -64,16 +64,16 @@ def test_an_op_reaches_the_internet_and_nothing_of_the_cluster(address: str, rea
 
 
 def test_dns_is_reached_on_its_port_only() -> None:
-    [dns] = [r for r in walls()["NetworkPolicy", "nosana-jobs"]["spec"]["egress"] if "ports" in r]
+    [dns] = [r for r in policies()["NetworkPolicy", "nosana-jobs"]["spec"]["egress"] if "ports" in r]
     assert dns["ports"] == [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
     assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in dns["to"]
 
 
 def test_nobody_reaches_an_op_but_its_gateway_the_exposed_ones() -> None:
-    closed = walls()["NetworkPolicy", "nosana-jobs"]["spec"]
+    closed = policies()["NetworkPolicy", "nosana-jobs"]["spec"]
     assert "Ingress" in closed["policyTypes"]
     assert "ingress" not in closed, "a type without rules lets nobody in"
-    exposed = walls(gateway_namespaces=("ingress",), gateway_cidrs=("10.1.0.0/16",))
+    exposed = policies(gateway_namespaces=("ingress",), gateway_cidrs=("10.1.0.0/16",))
     spec = exposed["NetworkPolicy", "nosana-jobs-exposed"]["spec"]
     assert spec["podSelector"]["matchLabels"][LABEL_EXPOSED] == "true"
     assert spec["ingress"] == [
@@ -84,14 +84,14 @@ def test_nobody_reaches_an_op_but_its_gateway_the_exposed_ones() -> None:
             ]
         }
     ]
-    assert walls()["NetworkPolicy", "nosana-jobs-exposed"]["spec"]["ingress"] == [{}]
+    assert policies()["NetworkPolicy", "nosana-jobs-exposed"]["spec"]["ingress"] == [{}]
 
 
 def test_the_policies_hold_for_every_pod_and_only_exposed_ones_are_open() -> None:
     ctx = context(op("a", expose=80), op("b"))
     for index, is_exposed in ((0, True), (1, False)):
         labels = build_op_objects(ctx, index)[-1]["metadata"]["labels"]
-        for (_, name), body in walls().items():
+        for (_, name), body in policies().items():
             selector = body["spec"].get("podSelector") or body["spec"]["selector"]
             matches = selector["matchLabels"].items() <= labels.items()
             assert matches is (is_exposed or not name.endswith("exposed"))
@@ -109,5 +109,5 @@ def test_ops_of_one_job_reach_each_other() -> None:
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_the_policies_are_valid_kubernetes(version: str) -> None:
-    for body in walls(gateway_namespaces=("ingress",)).values():
+    for body in policies(gateway_namespaces=("ingress",)).values():
         kubernetes_validate.validate(body, version, strict=True)
