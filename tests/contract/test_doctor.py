@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from solders.keypair import Keypair
 
 from nosana_operator.api import API_VERSION, MARKET_KIND
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.doctor.checks import examine
 from nosana_operator.doctor.facts import Unknown
 from nosana_operator.doctor.finding import Finding, Level, exit_code
@@ -143,7 +144,10 @@ async def place(
             {
                 "apiVersion": "v1",
                 "kind": "Node",
-                "metadata": {"name": namespace, "labels": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+                "metadata": {
+                    "name": namespace,
+                    "labels": NodeSettings().labels | {"nvidia.com/gpu.product": "NVIDIA-L4"},
+                },
             }
         )
         amounts = {"cpu": "8", "memory": "32Gi", "pods": "110", GPU: "2"}

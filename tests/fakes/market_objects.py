@@ -10,6 +10,7 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from nosana_operator.api import API_VERSION, MARKET_KIND
+from nosana_operator.api.placement import NodeSettings
 
 ADMIN, JOBS = "nosana-system", "nosana-jobs"
 MARKET = "gpus"
@@ -21,7 +22,7 @@ def gpu_node(name: str, gpus: int) -> Body:
     return {
         "kind": "Node",
         "apiVersion": "v1",
-        "metadata": {"name": name, "labels": {}},
+        "metadata": {"name": name, "labels": NodeSettings().labels},
         "status": {
             "allocatable": {"nvidia.com/gpu": str(gpus), "pods": str(max(100, 2 * gpus)), "cpu": "64"},
             "conditions": [{"type": "Ready", "status": "True"}],

@@ -13,6 +13,7 @@ from fakes.kube import Body, FakeKubeClient
 from fakes.pins import FakePins
 from fakes.posters import FakePosters
 from nosana_operator.api import JOB_KIND, MARKET_KIND
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.chain import DEVNET, ChainClient, ChainClock, ChainWatcher, Network, Sender, Wallet
 from nosana_operator.errors import NosanaError, Unavailable
 from nosana_operator.kube import AlwaysLeading, ObjectCache
@@ -92,7 +93,7 @@ class Process:
             wake=lambda check: self.dirty.add((_CHECK, check)),
             changed=lambda _: self.wake_all(),
         )
-        self.host = MarketHost(edges, wallets, self.checks)
+        self.host = MarketHost(edges, wallets, self.checks, NodeSettings())
         self.keeper = RunController(edges, wallets)
         self.due: dict[tuple[str, Key], datetime] = {}
         self.dirty: set[tuple[str, Key]] = {(_CHECK, check) for check in self.checks.all}

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MAINTENANCE, Gpu, Resources
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.inventory import Holder, Share, divide
 
 GPU = "nvidia.com/gpu"
+NODES = NodeSettings()
 
 
 def node(name: str, gpus: int, *, cpu: str = "64", cordoned: bool = False, **labels: str) -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": name, "labels": NODES.labels | labels},
         "spec": {"unschedulable": cordoned},
         "status": {
             "allocatable": {GPU: str(gpus), "cpu": cpu, "memory": "64Gi", "pods": "110"},
@@ -43,7 +45,7 @@ def holder(name: str, count: int = 1, pool: str | None = None, **changes: Any) -
 
 
 def shares(nodes: list[Any], *holders: Holder, pods: tuple[Any, ...] = ()) -> dict[str, Share]:
-    return divide(nodes, pods, holders)
+    return divide(nodes, pods, holders, NODES)
 
 
 def test_one_market_has_all_that_fits() -> None:
@@ -168,8 +170,8 @@ def test_all_that_is_offered_can_be_placed(
         if leaves:
             holders[number] = replace(mine, taken=max(0, mine.taken - keys))
             continue
-        share = divide(nodes, [], holders)[mine.name]
-        assert share == divide(nodes[::-1], [], holders[::-1])[mine.name], "the order says nothing"
+        share = divide(nodes, [], holders, NODES)[mine.name]
+        assert share == divide(nodes[::-1], [], holders[::-1], NODES)[mine.name], "the order says nothing"
         holders[number] = replace(mine, taken=mine.taken + min(share.free, keys))
         free = {f"n{i}": size for i, (size, _) in enumerate(sizes)}
         where = [

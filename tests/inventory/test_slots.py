@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MARKET, Gpu, Resources, Toleration
-from nosana_operator.inventory import Inventory, slots
+from nosana_operator.api.placement import NodeSettings
+from nosana_operator.inventory import Inventory, exclusion, slots
 
 MARKET = "97G9NnvBDQ2WpKu6fasoMsAKmfj63C9rhysJnkeWodAf"
+LINUX = NodeSettings().labels
 GPU = "nvidia.com/gpu"
 
 
@@ -29,7 +31,7 @@ def node(
     return {
         "metadata": {
             "name": name,
-            "labels": {k.replace("__", "/").replace("_", "."): v for k, v in labels.items()},
+            "labels": LINUX | {k.replace("__", "/").replace("_", "."): v for k, v in labels.items()},
         },
         "spec": {"unschedulable": cordoned, "taints": list(taints)},
         "status": {
@@ -68,7 +70,9 @@ def count(
     gpu: Gpu | None = None,
     resources: Resources | None = None,
 ) -> Inventory:
-    return slots(nodes, pods or [], gpu or Gpu(), resources or Resources(), market=MARKET)
+    return slots(
+        nodes, pods or [], gpu or Gpu(), resources or Resources(), settings=NodeSettings(), market=MARKET
+    )
 
 
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
@@ -274,3 +278,27 @@ def test_what_always_holds(
     assert with_ours.total <= counted.total + held
     # The order of what the API server lists says nothing.
     assert count(nodes[::-1], [*ours[::-1], *foreign[::-1]], gpu) == with_ours
+
+
+@pytest.mark.parametrize(
+    ("labels", "excluded"),
+    [
+        ({}, None),
+        ({"kubernetes.io/os": "windows"}, "is not labelled kubernetes.io/os=linux"),
+        ({"kubernetes.io/arch": "arm64"}, "is not labelled kubernetes.io/arch=amd64"),
+    ],
+)
+def test_a_node_of_another_platform_is_no_slot(labels: dict[str, str], excluded: str | None) -> None:
+    made = node("a", 2)
+    made["metadata"]["labels"] |= labels
+    found = count([made])
+    assert (found.total, found.nodes[0].excluded) == (0 if excluded else 2, excluded)
+
+
+def test_the_architecture_is_a_setting_and_a_market_may_choose_another() -> None:
+    arm = node("arm", 1)
+    arm["metadata"]["labels"]["kubernetes.io/arch"] = "arm64"
+    chosen = Gpu(node_selector={"kubernetes.io/arch": "arm64"})
+    assert exclusion(arm, Gpu(), NodeSettings(architecture="arm64")) is None
+    assert exclusion(arm, chosen, NodeSettings()) is None
+    assert exclusion(node("amd", 1), chosen, NodeSettings()) is not None

@@ -214,7 +214,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "metrics.addr: there is no such key; allowed: address, port. "
         "networks.x.rpc: at least one is needed. networks.x.program: this key is needed. "
         "networks.x.nosMint: this key is needed. clusterNam: there is no such key; allowed: clusterName, "
-        "clusterDomain, watchNamespaces, metrics, log, workers, election, exposure, fetch, volumes, isolation, networks."
+        "clusterDomain, watchNamespaces, metrics, log, workers, election, exposure, nodes, fetch, volumes, isolation, networks."
     )
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from nosana_operator.api import NosanaMarketSpec, crds
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.chain import Market, WalletState
 from nosana_operator.chain.endpoint_report import GENESIS, EndpointReport
 from nosana_operator.doctor.facts import (
@@ -40,7 +41,10 @@ networks:
 
 def node(name: str = "gpu-1", gpus: int = 2, **labels: str) -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": "NVIDIA-L4", **labels}},
+        "metadata": {
+            "name": name,
+            "labels": NodeSettings().labels | {"nvidia.com/gpu.product": "NVIDIA-L4", **labels},
+        },
         "spec": {},
         "status": {
             "allocatable": {"cpu": "8", "memory": "32Gi", "pods": "110", "nvidia.com/gpu": str(gpus)},

@@ -1,17 +1,36 @@
-"""The nodes that `spec.gpu` selects, for pod builders and slot counting alike."""
+"""The nodes that ops may run on, for pod builders and slot counting alike."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from nosana_operator.api.common import Gpu, Toleration
+from nosana_operator.settings_group import SettingsGroup
 
 LABEL_GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 """Set by NVIDIA's GPU feature discovery."""
 LABEL_GPU_MEMORY: Final = "nvidia.com/gpu.memory"
 """As above: the memory of one GPU of the node in MiB, a whole number."""
 
+LABEL_OS: Final = "kubernetes.io/os"
+"""Set by the kubelet."""
+LABEL_ARCHITECTURE: Final = "kubernetes.io/arch"
+"""Set by the kubelet."""
+
 _NVIDIA: Final = "nvidia.com/"
+
+
+class NodeSettings(SettingsGroup):
+    """Which nodes ops run on. Only Linux nodes count, because definitions name Linux images."""
+
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    """The CPU architecture of the nodes (label kubernetes.io/arch). The default is what posters build their images
+    for; a NosanaMarket's spec.gpu.nodeSelector may name another one for its jobs."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of a node that can run ops: every op's pod selects them, and slots are counted on them only."""
+        return {LABEL_OS: "linux", LABEL_ARCHITECTURE: self.architecture}
 
 
 def is_nvidia(resource_name: str) -> bool:

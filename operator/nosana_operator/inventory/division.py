@@ -38,6 +38,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.api.quantity import UNIT
 from nosana_operator.inventory.requests import Amounts, amounts, holds_node, requests
 from nosana_operator.inventory.slots import exclusion, fitting, need_of
@@ -86,16 +87,23 @@ class Share:
 
 
 def divide(
-    nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], holders: Sequence[Holder]
+    nodes: Iterable[Mapping[str, Any]],
+    pods: Iterable[Mapping[str, Any]],
+    holders: Sequence[Holder],
+    settings: NodeSettings,
 ) -> dict[str, Share]:
     """The share of each holder, by name, given all nodes and `pods` of the cluster.
+
+    `settings` say which nodes can run ops at all.
 
     An unscheduled pod takes nothing, because where it will go is not known.
     """
     in_order = sorted(nodes, key=_name)
     # Large slots are hard to place and go first; the name makes the order unique.
     ordered = sorted(holders, key=lambda one: (-one.gpu.count, one.name))
-    eligible = {one.name: {_name(node): exclusion(node, one.gpu) for node in in_order} for one in ordered}
+    eligible = {
+        one.name: {_name(node): exclusion(node, one.gpu, settings) for node in in_order} for one in ordered
+    }
     start = _start(in_order, list(pods), ordered, eligible)
     claims = _claims(start, ordered)
     blocked = _sharing_nodes_with(claims.unplaced, eligible)

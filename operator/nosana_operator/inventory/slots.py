@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MAINTENANCE, LABEL_MARKET, Gpu, Resources, Toleration
-from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_tolerations
+from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, NodeSettings, gpu_tolerations
 from nosana_operator.api.quantity import UNIT, parse_quantity
 from nosana_operator.inventory.requests import PODS, Amounts, amounts, holds_node, requests
 
@@ -51,14 +51,15 @@ def slots(
     gpu: Gpu,
     resources: Resources,
     *,
+    settings: NodeSettings,
     market: str | None = None,
 ) -> Inventory:
     """Count the slots of `gpu` and `resources` on `nodes`, given all `pods` of the cluster.
 
-    `market` is the market's address: pods with that label are its own jobs'. A node on which new jobs may not
-    start (cordoned, not ready, tainted, another GPU) still counts the slots whose GPUs its own jobs hold;
-    otherwise those jobs would be subtracted from the free slots of other nodes. An unscheduled pod takes nothing,
-    because where it will go is not known.
+    `settings` say which nodes can run ops at all. `market` is the market's address: pods with that label are its
+    own jobs'. A node on which new jobs may not start (cordoned, not ready, tainted, another platform or GPU) still
+    counts the slots whose GPUs its own jobs hold; otherwise those jobs would be subtracted from the free slots of
+    other nodes. An unscheduled pod takes nothing, because where it will go is not known.
     """
     need = need_of(gpu, resources)
     own_jobs: dict[str, set[str]] = defaultdict(set)
@@ -76,7 +77,7 @@ def slots(
         for name, amount in requests(pod).items():
             into[name] = into.get(name, 0) + amount
     counted = tuple(
-        _node_slots(node, need, taken[_name(node)], len(own_jobs[_name(node)]), gpu)
+        _node_slots(node, need, taken[_name(node)], len(own_jobs[_name(node)]), gpu, settings)
         for node in sorted(nodes, key=_name)
     )
     return Inventory(
@@ -91,7 +92,7 @@ def _name(node: Mapping[str, Any]) -> str:
     return name
 
 
-def exclusion(node: Mapping[str, Any], gpu: Gpu) -> str | None:
+def exclusion(node: Mapping[str, Any], gpu: Gpu, settings: NodeSettings) -> str | None:
     """Why no new job of that `gpu` may start on the node, as a phrase for a person; None when it may."""
     metadata, spec = node["metadata"], node.get("spec") or {}
     if metadata.get("deletionTimestamp"):
@@ -107,11 +108,11 @@ def exclusion(node: Mapping[str, Any], gpu: Gpu) -> str | None:
     for taint in spec.get("taints") or ():
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not _tolerates(tolerated, taint):
             return f"has the taint {taint['key']}:{taint['effect']}"
-    return _label_mismatch(metadata.get("labels") or {}, gpu)
+    return _label_mismatch(metadata.get("labels") or {}, gpu, settings)
 
 
-def _label_mismatch(labels: Mapping[str, str], gpu: Gpu) -> str | None:
-    required = dict(gpu.node_selector)
+def _label_mismatch(labels: Mapping[str, str], gpu: Gpu, settings: NodeSettings) -> str | None:
+    required = settings.labels | gpu.node_selector
     if gpu.product is not None:
         required[LABEL_GPU_PRODUCT] = gpu.product
     for key, value in required.items():
@@ -155,8 +156,10 @@ def fitting(room: Amounts, taken: Amounts, need: Amounts) -> int:
     return min(max(0, (room.get(name, 0) - taken.get(name, 0)) // one) for name, one in need.items())
 
 
-def _node_slots(node: Mapping[str, Any], need: Amounts, taken: Amounts, held: int, gpu: Gpu) -> NodeSlots:
-    excluded = exclusion(node, gpu)
+def _node_slots(
+    node: Mapping[str, Any], need: Amounts, taken: Amounts, held: int, gpu: Gpu, settings: NodeSettings
+) -> NodeSlots:
+    excluded = exclusion(node, gpu, settings)
     room = amounts((node.get("status") or {}).get("allocatable"))
     left = 0 if excluded else fitting(room, taken, need)
     return NodeSlots(

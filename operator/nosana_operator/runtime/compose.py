@@ -75,7 +75,7 @@ def build_loops(ctx: OperatorContext) -> Loops:
     )
     return Loops(
         reconcile_job=jobs.reconcile,
-        reconcile_market=MarketHost(market, wallets, polls).reconcile,
+        reconcile_market=MarketHost(market, wallets, polls, settings.nodes).reconcile,
         reconcile_run=RunController(market, wallets).reconcile,
         background=(*networks.background, ("chain polls", lambda: run_polls(work, polls))),
         close=(jobs.close, prober.close),

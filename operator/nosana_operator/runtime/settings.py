@@ -17,6 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from nosana_operator.api import Exposure
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.chain import (
     NETWORK_PROGRAMS,
     REWARDS_PROGRAM,
@@ -135,6 +136,7 @@ class Settings(SettingsGroup):
     election: ElectionSettings = ElectionSettings()
     exposure: Exposure = Exposure()
     """How exposed ports of private jobs are reached, unless the NosanaJob says it itself."""
+    nodes: NodeSettings = NodeSettings()
     fetch: Fetching = Fetching()
     volumes: Storage = Storage()
     isolation: Isolation = Isolation()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from nosana_operator.api import NosanaMarketSpec
-from nosana_operator.api.placement import LABEL_GPU_PRODUCT
+from nosana_operator.api.placement import LABEL_GPU_PRODUCT, NodeSettings
 from nosana_operator.doctor.facts import Bodies, Body, Facts, Known, Unknown
 from nosana_operator.doctor.finding import Finding, Subject
 from nosana_operator.inventory import slots
@@ -27,7 +27,11 @@ def gpu_findings(facts: Facts) -> Iterator[Finding]:
     for market in facts.markets:
         if not isinstance(market.spec, Unknown):
             yield _slots(
-                Subject("market.gpus", f"{market.namespace}/{market.name}"), market.spec, nodes, pods
+                Subject("market.gpus", f"{market.namespace}/{market.name}"),
+                market.spec,
+                nodes,
+                pods,
+                facts.settings.nodes,
             )
 
 
@@ -71,10 +75,12 @@ def _is_gpu(name: str) -> bool:
     return bool(kind) and (domain == "nvidia.com" or kind == "gpu" or kind.startswith("gpu"))
 
 
-def _slots(check: Subject, spec: NosanaMarketSpec, nodes: Bodies, pods: Known[Bodies]) -> Finding:
+def _slots(
+    check: Subject, spec: NosanaMarketSpec, nodes: Bodies, pods: Known[Bodies], settings: NodeSettings
+) -> Finding:
     if isinstance(pods, Unknown):
         return check.unknown(f"pods cannot be listed: {pods.reason}")
-    held = slots(nodes, pods, spec.gpu, spec.slots.resources, market=spec.address)
+    held = slots(nodes, pods, spec.gpu, spec.slots.resources, settings=settings, market=spec.address)
     gpus = f"{spec.gpu.count} {spec.gpu.resource_name}"
     if held.total == 0:
         reasons = "; ".join(f"{node.node} {node.excluded or 'has no room'}" for node in held.nodes[:4])

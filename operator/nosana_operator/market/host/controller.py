@@ -30,6 +30,7 @@ from nosana_operator.api import (
     parse_part,
     run_job_name,
 )
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
 from nosana_operator.market.epochs import epoch_of, newest_epoch
 from nosana_operator.market.facts import MarketFacts, Signed
@@ -88,13 +89,16 @@ class _MarketMemory:
 
 
 class MarketHost:
-    """Keeps the cluster's wallets in their markets' queues and creates a NosanaJob for each run."""
+    """Keeps the cluster's wallets in their markets' queues and creates a NosanaJob for each run.
 
-    def __init__(self, edges: Edges, wallets: Wallets, polls: ChainPolls) -> None:
+    `nodes`: from the settings: the nodes that can run ops.
+    """
+
+    def __init__(self, edges: Edges, wallets: Wallets, polls: ChainPolls, nodes: NodeSettings) -> None:
         self._edges = edges
         self._wallets = wallets
         self._polls = polls
-        self._gatherer = Gatherer(edges, wallets, polls)
+        self._gatherer = Gatherer(edges, wallets, polls, nodes)
         self._fence = OfferFence(edges.cache, edges.clock, edges.leadership)
         self._memory: dict[tuple[str, str], _MarketMemory] = {}
 

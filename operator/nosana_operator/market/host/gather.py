@@ -43,6 +43,7 @@ from nosana_operator.api import (
     leaves_until,
     parse_part,
 )
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.errors import NosanaError
 from nosana_operator.inventory import Share, divide
 from nosana_operator.market.facts import (
@@ -95,10 +96,11 @@ _Read = Callable[
 class Gatherer:
     """Makes the views of all NosanaMarkets; keeps caches only."""
 
-    def __init__(self, edges: Edges, wallets: Wallets, polls: ChainPolls) -> None:
+    def __init__(self, edges: Edges, wallets: Wallets, polls: ChainPolls, nodes: NodeSettings) -> None:
         self._edges = edges
         self._wallets = wallets
         self._polls = polls
+        self._nodes = nodes
         self._seen: dict[MarketRef, frozenset[str]] = {}
         """Signatures after whose landing market and runs were read."""
         self._departures = QueueDepartures(edges.clock)
@@ -187,7 +189,7 @@ class Gatherer:
             holders.append(holder(theirs, previous=status.slots, demand=market_demand(theirs)))
             if any(wallet.unread and wallet.address is None for wallet in theirs.wallets):
                 unread.append(spec.address)
-        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders)
+        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders, self._nodes)
         return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
 
     def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
