@@ -22,7 +22,13 @@ from nosana_operator.errors import NotFound, Unavailable
 Body = dict[str, Any]
 NOW = datetime(2026, 1, 2, 3, 5, 0, tzinfo=UTC)
 OP = {"id": "a", "index": 0, "stage": "a", "state": "Running", "pod": "mine-0"}
-DONE = {"type": "Complete", "status": "True", "reason": "Succeeded", "message": "all ops have ended well"}
+DONE = {
+    "type": "Complete",
+    "status": "True",
+    "reason": "Succeeded",
+    "message": "all ops have ended well",
+    "lastTransitionTime": "2026-01-02T03:04:30Z",
+}
 FLOW = {
     "status": "success",
     "opStates": [
@@ -108,7 +114,7 @@ async def test_a_job_that_is_not_there_says_where_it_was_looked_for() -> None:
 
 
 async def test_logs_of_an_ended_job_are_those_of_its_result() -> None:
-    kube, told = cluster(ended(OP, {**OP, "id": "b"}), FLOW), []
+    kube, told = cluster(ended(OP, {**OP, "id": "b", "index": 1}), FLOW), []
     await show(kube, await found(kube), lambda op, text: told.append((op, text)))
     assert told == [("a", "hello\n"), ("a", "bye"), ("b", "other\n")]
     told.clear()
@@ -118,7 +124,8 @@ async def test_logs_of_an_ended_job_are_those_of_its_result() -> None:
 
 async def test_logs_of_a_running_job_are_those_of_its_pods() -> None:
     kube = cluster(job(OP, {"id": "b", "index": 1, "stage": "b", "state": "Waiting"}))
-    kube.add({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine-0", "namespace": "here"}})
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine-0", "namespace": "here"}}
+    kube.add({**pod, "spec": {"containers": [{"name": "op", "image": "x"}]}})
     kube.logs["here", "mine-0"] = b"one\ntwo\n"
     told: list[str] = []
     await show(kube, await found(kube), lambda op, text: told.append(f"{op} {text}"))

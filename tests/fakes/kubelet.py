@@ -100,6 +100,9 @@ class FakeKubelet:
     ) -> None:
         container = {
             "name": "op",
+            "ready": "running" in state,
+            "restartCount": 0,
+            "image": "docker.io/library/x",
             "state": state,
             "imageID": "" if "waiting" in state else "sha256:1",
             "containerID": "" if "waiting" in state else f"containerd://{meta['uid']}",

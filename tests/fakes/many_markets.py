@@ -140,12 +140,12 @@ class FleetLab(MarketLab):
 
     def _pod(self, name: str, uid: str, market: str) -> Body:
         labels = {LABEL_JOB: name, LABEL_JOB_UID: uid, LABEL_MARKET: market}
-        resources = {"requests": {GPU: "1"}, "limits": {GPU: "1"}}
+        container = {"name": "op", "image": "x", "resources": {"requests": {GPU: "1"}, "limits": {GPU: "1"}}}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": JOBS, "labels": labels},
-            "spec": {"nodeName": self._pods[uid], "containers": [{"name": "op", "resources": resources}]},
+            "spec": {"nodeName": self._pods[uid], "containers": [container]},
             "status": {"phase": "Running"},
         }
 

@@ -17,6 +17,7 @@ async def test_a_flow(flow: Flow, crashing: bool) -> None:
         {
             "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",
+            "provisioner": "example.com/disks",
             "metadata": {"name": "standard", "annotations": notes},
         }
     )

@@ -19,6 +19,7 @@ def lab_of(*ops: Any, default_class: bool = True, exits: dict[int, int] | None =
             {
                 "apiVersion": "storage.k8s.io/v1",
                 "kind": "StorageClass",
+                "provisioner": "example.com/disks",
                 "metadata": {"name": "standard", "annotations": notes},
             }
         )

@@ -400,12 +400,12 @@ async def test_a_pod_that_is_always_refused_fails_its_op() -> None:
 
 
 async def test_a_name_that_is_taken_is_not_touched() -> None:
-    lab = Lab()
+    lab, spec = Lab(), {"nodeName": "n", "containers": [{"name": "other", "image": "other"}]}
     stranger = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "hello-0", "namespace": NAMESPACE, "labels": {"nosana.io/op-index": "0"}},
-        "spec": {"nodeName": "n"},
+        "spec": spec,
         "status": {"phase": "Succeeded"},
     }
     lab.kube.add(stranger)
@@ -413,12 +413,12 @@ async def test_a_name_that_is_taken_is_not_touched() -> None:
     lab.boot()
     await lab.drive(lab.over())
     assert "belongs to something else" in lab.status()["ops"][0]["message"]
-    assert lab.kube.find("Pod", NAMESPACE, "hello-0")["spec"] == {"nodeName": "n"}  # type: ignore[index]
+    assert lab.kube.find("Pod", NAMESPACE, "hello-0")["spec"] == spec  # type: ignore[index]
 
 
 async def test_a_spec_that_cannot_be_read_says_so_and_stops_nothing_else() -> None:
     lab = Lab(exits={0: 0})
-    lab.kube.add(private_job({"definition": ONE, "gpu": {"count": "many"}}, "broken"))
+    lab.kube.add(private_job({"definition": ONE, "gpu": {"count": "many"}}, "broken"), validated=False)
     lab.kube.add(private_job({"definition": ONE}))
     lab.boot()
     await lab.drive(lab.over())
@@ -478,7 +478,7 @@ async def test_a_deleted_job_that_cannot_be_read_ends_its_pods_and_goes() -> Non
     lab.kube.add(private_job({"definition": ONE}))
     lab.boot()
     await lab.drive(lambda: lab.phase() == "Running")
-    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"gpu": {"count": "many"}}})
+    lab.kube.edit("NosanaJob", NAMESPACE, "hello", {"spec": {"gpu": {"count": "many"}}}, validated=False)
     await lab.drive(lambda: lab.says("Stalled") == ("True", "SpecInvalid"))
     assert lab.pods()[0].get("metadata", {}).get("deletionTimestamp") is None
     lab.kube.remove("NosanaJob", NAMESPACE, "hello")

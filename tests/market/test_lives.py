@@ -512,7 +512,9 @@ async def test_a_lost_result_is_said_to_be_lost_and_the_run_is_paid(harm: str) -
     if harm == "deleted":
         lab.kube.remove("Secret", JOBS, name)
     elif harm == "changed":
-        lab.kube.edit("Secret", JOBS, name, {"data": {"flowstate.json.gz": base64.b64encode(b"x").decode()}})
+        # It is immutable: another one takes its place.
+        lab.kube.remove("Secret", JOBS, name)
+        lab.kube.add(secret | {"data": {"flowstate.json.gz": base64.b64encode(b"x").decode()}})
     else:
         lab.kube.edit("Secret", JOBS, name, {"metadata": {"annotations": None}})
     lab.rpc.gate = _deaf()
@@ -724,7 +726,7 @@ async def test_an_unreadable_spec_keeps_the_intents() -> None:
     lab.rpc.delay = lambda: None
     await lab.until(lambda: bool(lab.market().get("status", {}).get("transactions")))
     before = lab.market()["status"]["transactions"]
-    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"wallets": []}})
+    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"wallets": []}}, validated=False)
     await lab.until(lambda: ready(lab).get("reason") == "SpecInvalid")
     assert lab.market()["status"]["transactions"] == before
 

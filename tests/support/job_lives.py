@@ -81,6 +81,7 @@ def private_with_everything(lab: Lab) -> None:
         {
             "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",
+            "provisioner": "example.com/disks",
             "metadata": {"name": "standard", "annotations": default},
         }
     )
