@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from aiohttp import BodyPartReader, hdrs, web
 
 from nosana_operator.content import ContentError, build_unixfs, dagpb, parse_cid
+from nosana_operator.content.cid import inline_block
 from nosana_operator.content.dagpb import MalformedNode
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ MAX_UPLOAD: Final = 64 * 1024 * 1024
 _RAW: Final = "application/vnd.ipld.raw"
 _FOREVER: Final = "public, max-age=29030400, immutable"
 _FAULTS: Final = "/sandbox/faults/"
+_SUPPORTED: Final = {
+    "cid-version": "0",
+    "hash": "sha2-256",
+    "chunker": "size-262144",
+    "raw-leaves": "false",
+    "trickle": "false",
+    "max-file-links": "174",
+    "inline": "false",
+    "wrap-with-directory": "false",
+    "only-hash": "false",
+}
+"""The import settings that this stand-in knows, which are Kubo's defaults: option of `add` → value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,10 @@ class IpfsStore:
     """
 
     pins: dict[str, Pin] = field(default_factory=dict)
+    trustless: bool = False
+    """The gateway serves blocks, but no whole files (Kubo's `Gateway.DeserializedResponses: false`)."""
+    import_settings: Mapping[str, str] = field(default_factory=dict)
+    """Values for options that a request to `add` does not have (Kubo's `Import.*`)."""
     unreachable: int | Literal["cut", "hang"] | None = None
     _blocks: dict[str, bytes] = field(default_factory=dict)
     _corrupt: dict[str, bytes] = field(default_factory=dict)
@@ -64,18 +81,18 @@ class IpfsStore:
         self.pins[built.root] = pin
         return pin
 
-    def add_block(self, data: bytes) -> str:
-        """Store one raw block and return its CIDv1."""
-        digest = hashlib.sha256(data).digest()
-        cid = str(_canonical(parse_cid(b"\x01\x55\x12\x20" + digest)))
-        self._blocks[cid] = data
-        return cid
+    def put_block(self, data: bytes, *, dag_pb: bool) -> str:
+        """Store one block and return its CIDv1."""
+        codec = b"\x70" if dag_pb else b"\x55"
+        cid = parse_cid(b"\x01" + codec + b"\x12\x20" + hashlib.sha256(data).digest())
+        self._blocks[str(_canonical(cid))] = data
+        return str(cid.set(base="base32"))
 
     def block(self, cid: str) -> bytes | None:
         """The block, or None if it is not stored."""
         if cid in self._corrupt:
             return self._corrupt[cid]
-        return self._blocks.get(str(_canonical(parse_cid(cid))))
+        return self._block(parse_cid(cid))
 
     def file(self, cid: str) -> bytes | None:
         """The file's bytes, or None if one of its blocks is not stored.
@@ -98,8 +115,12 @@ class IpfsStore:
         """Serve `data` in place of the content of `cid` from now on."""
         self._corrupt[cid] = data
 
+    def _block(self, cid: CID) -> bytes | None:
+        inline = inline_block(cid)
+        return self._blocks.get(str(_canonical(cid))) if inline is None else inline
+
     def _assemble(self, cid: CID) -> bytes | None:
-        block = self._blocks.get(str(_canonical(cid)))
+        block = self._block(cid)
         if block is None or cid.codec.name == "raw":
             return block
         node = dagpb.decode(block)
@@ -129,6 +150,8 @@ def ipfs_app(store: IpfsStore, token: str | None = None) -> web.Application:
     app.router.add_get("/ipfs/{cid}", service.get)
     app.router.add_post("/api/v0/add", service.kubo_add)
     app.router.add_post("/api/v0/pin/ls", service.kubo_pins)
+    app.router.add_post("/api/v0/cat", service.kubo_cat)
+    app.router.add_post("/api/v0/block/put", service.kubo_put_block)
     app.router.add_post("/api/v0/version", service.kubo_version)
     app.router.add_post("/pinning/pinJSONToIPFS", service.pinata_json)
     app.router.add_post("/pinning/pinFileToIPFS", service.pinata_file)
@@ -189,6 +212,8 @@ class _Service:
         )
         if form not in ("file", "raw"):
             return web.Response(status=400, text=f"format {form!r} is not supported; use raw\n")
+        if form == "file" and self._store.trustless:
+            return web.Response(status=406, text="only trustless requests are accepted on this gateway\n")
         try:
             body = self._store.block(text) if form == "raw" else self._store.file(text)
         except ContentError as error:
@@ -205,16 +230,13 @@ class _Service:
 
     async def kubo_add(self, request: web.Request) -> web.Response:
         """Responds with one JSON line per file of the form. Supports only Kubo's defaults for CIDv0."""
-        query = request.query
-        if query.get("cid-version", "0") != "0" or query.get("raw-leaves", "false") == "true":
-            return _kubo_error("only cid-version=0 without raw leaves is supported")
-        if query.get("chunker", "size-262144") != "size-262144":
-            return _kubo_error("only chunker=size-262144 is supported")
-        if query.get("wrap-with-directory") == "true":
-            return _kubo_error("directories are not supported")
+        settings = {**_SUPPORTED, **self._store.import_settings, **request.query}
+        for option, value in _SUPPORTED.items():
+            if settings[option] != value:
+                return _kubo_error(f"only {option}={value} is supported")
         lines = []
         async for name, data in _files(request):
-            pin = self._store.add(data, name)
+            pin = self._store.add(data, request.query.get("pin-name", name))
             lines.append(json.dumps({"Name": name or pin.cid, "Hash": pin.cid, "Size": str(pin.size)}) + "\n")
         if not lines:
             return _kubo_error("file argument 'path' is required", status=400)
@@ -226,7 +248,27 @@ class _Service:
         if cid is not None and cid not in self._store.pins:
             return _kubo_error(f"path '{cid}' is not pinned")
         listed = [cid] if cid is not None else list(self._store.pins)
-        return web.json_response({"Keys": {cid: {"Type": "recursive", "Name": ""} for cid in listed}})
+        names = {cid: self._store.pins[cid].name if "names" in request.query else "" for cid in listed}
+        return web.json_response(
+            {"Keys": {cid: {"Type": "recursive", "Name": name} for cid, name in names.items()}}
+        )
+
+    async def kubo_cat(self, request: web.Request) -> web.Response:
+        """The bytes of the file `arg`."""
+        try:
+            data = self._store.file(request.query["arg"])
+        except (KeyError, ContentError, MalformedNode) as error:
+            return _kubo_error(str(error))
+        return _kubo_error("block was not found locally") if data is None else web.Response(body=data)
+
+    async def kubo_put_block(self, request: web.Request) -> web.Response:
+        """Stores each file of the form as a block of `cid-codec`, `raw` (the default) or `dag-pb`."""
+        dag_pb = request.query.get("cid-codec", "raw") == "dag-pb"
+        lines = []
+        async for _name, data in _files(request):
+            key = self._store.put_block(data, dag_pb=dag_pb)
+            lines.append(json.dumps({"Key": key, "Size": len(data)}) + "\n")
+        return web.Response(text="".join(lines), content_type="application/json")
 
     async def kubo_version(self, _request: web.Request) -> web.Response:
         return web.json_response({"Version": "0.0.0", "Commit": "nosana-sandbox", "Repo": "0"})

@@ -12,7 +12,13 @@ import click
 
 from nosana_operator.errors import NosanaError
 from nosana_sandbox.cluster import machine
-from nosana_sandbox.cluster.build import ensure_helm, ensure_programs, ensure_stand_in, ensure_verdicts
+from nosana_sandbox.cluster.build import (
+    ensure_helm,
+    ensure_kubo,
+    ensure_programs,
+    ensure_stand_in,
+    ensure_verdicts,
+)
 from nosana_sandbox.images.debian import fetch_image, operator_image
 from nosana_sandbox.prometheus import ensure_prometheus
 from nosana_sandbox.resources.moto import moto_environment
@@ -24,6 +30,7 @@ def prepare() -> None:
     ensure_stand_in(click.echo)
     ensure_helm(click.echo)
     ensure_verdicts(click.echo)
+    ensure_kubo(click.echo)
     moto_environment()
     # Without root the cluster ring is skipped, and so is what only it needs.
     if sys.platform == "linux" and os.geteuid() == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -12,7 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from nosana_operator.content import (
     ContentError,
@@ -22,6 +25,7 @@ from nosana_operator.content import (
     ContentTooLarge,
     ContentUnreachable,
     FetchTimeouts,
+    InvalidCid,
     IpfsGateways,
     KuboPinner,
     PinataPinner,
@@ -37,6 +41,8 @@ from nosana_operator.content import (
 )
 from nosana_operator.content.dagpb import Link, encode_inner, encode_leaf
 from nosana_operator.content.fetch import DEFAULT_SIZE_LIMIT, MAX_BLOCK
+from nosana_operator.content.http import RedirectFailed, redirected
+from nosana_operator.content.service_check import check_gateway
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -187,7 +193,7 @@ def keyed(url: str) -> str:
     return url.replace("http://", "http://user:s3cret@") + "/key/s3cret"
 
 
-async def redirected(request: web.Request) -> web.StreamResponse:
+async def to_itself(request: web.Request) -> web.StreamResponse:
     raise web.HTTPFound(request.path)
 
 
@@ -195,7 +201,7 @@ FAILURES = {
     "404": status_only(404),
     "500": status_only(500),
     "another file": status_only(200, b"x"),
-    "in circles": redirected,
+    "in circles": to_itself,
 }
 
 
@@ -328,6 +334,101 @@ async def test_a_block_is_decoded_once_in_a_worker_thread(
     assert threading.main_thread() not in threads
 
 
+@pytest.mark.parametrize("status", [400, 405, 406, 415, 501])
+async def test_a_gateway_without_whole_files_is_asked_for_blocks(
+    session: aiohttp.ClientSession, serve: Serve, status: int
+) -> None:
+    file = build_unixfs(bytes(range(256)) * 2500)
+    accepted: set[str] = set()
+
+    async def trustless(request: web.Request) -> web.Response:
+        if request.query.get("format") != "raw":
+            return web.Response(status=status)
+        accepted.add(request.headers["Accept"])
+        return web.Response(body=file.blocks.get(request.path.removeprefix("/ipfs/"), b""))
+
+    url = await serve(trustless)
+    assert await IpfsGateways([url], session).fetch(file.root) == bytes(range(256)) * 2500
+    assert accepted == {"application/vnd.ipld.raw"}
+    assert await check_gateway(url, session) < 10
+
+
+async def test_a_gateway_without_blocks_serves_whole_files(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    async def whole(request: web.Request) -> web.Response:
+        return web.Response(status=400) if request.query else web.Response(body=TEXT)
+
+    url = await serve(whole)
+    assert await IpfsGateways([url], session).fetch(cid_of(TEXT)) == TEXT
+    assert await check_gateway(url, session) < 10
+
+
+async def test_a_gateway_without_both_forms_is_unreachable(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    url = await serve(status_only(406))
+    with pytest.raises(ContentUnreachable, match="gateway 1: HTTP 406"):
+        await IpfsGateways([url], session).fetch(cid_of(TEXT))
+    with pytest.raises(ContentUnreachable, match="HTTP 406"):
+        await check_gateway(url, session)
+
+
+def identity(block: bytes, codec: bytes = b"\x55") -> str:
+    assert len(block) < 128
+    return str(parse_cid(b"\x01" + codec + b"\x00" + bytes([len(block)]) + block).set(base="base32"))
+
+
+@pytest.mark.parametrize(
+    ("cid", "data"),
+    [(identity(b""), b""), (identity(TEXT), TEXT), (identity(encode_leaf(TEXT), b"\x70"), TEXT)],
+)
+async def test_an_identity_cid_contains_its_bytes(
+    session: aiohttp.ClientSession, cid: str, data: bytes
+) -> None:
+    assert await IpfsGateways([], session).fetch(cid) == data
+    assert await IpfsGateways(["http://127.0.0.1:9"], session).fetch(cid) == data
+    with pytest.raises(InvalidCid):
+        digest_of(cid)
+
+
+async def test_blocks_below_an_identity_root_are_fetched(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    leaf = encode_leaf(b"below")
+    link = Link(b"\x12\x20" + hashlib.sha256(leaf).digest(), len(leaf))
+    root = identity(encode_inner([(link, 5)]), b"\x70")
+    handle, sent = counted(blocks_only({cid_from_digest(hashlib.sha256(leaf).digest()): leaf}))
+    assert await IpfsGateways([await serve(handle)], session).fetch(root) == b"below"
+    assert sent == [len(leaf)]
+
+
+async def test_an_identity_block_counts_toward_the_limit(session: aiohttp.ClientSession) -> None:
+    with pytest.raises(ContentTooLarge):
+        await IpfsGateways([], session, size_limit=4).fetch(identity(b"12345"))
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(504, True), (408, True), (None, True), (500, False), (503, False), (403, False)]
+)
+async def test_nobody_may_have_what_a_gateway_searches_in_vain(
+    session: aiohttp.ClientSession, serve: Serve, status: int | None, cause: bool
+) -> None:
+    stop = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await stop.wait()
+        return web.Response()
+
+    url = await serve(hang if status is None else status_only(status))
+    with pytest.raises(ContentUnreachable) as raised:
+        await IpfsGateways([url], session, FetchTimeouts(request=0.05 if status is None else 5)).fetch(
+            cid_of(TEXT)
+        )
+    assert ("or nobody has it" in str(raised.value)) is cause
+    stop.set()
+
+
 async def test_a_folder_is_refused(session: aiohttp.ClientSession, serve: Serve) -> None:
     folder = bytes.fromhex("0a020801")
     cid = cid_from_digest(hashlib.sha256(folder).digest())
@@ -336,28 +437,228 @@ async def test_a_folder_is_refused(session: aiohttp.ClientSession, serve: Serve)
         await IpfsGateways([url], session).fetch(cid)
 
 
-async def test_kubo_gets_the_exact_bytes(session: aiohttp.ClientSession, serve: Serve) -> None:
-    seen: dict[str, object] = {}
+# -- redirects of gateways
 
-    async def add(request: web.Request) -> web.Response:
-        form = await request.post()
-        field = form["file"]
+
+async def test_a_redirect_to_another_origin_does_not_get_the_credentials(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def other(request: web.Request) -> web.Response:
+        seen.append((request.path, "Authorization" in request.headers))
+        return web.Response(body=TEXT)
+
+    there = await serve(other)
+
+    async def gateway(request: web.Request) -> web.Response:
+        seen.append((request.path, "Authorization" in request.headers))
+        target = f"{there}/elsewhere" if request.path == "/moved" else "/moved"
+        return web.Response(status=307, headers={"Location": target})
+
+    url = (await serve(gateway)).replace("http://", "http://user:s3cret@")
+    assert await IpfsGateways([url], session).fetch(cid_of(TEXT)) == TEXT
+    assert seen == [(f"/ipfs/{cid_of(TEXT)}", True), ("/moved", True), ("/elsewhere", False)]
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("http://bafy.ipfs.localhost:8080/", r"redirects to a subdomain of localhost.* use 127\.0\.0\.1"),
+        ("http://bafy.ipfs.gateway.invalid/", "redirects to a host name that does not resolve"),
+        ("ftp://127.0.0.1/", "redirects to another protocol"),
+        ("http://[", "redirects to an invalid URL"),
+        ("", "HTTP 301"),
+        ("/ipfs/again", "redirects more than 5 times"),
+    ],
+)
+async def test_a_redirect_that_leads_nowhere_is_the_reason(serve: Serve, location: str, reason: str) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(status=301, headers={"Location": location} if location else None)
+
+    url = await serve(handle)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Unresolved())) as session:
+        with pytest.raises(ContentUnreachable, match=f"gateway 1: .*{reason}") as raised:
+            await IpfsGateways([url], session).fetch(cid_of(TEXT))
+        assert "bafy" not in str(raised.value)
+        with pytest.raises(ContentUnreachable, match=reason):
+            await check_gateway(url, session)
+
+
+class Unresolved(AbstractResolver):
+    """No host name resolves."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        raise OSError("Name or service not known")
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+def test_a_redirect_from_https_to_http_is_refused() -> None:
+    with pytest.raises(RedirectFailed, match="from https to http"):
+        redirected(URL("https://gateway.example/ipfs/Qm"), "http://gateway.example/ipfs/Qm")
+
+
+# -- pinning
+
+
+class Kubo:
+    """A node whose `pin/ls` and `cat` respond as given."""
+
+    def __init__(
+        self,
+        cid: str = cid_of(TEXT),
+        listed: tuple[int, object] | None = None,
+        cat: tuple[int, bytes] = (403, b""),
+    ) -> None:
+        self.cid = cid
+        self.listed = listed or (200, {"Keys": {cid: {"Type": "recursive", "Name": ""}}})
+        self.cat = cat
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.body = b""
+        self.filename = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        path = request.path.removeprefix("/api/v0/")
+        self.requests.append((path, dict(request.query)))
+        if path == "pin/ls":
+            status, document = self.listed
+            return web.json_response(document, status=status)
+        if path == "cat":
+            return web.Response(status=self.cat[0], body=self.cat[1])
+        field = (await request.post())["file"]
         assert isinstance(field, web.FileField)
-        seen.update(path=request.path, query=dict(request.query), body=field.file.read())
-        line = json.dumps({"Name": "r", "Hash": cid_of(TEXT), "Size": "19"})
+        self.body, self.filename = field.file.read(), field.filename
+        line = json.dumps({"Name": "r", "Hash": self.cid, "Size": "19"})
         return web.Response(text=f'{{"Name":"r","Bytes":11}}\n{line}\n', content_type="application/json")
 
-    url = await serve(add)
-    assert await KuboPinner(url, session).pin(TEXT, "result.json") == cid_of(TEXT)
-    assert seen["path"] == "/api/v0/add"
-    assert seen["body"] == TEXT
-    assert seen["query"] == {
-        "cid-version": "0",
-        "raw-leaves": "false",
-        "chunker": "size-262144",
-        "pin": "true",
-        "quieter": "true",
-    }
+
+async def test_kubo_gets_the_exact_bytes_and_all_import_settings(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    kubo = Kubo()
+    assert await KuboPinner(await serve(kubo.handle), session).pin(TEXT, "a/name") == cid_of(TEXT)
+    assert (kubo.body, kubo.filename) == (TEXT, "file"), "Kubo takes a file name with a slash for a path"
+    assert kubo.requests == [
+        (
+            "add",
+            {
+                "cid-version": "0",
+                "hash": "sha2-256",
+                "chunker": "size-262144",
+                "raw-leaves": "false",
+                "trickle": "false",
+                "max-file-links": "174",
+                "inline": "false",
+                "wrap-with-directory": "false",
+                "preserve-mode": "false",
+                "preserve-mtime": "false",
+                "pin": "true",
+                "pin-name": "a/name",
+                "quieter": "true",
+            },
+        ),
+        ("pin/ls", {"arg": cid_of(TEXT), "type": "recursive"}),
+    ]
+
+
+NOT_PINNED = {"Message": "path 'Qm' is not pinned", "Code": 0, "Type": "error"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "cat", "kind", "message"),
+    [
+        ((500, NOT_PINNED), (200, TEXT), PinUnavailable, "did not pin it .HTTP 500: path 'Qm' is not pinned"),
+        ((503, {}), (200, TEXT), PinUnavailable, "HTTP 503"),
+        ((200, {"Keys": {}}), (200, TEXT), PinUnavailable, "did not pin it"),
+        ((200, {"Keys": {cid_of(b"another"): {}}}), (200, TEXT), PinUnavailable, "did not pin it"),
+        ((200, []), (200, TEXT), PinUnavailable, "did not pin it"),
+        ((403, {}), (200, b"other bytes"), PinUnavailable, "did not pin it"),
+        ((404, {}), (500, b""), PinUnavailable, "did not pin it .HTTP 500"),
+        ((403, {}), (403, b""), PinRefused, "allow the path /api/v0/pin/ls"),
+        ((404, {}), (200, TEXT), None, ""),
+        ((403, {}), (200, TEXT), None, ""),
+    ],
+)
+async def test_a_hash_alone_is_not_a_pin(
+    session: aiohttp.ClientSession,
+    serve: Serve,
+    listed: tuple[int, object],
+    cat: tuple[int, bytes],
+    kind: type[PinRefused | PinUnavailable] | None,
+    message: str,
+) -> None:
+    """Kubo writes the hash before it pins; a later failure is in a trailer of the response with status 200."""
+    pinner = KuboPinner(await serve(Kubo(listed=listed, cat=cat).handle), session)
+    if kind is None:
+        assert await pinner.pin(TEXT, "r") == cid_of(TEXT)
+        return
+    with pytest.raises(kind, match=message):
+        await pinner.pin(TEXT, "r")
+
+
+async def test_the_bytes_of_a_large_result_confirm_its_pin(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    data = b"x" * 200_000
+    kubo = Kubo(cid_of(data), listed=(403, {}), cat=(200, data))
+    assert await KuboPinner(await serve(kubo.handle), session).pin(data, "r") == cid_of(data)
+
+
+def as_v1(cid: str) -> str:
+    return str(parse_cid(cid).set(base="base32", version=1))
+
+
+async def test_the_same_bytes_may_be_named_by_a_cidv1(session: aiohttp.ClientSession, serve: Serve) -> None:
+    """CIDv0 and CIDv1 of one block have the same multihash."""
+    kubo = Kubo(as_v1(cid_of(TEXT)))
+    assert await KuboPinner(await serve(kubo.handle), session).pin(TEXT, "r") == cid_of(TEXT)
+    pinata = status_only(200, json.dumps({"IpfsHash": as_v1(cid_of(TEXT))}).encode())
+    assert await PinataPinner(await serve(pinata), session, "jwt").pin(TEXT, "r") == cid_of(TEXT)
+    other = status_only(200, json.dumps({"IpfsHash": as_v1(cid_of(b"re-encoded"))}).encode())
+    with pytest.raises(PinMismatch):
+        await PinataPinner(await serve(other), session, "jwt").pin(TEXT, "r")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (
+            500,
+            {"Message": "CIDv0 only supports sha2-256", "Code": 0, "Type": "error"},
+            "HTTP 500: CIDv0 only supports",
+        ),
+        (
+            400,
+            {"error": {"reason": "INVALID", "details": "account limit reached"}},
+            "HTTP 400: account limit reached",
+        ),
+        (403, {"error": "quota\nexceeded"}, "HTTP 403: quota exceeded"),
+        (400, {"message": "no /key/s3cret"}, "HTTP 400\\)"),
+        (400, {"message": "bad token t0ken"}, "HTTP 400\\)"),
+        (400, {"message": ["a list"]}, "HTTP 400\\)"),
+        (500, ["not an object"], "HTTP 500;"),
+    ],
+)
+async def test_the_services_own_message_is_shown(
+    session: aiohttp.ClientSession, serve: Serve, status: int, body: object, shown: str
+) -> None:
+    """Unless it repeats a secret."""
+    url = await serve(status_only(status, json.dumps(body).encode())) + "/key/s3cret"
+    for pinner in (PinataPinner(url, session, "t0ken"), KuboPinner(url, session, "Bearer t0ken")):
+        with pytest.raises(ContentError, match=shown) as raised:
+            await pinner.pin(TEXT, "r")
+        assert not any(word in str(raised.value) for word in ("s3cret", "t0ken"))
+
+
+async def test_a_response_without_a_cid_is_not_a_mismatch(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    with pytest.raises(PinUnavailable, match="did not return a CID"):
+        await KuboPinner(await serve(status_only(200, b'{"Type": "error"}')), session).pin(TEXT, "r")
 
 
 async def test_pinata_gets_the_file_and_the_token(session: aiohttp.ClientSession, serve: Serve) -> None:

@@ -86,13 +86,13 @@ def parse_cid(cid: str | bytes) -> CID:
     """Parse a CID from text, or from the binary form inside a DAG-PB link.
 
     Raises:
-        InvalidCid: not a CID, a codec other than dag-pb and raw, or a hash other than sha2-256.
+        InvalidCid: not a CID, a codec other than dag-pb and raw, or a hash other than sha2-256 and identity.
     """
     try:
         parsed = CID.decode(cid)
     except (ValueError, KeyError, IndexError) as error:
         raise InvalidCid(f"{_excerpt(cid)} is not a CID: {error}") from error
-    if parsed.codec.name not in ("dag-pb", "raw") or parsed.hashfun.name != "sha2-256":
+    if parsed.codec.name not in ("dag-pb", "raw") or parsed.hashfun.name not in ("sha2-256", "identity"):
         raise InvalidCid(
             f"{parsed} is {parsed.codec.name} with {parsed.hashfun.name}; "
             "only dag-pb and raw blocks with sha2-256 can be read: add the file with IPFS' defaults."
@@ -100,8 +100,13 @@ def parse_cid(cid: str | bytes) -> CID:
     return parsed
 
 
+def inline_block(cid: CID) -> bytes | None:
+    """The block that an identity CID contains in place of a hash; None for other CIDs."""
+    return bytes(cid.raw_digest) if cid.hashfun.name == "identity" else None
+
+
 def block_matches(cid: CID, block: bytes) -> bool:
-    """Whether `block` hashes to `cid`, a CID from `parse_cid`."""
+    """Whether `block` hashes to `cid`, a CID from `parse_cid` that is not an identity CID."""
     return hashlib.sha256(block).digest() == cid.raw_digest
 
 

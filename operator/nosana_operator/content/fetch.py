@@ -1,8 +1,14 @@
 """Fetches files from IPFS gateways without trusting any of them.
 
 The client requests the whole file first and accepts its bytes only if they hash to the CID. A file that was added
-with other than the default settings hashes differently; the client then fetches its blocks one by one
-(`?format=raw`), verifies each and joins them.
+with other than the default settings hashes differently, and a trustless gateway does not serve whole files at all
+(HTTP 406). The client then fetches the blocks one by one (`?format=raw`), verifies each and joins them:
+
+    GET /ipfs/Qm…root                ─► 200, the bytes hash to Qm…root          ─► done
+                                     ─► 200, other bytes; or 406                ─► block by block:
+    GET /ipfs/Qm…root?format=raw     ─► verified; it links to leaf 1 and leaf 2
+    GET /ipfs/bafk…leaf1?format=raw  ─► verified; bytes 0 to 262,143
+    (leaf 2 is an identity CID, which contains its bytes: no request)
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ import aiohttp
 from multiformats import CID
 
 from nosana_operator.content import dagpb
-from nosana_operator.content.cid import block_matches, cid_of, digest_of, parse_cid
+from nosana_operator.content.cid import block_matches, cid_of, digest_of, inline_block, parse_cid
 from nosana_operator.content.errors import (
     ContentMalformed,
     ContentMismatch,
@@ -26,7 +32,7 @@ from nosana_operator.content.errors import (
     ContentUnreachable,
     InvalidCid,
 )
-from nosana_operator.content.http import BodyTooLarge, read_body
+from nosana_operator.content.http import BodyTooLarge, RedirectFailed, error_reason, get, read_body
 
 DEFAULT_SIZE_LIMIT: Final = 1024 * 1024
 MAX_BLOCK: Final = 2 * 1024 * 1024
@@ -38,6 +44,11 @@ _OVERHEAD: Final = 2
 
 # A compressed response could unpack to more than the limit before its bytes are counted.
 _HEADERS: Final = {"Accept-Encoding": "identity"}
+RAW_BLOCK: Final = "application/vnd.ipld.raw"
+UNSUPPORTED_FORM: Final = frozenset({400, 405, 406, 415, 501})
+"""Statuses of a gateway that does not serve whole files (a trustless gateway), or does not serve single blocks."""
+_SEARCHED: Final = frozenset({408, 504})
+"""Statuses of a gateway that searched for the content and did not find it in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,18 @@ class FetchTimeouts:
 
 
 class _Unreachable(Exception):
-    """This gateway gave no usable response."""
+    """This gateway gave no usable response.
+
+    `searched`: perhaps because it searched the network for content that nobody has.
+    """
+
+    def __init__(self, reason: str, *, searched: bool = False) -> None:
+        super().__init__(reason)
+        self.searched = searched
+
+
+class _UnsupportedForm(Exception):
+    """This gateway does not serve whole files, or does not serve single blocks."""
 
 
 class _NotFound(Exception):
@@ -100,7 +122,15 @@ class IpfsGateways:
             ContentMismatch: every gateway returned wrong bytes (final).
         """
         root = parse_cid(cid)
+        inline = inline_block(root)
+        if inline is not None:
+            data, children = _read_block(root, root, inline, self._size_limit)
+            if len(data) > self._size_limit:
+                raise ContentTooLarge(self._too_large(cid))
+            if not children:
+                return data
         started = self._clock()
+        searched = False
         unreachable: list[str] = []
         missing: list[str] = []
         oversized = False
@@ -110,8 +140,10 @@ class IpfsGateways:
                     return await self._from_gateway(url, root)
             except TimeoutError:
                 unreachable.append(f"gateway {number}: no response in {self._timeouts.gateway:g} s")
-            except _Unreachable as reason:
-                unreachable.append(f"gateway {number}: {reason}")
+                searched = True
+            except _Unreachable as error:
+                unreachable.append(f"gateway {number}: {error}")
+                searched = searched or error.searched
             except _NotFound:
                 missing.append(f"gateway {number}")
             except BodyTooLarge:
@@ -122,7 +154,8 @@ class IpfsGateways:
         if unreachable or not self._urls:
             raise ContentUnreachable(
                 f"{cid} could not be fetched in {seconds:.1f} s "
-                f"({'; '.join(unreachable) or 'no gateway is set'}); check the gateways and the network.",
+                f"({'; '.join(unreachable) or 'no gateway is set'}); check the gateways and the network"
+                f"{', or nobody has it: check that it is pinned' if searched else ''}.",
                 seconds=seconds,
             )
         if missing:
@@ -137,10 +170,12 @@ class IpfsGateways:
 
     async def _from_gateway(self, url: str, root: CID) -> bytes:
         """The file from one gateway. Raises one of the private errors above, or a final `ContentError`."""
+        if inline_block(root) is not None:
+            return await self._walk(url, root)
         try:
             data = await self._get(f"{url}/ipfs/{root}", self._size_limit)
-        except BodyTooLarge:
-            # Only a verified block proves the size: the root states it.
+        except (_UnsupportedForm, BodyTooLarge):
+            # Of a file that is too large, only a verified block proves the size: the root states it.
             return await self._walk(url, root)
         verified = (
             block_matches(root, data)
@@ -180,24 +215,34 @@ class IpfsGateways:
         return bytes(out)
 
     async def _block(self, url: str, cid: CID) -> bytes:
-        block = await self._get(f"{url}/ipfs/{cid}?format=raw", MAX_BLOCK)
+        inline = inline_block(cid)
+        if inline is not None:
+            return inline
+        try:
+            block = await self._get(f"{url}/ipfs/{cid}?format=raw", MAX_BLOCK, RAW_BLOCK)
+        except _UnsupportedForm as error:
+            raise _Unreachable(f"{error}, for a single block") from error
         if not block_matches(cid, block):
             raise _WrongBytes
         return block
 
-    async def _get(self, url: str, limit: int) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=self._timeouts.request)
+    async def _get(self, url: str, limit: int, accept: str = "*/*") -> bytes:
         try:
-            async with self._session.get(url, timeout=timeout, headers=_HEADERS, max_redirects=5) as response:
+            async with (
+                asyncio.timeout(self._timeouts.request),
+                get(self._session, url, {**_HEADERS, "Accept": accept}) as response,
+            ):
                 if response.status in (404, 410):
                     raise _NotFound
+                if response.status in UNSUPPORTED_FORM:
+                    raise _UnsupportedForm(f"HTTP {response.status}")
                 if response.status != 200:
-                    raise _Unreachable(f"HTTP {response.status}")
+                    raise _Unreachable(f"HTTP {response.status}", searched=response.status in _SEARCHED)
                 return await read_body(response, limit)
         except TimeoutError as error:
-            raise _Unreachable(f"no response in {self._timeouts.request:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Unreachable(type(error).__name__) from error
+            raise _Unreachable(f"no response in {self._timeouts.request:g} s", searched=True) from error
+        except (aiohttp.ClientError, OSError, RedirectFailed) as error:
+            raise _Unreachable(error_reason(error)) from error
 
     def _too_large(self, cid: str) -> str:
         return f"{cid} is larger than {self._size_limit // 1024} KiB; make the file smaller."

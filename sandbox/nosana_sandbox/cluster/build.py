@@ -29,6 +29,7 @@ KUBERNETES_VERSION: Final = "1.35.4"
 ETCD_VERSION: Final = "3.6.8"
 COREDNS_VERSION: Final = "1.14.7"
 HELM_VERSION: Final = "3.22.0"
+KUBO_VERSION: Final = "0.43.1"
 
 GO_USABLE: Final = (1, 21)
 """From this version on, `go` downloads the tool chain that a go.mod requires."""
@@ -100,6 +101,9 @@ HELM: Final = Program(
 VERDICTS: Final = Program("verdicts", {"verdicts": "."})
 """Prints the status that kstatus and Argo CD compute for objects; used by tests."""
 
+KUBO: Final = Program("kubo", {"ipfs": "github.com/ipfs/kubo/cmd/ipfs"})
+"""An IPFS node; used by the contract tests only."""
+
 
 def cache_key() -> str:
     """The folder name for the current versions; its last part changes with every file that the build reads."""
@@ -144,6 +148,16 @@ def verdicts_key() -> str:
 def ensure_verdicts(report: Report) -> Path:
     """Return the program `verdicts`, with the guarantees of `ensure_programs`."""
     return _ensure((VERDICTS,), verdicts_key(), "", report) / "verdicts"
+
+
+def kubo_key() -> str:
+    """The name of the folder with Kubo's program, as `cache_key`."""
+    return f"kubo-{KUBO_VERSION}-{_digest((KUBO,))}"
+
+
+def ensure_kubo(report: Report) -> Path:
+    """Return Kubo's program, under the same promises as `ensure_programs`."""
+    return _ensure((KUBO,), kubo_key(), "; about 3 minutes on 2 cores, once", report) / "ipfs"
 
 
 def _ensure(programs: Sequence[Program], key: str, how_long: str, report: Report) -> Path:
