@@ -8,15 +8,17 @@ Cheap by design (a few microseconds per op), because every `validate` runs it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice
 
 from nosana_operator.definition.errors import MAX_PROBLEMS, Problem
 from nosana_operator.definition.exposure import expose_items, is_tcp_port
 from nosana_operator.definition.literals import (
     GLOBAL_NAMES,
+    Place,
     Reference,
     references,
+    texts,
     unknown_global,
     unknown_op,
     unknown_op_value,
@@ -36,8 +38,6 @@ from nosana_operator.definition.model import (
 )
 from nosana_operator.definition.stages import order_problems
 from nosana_operator.json_paths import json_path, quoted
-
-Place = tuple[str | int, ...]
 
 _NEWER_NODES = "only newer nodes support it"
 _HOST = re.compile(r"://([^/:?#\s\"'@]+)")
@@ -79,7 +79,7 @@ def _whole(definition: Definition) -> Iterator[Problem]:
 def _global(defaults: Global) -> Iterator[Problem]:
     if defaults.image is not None:
         yield Problem("global.image", "it has no effect", "each op names its own image")
-    for place, text in _texts(
+    for place, text in texts(
         defaults.model_dump(exclude_unset=True, include={"entrypoint", "env", "work_dir"})
     ):
         if any(references(text)):
@@ -227,7 +227,7 @@ class _LiteralCheck:
     def problems(self, place: Place, op: Operation) -> Iterator[Problem]:
         """Literals in the op's arguments that will have no value when the op starts."""
         dumped = op.args.model_dump(by_alias=True, exclude_unset=True)
-        for where, text in _texts(dumped):
+        for where, text in texts(dumped):
             for host in _HOST.findall(text) if "://" in text else ():
                 if host in self._ops and host != op.id and host.lower() not in self._aliases:
                     yield Problem(
@@ -314,16 +314,3 @@ def _order(definition: Definition) -> Iterator[Problem]:
                     "Nosana's own hosts refuse such a job",
                     "remove it: stages already run one after the other",
                 )
-
-
-def _texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Every string in plain data, with its place."""
-    todo: list[tuple[Place, object]] = [(place, value)]
-    while todo:
-        path, item = todo.pop()
-        if isinstance(item, str):
-            yield path, item
-        elif isinstance(item, dict):
-            todo.extend(((*path, key), child) for key, child in reversed(item.items()))
-        elif isinstance(item, Sequence):
-            todo.extend(((*path, at), item[at]) for at in range(len(item) - 1, -1, -1))

@@ -22,6 +22,8 @@ from nosana_operator.json_paths import quoted
 _NAME = r"(?:(?!%%)[^.])+"
 _LITERAL = re.compile(rf"%%(ops(?=\.{_NAME}\.)|globals?)\.({_NAME})(?:\.([A-Za-z0-9._-]+))?%%")
 
+Place = tuple[str | int, ...]
+"""Keys and list positions that lead to a value, outermost first."""
 ResultValue = str | list[str | None]
 """What a `results` entry captured: one string per capture (None for a group that did not participate), or the
 error message of an invalid regular expression."""
@@ -132,6 +134,19 @@ def unknown_op(op_id: str) -> tuple[str, str]:
 def unknown_op_value(path: str) -> tuple[str, str]:
     """Reason and hint for a path that is not in `OP_VALUES`."""
     return f"an op has no value {quoted(path)}", f"there are: {', '.join(OP_VALUES.values())}"
+
+
+def texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every string in plain data with its place, in document order."""
+    todo: list[tuple[Place, object]] = [(place, value)]
+    while todo:
+        path, item = todo.pop()
+        if isinstance(item, str):
+            yield path, item
+        elif isinstance(item, dict):
+            todo.extend(((*path, key), child) for key, child in reversed(item.items()))
+        elif isinstance(item, list | tuple):
+            todo.extend(((*path, at), item[at]) for at in range(len(item) - 1, -1, -1))
 
 
 def without_references(text: str) -> str:

@@ -7,11 +7,14 @@ ports, limits), so use `parse` or `validate` of this package and not `Definition
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema, core_schema
+
+from nosana_operator.definition.literals import references, texts
 
 T = TypeVar("T")
 
@@ -517,3 +520,30 @@ class Definition(_Closed):
     logistics: Maybe[Logistics] = None
     deployment_id: Maybe[str] = Field(default=None, description="Set by Nosana's deployment manager.")
     ssh: Maybe[Ssh] = None
+
+    # What is needed again and again is computed once: with many ops and literals it takes long.
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes as JSON, about."""
+        return len(self.model_dump_json(by_alias=True, exclude_unset=True))
+
+    @cached_property
+    def ops_with_host_literals(self) -> frozenset[str]:
+        """Ids of the ops whose host name an argument of some op contains."""
+        return frozenset(
+            reference.name
+            for op in self.ops
+            for _, text in texts(op.args.model_dump(by_alias=True, exclude_unset=True))
+            for reference in references(text)
+            if reference.op_value == ("host", "")
+        )
+
+    @cached_property
+    def volume_ops(self) -> Mapping[str, int]:
+        """Volume name → index of the op that creates it; the first one when several do."""
+        indexes: dict[str, int] = {}
+        for index, op in enumerate(self.ops):
+            if isinstance(op.args, VolumeArgs):
+                indexes.setdefault(op.args.name, index)
+        return indexes

@@ -33,7 +33,7 @@ from nosana_operator.jobs.decision.effects import Decision, DeletePod, RecordEve
 from nosana_operator.jobs.decision.events import events_of_change
 from nosana_operator.jobs.decision.ops import LIVE, split_attempts
 from nosana_operator.jobs.decision.status import own_part
-from nosana_operator.jobs.decision.view import JobView, PodView
+from nosana_operator.jobs.decision.view import JobView, Loaded, PodView
 from nosana_operator.jobs.definitions import DefinitionLoader
 from nosana_operator.jobs.fetch_progress import READ_EVERY, Progress, is_fetching, with_progress
 from nosana_operator.jobs.log_lines import log_fields, log_line, status_line
@@ -122,7 +122,10 @@ class JobController:
                 return await self._unreadable(key, body, str(problem))
             memory = self._remember(key, body["metadata"]["uid"])
             view = await self._gather(body, spec, status, memory)
-            decision = decide(view)
+            if isinstance(view.definition, Loaded) and view.definition.is_large:
+                decision = await asyncio.to_thread(decide, view)
+            else:
+                decision = decide(view)
             if not decision.before:
                 waits = [await self._finish(key, view, decision, memory)]
                 if any(is_fetching(pod) for pod in view.pods.values()):

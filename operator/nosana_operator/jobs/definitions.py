@@ -1,6 +1,12 @@
 """Loads definitions from the NosanaJob, a ConfigMap, a Secret or IPFS, in tasks beside the work queue.
 
 Nothing here blocks a reconcile: `state` returns at once, and a finished task puts the job into the queue again.
+Nothing here blocks the event loop either: all but small definitions are parsed and planned in `_WORKERS` threads.
+
+    state ── no document ──> task: fetch, parse in a thread ──> document, job wakes
+      │
+      ├───── not planned ──> task: plan in a thread ──────────> state of this generation, job wakes
+      └───── planned ──────> Loaded or Unusable
 """
 
 from __future__ import annotations
@@ -11,11 +17,13 @@ import binascii
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from nosana_operator.api import DefinitionFrom, JobReason, KeyRef, Logistics, NosanaJobSpec, Run, parse_inline
+from nosana_operator.api.inline import inline_size
 from nosana_operator.backoff import Backoff
 from nosana_operator.definition import (
     Definition,
@@ -33,18 +41,22 @@ from nosana_operator.definition.limits import MAX_MESSAGE, MAX_PORTS
 from nosana_operator.errors import Mismatch, NosanaError, NotFound, Refused
 from nosana_operator.jobs.confidential import progress, stub_in, stub_of
 from nosana_operator.jobs.decision.decide import GIVE_UP_DEFINITION
-from nosana_operator.jobs.decision.view import DefinitionState, Loaded, Loading, Unusable
+from nosana_operator.jobs.decision.view import SMALL_DEFINITION, DefinitionState, Loaded, Loading, Unusable
 from nosana_operator.jobs.ports import Definitions, JobSettings, Key, Kube
 from nosana_operator.ports import Body
 from nosana_operator.workload import JobContext, gpu_demand, op_endpoints, run_args, unsupported
 
 log = logging.getLogger(__name__)
+Outcome = TypeVar("Outcome")
 
 MAX_FETCHES: Final = 16
 """Fetches that run at the same time."""
 _BACKOFF: Final = Backoff(first=0.5, longest=30.0)
-_KEEP: Final = 256
-"""Definitions cached by CID: every job of a deployment has the same one."""
+_WORKERS: Final = 2
+"""Threads for parsing and planning. Each waits for the interpreter's lock, so more would only delay the loop."""
+_CACHE_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of the documents whose definitions are cached by CID: every job of a deployment has the same one.
+A parsed definition takes up to 20 times as much memory."""
 
 
 @dataclass(slots=True)
@@ -57,6 +69,28 @@ class _Entry:
     document: Definition | Unusable | Loading = field(default_factory=Loading)
     state: Loaded | Unusable | None = None
     generation: int = -1
+    """Of the spec that `state` belongs to."""
+
+
+class _Cache:
+    """The definitions used last, bounded by the bytes of their documents."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[str, tuple[Definition | Unusable, int]] = OrderedDict()
+
+    def get(self, cid: str) -> Definition | Unusable | None:
+        if cid not in self._kept:
+            return None
+        self._kept.move_to_end(cid)
+        return self._kept[cid][0]
+
+    def put(self, cid: str, definition: Definition | Unusable, size: int) -> None:
+        self._bytes += size - self._kept.pop(cid, (None, 0))[1]
+        self._kept[cid] = (definition, size)
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._kept.popitem(last=False)[1][1]
 
 
 class DefinitionLoader:
@@ -77,36 +111,43 @@ class DefinitionLoader:
         self._sleep = sleep
         self._fetches = asyncio.Semaphore(MAX_FETCHES)
         self._entries: dict[str, _Entry] = {}
-        self._by_cid: OrderedDict[str, Definition | Unusable] = OrderedDict()
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="definitions")
+        self._by_cid = _Cache(_CACHE_BYTES)
 
     def state(self, body: Body, spec: NosanaJobSpec) -> DefinitionState:
         """The job's definition, or why it is not available yet; the first call starts the fetch."""
         meta = body["metadata"]
+        key = (meta["namespace"], meta["name"])
         entry = self._entries.setdefault(meta["uid"], _Entry())
+        if entry.task is not None and entry.task.done():
+            # A task that failed by a defect of ours raises here: the work queue reports it and retries.
+            task, entry.task = entry.task, None
+            task.result()
         if spec.run is not None:
             self._confidential(entry, body, spec.run)
-        if isinstance(entry.document, Loading):
+        if isinstance(entry.document, Loading) and entry.task is None:
             if (inline := spec.definition) is not None:
-                entry.document = _parsed(lambda: parse_inline(inline))
-            elif entry.stub is not None:
-                source = progress(body, entry.stub)
-                if not isinstance(source, DefinitionFrom):
-                    entry.document = source
-                elif entry.task is None:
-                    self._begin(entry, (meta["namespace"], meta["name"]), source)
-            elif entry.task is None:
-                self._begin(entry, (meta["namespace"], meta["name"]), spec.definition_from)
+                if inline_size(inline) <= SMALL_DEFINITION:
+                    entry.document = _parsed(lambda: parse_inline(inline))
+                else:
+                    self._begin(entry, key, self._read_inline(entry, inline))
+            elif entry.stub is None:
+                self._begin(entry, key, self._fetch(entry, key, spec.definition_from))
+            elif isinstance(source := progress(body, entry.stub), DefinitionFrom):
+                self._begin(entry, key, self._fetch(entry, key, source))
+            else:
+                entry.document = source
         if not isinstance(entry.document, Definition):
-            if entry.task is not None and entry.task.done() and isinstance(entry.document, Loading):
-                # The task failed by a defect of ours: the work queue reports the exception and retries.
-                task, entry.task = entry.task, None
-                task.result()
             return _without_quotes(entry.document, entry)
         generation = int(meta.get("generation", 0))
-        if entry.state is None or entry.generation != generation:
-            entry.state = self._planned(body, spec, entry.document)
-            entry.generation = generation
-        return _without_quotes(entry.state, entry)
+        if (entry.state is None or entry.generation != generation) and entry.task is None:
+            context = self._context(body, spec, entry.document)
+            if entry.document.size <= SMALL_DEFINITION:
+                entry.state, entry.generation = _planned(context), generation
+            else:
+                self._begin(entry, key, self._plan(entry, generation, context))
+        # While the plan for a changed spec is made, the one before counts.
+        return _without_quotes(entry.state or Loading(), entry)
 
     def forget(self, uid: str) -> None:
         """End the fetch of a job that is over or gone."""
@@ -121,11 +162,11 @@ class DefinitionLoader:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def _planned(self, body: Body, spec: NosanaJobSpec, definition: Definition) -> Loaded | Unusable:
-        """Whether this cluster can run the definition, and in which order."""
+    def _context(self, body: Body, spec: NosanaJobSpec, definition: Definition) -> JobContext:
         meta = body["metadata"]
-        context = JobContext(
+        return JobContext(
             name=meta["name"],
             namespace=meta["namespace"],
             uid=meta["uid"],
@@ -138,34 +179,6 @@ class DefinitionLoader:
             fetching=self._settings.fetching,
             storage=self._settings.storage,
         )
-        try:
-            order = plan(definition)
-            problems = unsupported(context)
-            if problems:
-                raise DefinitionError(problems)
-        except DefinitionError as error:
-            return _invalid(error, FlowStatus.INIT_ERROR)
-        demand = gpu_demand(context)
-        if demand is not None and demand.exceeds:
-            problem = Problem("ops", demand.message)
-            return Unusable(JobReason.GPU_OPS_EXCEED_SLOT, demand.message, (problem,), FlowStatus.INIT_ERROR)
-        endpoints, checks = [], {}
-        for index, op in enumerate(definition.ops):
-            if not isinstance(op.args, RunArgs):
-                continue
-            try:
-                ports = exposed_ports(run_args(context, index))
-            except DefinitionError:
-                # The op needs results of an earlier op, or cannot start: then its start reports that.
-                ports = exposed_ports(op.args)
-            endpoints += op_endpoints(context, index, ports)
-            if checked := tuple(port for port in ports if port.health_checks):
-                checks[index] = checked
-        if len(endpoints) > MAX_PORTS:
-            message = f"at most {MAX_PORTS} exposed ports are allowed, found {len(endpoints)}"
-            too_many = DefinitionError([Problem("ops", message, "split the job")])
-            return _invalid(too_many, FlowStatus.INIT_ERROR)
-        return Loaded(context, order, tuple(endpoints), checks)
 
     # -- fetching ----------------------------------------------------------------------------------------
 
@@ -181,9 +194,19 @@ class DefinitionLoader:
             else:
                 entry.document = stub
 
-    def _begin(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
-        entry.task = asyncio.create_task(self._fetch(entry, key, source), name=f"definition of {key}")
+    def _begin(self, entry: _Entry, key: Key, work: Coroutine[Any, Any, None]) -> None:
+        entry.task = asyncio.create_task(work, name=f"definition of {key}")
         entry.task.add_done_callback(lambda task: None if task.cancelled() else self._wake(key))
+
+    async def _read_inline(self, entry: _Entry, inline: Mapping[str, Any]) -> None:
+        entry.document = await self._in_thread(lambda: _parsed(lambda: parse_inline(inline)))
+
+    async def _plan(self, entry: _Entry, generation: int, context: JobContext) -> None:
+        entry.state = await self._in_thread(lambda: _planned(context))
+        entry.generation = generation
+
+    async def _in_thread(self, work: Callable[[], Outcome]) -> Outcome:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     async def _fetch(self, entry: _Entry, key: Key, source: DefinitionFrom | None) -> None:
         """Retry until there is a definite answer; report each failure."""
@@ -194,9 +217,9 @@ class DefinitionLoader:
                 # The stub decides where the definition comes from and where the result goes.
                 document = document.model_copy(update={"logistics": None})
             entry.document = document
-            self._wake(key)
             if not isinstance(entry.document, Loading):
                 return
+            self._wake(key)
             log.info(
                 "definition not available yet: %s",
                 entry.document.problem,
@@ -244,12 +267,8 @@ class DefinitionLoader:
         kept = self._by_cid.get(cid)
         if kept is None:
             data = await self._definitions.fetch(cid)
-            # Parsing a stranger's document of up to 1 MiB would block the event loop.
-            kept = await asyncio.to_thread(_parsed, lambda: parse(data, syntax=Syntax.JSON))
-            self._by_cid[cid] = kept
-            while len(self._by_cid) > _KEEP:
-                self._by_cid.popitem(last=False)
-        self._by_cid.move_to_end(cid)
+            kept = await self._in_thread(lambda: _parsed(lambda: parse(data, syntax=Syntax.JSON)))
+            self._by_cid.put(cid, kept, len(data))
         return kept
 
     async def _from_object(self, kind: str, namespace: str, ref: KeyRef) -> Definition | Unusable | Loading:
@@ -268,14 +287,50 @@ class DefinitionLoader:
             except binascii.Error:
                 text = b""
         document = text
-        return await asyncio.to_thread(_parsed, lambda: parse(load(document, source=ref.key).value))
+        return await self._in_thread(lambda: _parsed(lambda: parse(load(document, source=ref.key).value)))
+
+
+def _planned(context: JobContext) -> Loaded | Unusable:
+    """Whether this cluster can run the definition, and in which order."""
+    definition = context.definition
+    try:
+        order = plan(definition)
+        problems = unsupported(context)
+        if problems:
+            raise DefinitionError(problems)
+    except DefinitionError as error:
+        return _invalid(error, FlowStatus.INIT_ERROR)
+    demand = gpu_demand(context)
+    if demand is not None and demand.exceeds:
+        problem = Problem("ops", demand.message)
+        return Unusable(JobReason.GPU_OPS_EXCEED_SLOT, demand.message, (problem,), FlowStatus.INIT_ERROR)
+    endpoints, checks = [], {}
+    for index, op in enumerate(definition.ops):
+        if not isinstance(op.args, RunArgs):
+            continue
+        try:
+            ports = exposed_ports(run_args(context, index))
+        except DefinitionError:
+            # The op needs results of an earlier op, or cannot start: then its start reports that.
+            ports = exposed_ports(op.args)
+        endpoints += op_endpoints(context, index, ports)
+        if checked := tuple(port for port in ports if port.health_checks):
+            checks[index] = checked
+    if len(endpoints) > MAX_PORTS:
+        message = f"at most {MAX_PORTS} exposed ports are allowed, found {len(endpoints)}"
+        too_many = DefinitionError([Problem("ops", message, "split the job")])
+        return _invalid(too_many, FlowStatus.INIT_ERROR)
+    return Loaded(context, order, tuple(endpoints), checks)
 
 
 def _parsed(read: Callable[[], Definition]) -> Definition | Unusable:
     try:
-        return read()
+        definition = read()
     except DefinitionError as error:
         return _invalid(error, FlowStatus.VALIDATION_ERROR)
+    # Computed here, in a thread, and kept.
+    _ = definition.size, definition.ops_with_host_literals
+    return definition
 
 
 def _without_quotes(state: DefinitionState, entry: _Entry) -> DefinitionState:

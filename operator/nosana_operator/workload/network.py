@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from nosana_operator.api import Endpoint
 from nosana_operator.definition import (
-    Definition,
     Port,
     RunArgs,
     deployment_hash,
@@ -16,7 +15,6 @@ from nosana_operator.definition import (
     service_id,
 )
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.literals import literals
 from nosana_operator.workload.metadata import Body, make_op_metadata, op_name, op_selector
 
 
@@ -78,7 +76,7 @@ def build_services(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> lis
     """
     selector = op_selector(ctx, op_index)
     bodies: list[Body] = []
-    if ctx.op(op_index).id in _ops_with_host_literals(ctx.definition):
+    if ctx.op(op_index).id in ctx.definition.ops_with_host_literals:
         # The Service is headless, so that every port of the op answers, as on Nosana's container network.
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
         bodies.append(_service(ctx, op_name(ctx, op_index), op_index, spec))
@@ -122,13 +120,3 @@ def build_ingresses(ctx: JobContext, op_index: int, ports: Sequence[Port]) -> li
 def _service(ctx: JobContext, name: str, op_index: int, spec: Body) -> Body:
     metadata = make_op_metadata(ctx, name, op_index)
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-
-
-def _ops_with_host_literals(definition: Definition) -> frozenset[str]:
-    """The ids of the ops whose host name is a literal in some op's arguments."""
-    return frozenset(
-        literal.name
-        for op in definition.ops
-        for _, literal in literals(op)
-        if literal.scope == "ops" and literal.path == "host"
-    )

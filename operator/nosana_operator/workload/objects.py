@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
 from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate
 from nosana_operator.definition.literals import Context, OpFacts
 from nosana_operator.workload.aliases import build_alias_service
@@ -33,7 +36,7 @@ def literal_context(ctx: JobContext) -> Context:
         ops={
             op.id: OpFacts(
                 host=op.args.name if isinstance(op.args, VolumeArgs) else op_name(ctx, index),
-                endpoints=_public_hosts(ctx, index),
+                endpoints=_PublicHosts(ctx, index),
                 deployment_endpoint=_deployment_endpoint(ctx, index),
                 container_ip=ctx.addresses.get(op.id),
                 results=ctx.results.get(op.id, {}),
@@ -89,12 +92,31 @@ def _deployment_endpoint(ctx: JobContext, op_index: int) -> str | None:
     return deployment_host(ctx, op_index) if isinstance(args, RunArgs) and args.expose else None
 
 
-def _public_hosts(ctx: JobContext, op_index: int) -> dict[str, str]:
-    """Port as text → public host, for ports that are written as numbers; empty without a domain."""
-    args = ctx.op(op_index).args
-    if not ctx.domain or not isinstance(args, RunArgs):
-        return {}
-    return {
-        str(port.number): host_name(endpoint_id(ctx, op_index, port), ctx.domain)
-        for port in exposed_ports(args)
-    }
+class _PublicHosts(Mapping[str, str]):
+    """Port as text → public host, for ports that are written as numbers; empty without a domain.
+
+    Computed only when a literal reads it: a job may have hundreds of ports.
+    """
+
+    def __init__(self, ctx: JobContext, op_index: int) -> None:
+        self._ctx = ctx
+        self._op_index = op_index
+
+    @cached_property
+    def _hosts(self) -> dict[str, str]:
+        ctx, args = self._ctx, self._ctx.op(self._op_index).args
+        if not ctx.domain or not isinstance(args, RunArgs):
+            return {}
+        return {
+            str(port.number): host_name(endpoint_id(ctx, self._op_index, port), ctx.domain)
+            for port in exposed_ports(args)
+        }
+
+    def __getitem__(self, port: str) -> str:
+        return self._hosts[port]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from nosana_operator.api import LABEL_JOB_UID
-from nosana_operator.definition import Problem, RunArgs, VolumeArgs
+from nosana_operator.definition import Problem, RunArgs
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
@@ -40,14 +40,14 @@ def build_claim(ctx: JobContext, op_index: int) -> Body:
 def make_volume_mounts(ctx: JobContext, args: RunArgs) -> list[Body]:
     """The `volumeMounts` of the op's container for its volumes."""
     return [
-        {"name": f"volume-{_makers(ctx)[mount.name]}", "mountPath": mount.dest}
+        {"name": f"volume-{ctx.definition.volume_ops[mount.name]}", "mountPath": mount.dest}
         for mount in args.volumes or ()
     ]
 
 
 def make_volumes(ctx: JobContext, args: RunArgs) -> list[Body]:
     """The `volumes` of a pod for the claims that its op mounts."""
-    claims = sorted({_makers(ctx)[mount.name] for mount in args.volumes or ()})
+    claims = sorted({ctx.definition.volume_ops[mount.name] for mount in args.volumes or ()})
     return [
         {"name": f"volume-{index}", "persistentVolumeClaim": {"claimName": op_name(ctx, index)}}
         for index in claims
@@ -76,8 +76,8 @@ def volume_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[P
     folders: Counter[PurePosixPath] = Counter()
     for position, mount in enumerate(args.volumes or ()):
         place = ("ops", op_index, "args", "volumes", position)
-        if "%%" not in mount.name and mount.name not in _makers(ctx):
-            existing = ", ".join(map(quoted, _makers(ctx))) or "none"
+        if "%%" not in mount.name and mount.name not in ctx.definition.volume_ops:
+            existing = ", ".join(map(quoted, ctx.definition.volume_ops)) or "none"
             yield Problem(
                 json_path((*place, "name")),
                 f"no op creates a volume {quoted(mount.name)}",
@@ -99,12 +99,3 @@ def volume_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[P
                 f"{quoted(mount.dest)} is taken",
                 "mount it at a folder of its own",
             )
-
-
-def _makers(ctx: JobContext) -> dict[str, int]:
-    """Volume name → index of the op that creates it; the first one when several do."""
-    makers: dict[str, int] = {}
-    for index, op in enumerate(ctx.definition.ops):
-        if isinstance(op.args, VolumeArgs):
-            makers.setdefault(op.args.name, index)
-    return makers

@@ -18,7 +18,7 @@ from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.results import MAX_RESULT_BYTES
 from nosana_operator.jobs.decision.effects import CaptureResults
 from nosana_operator.jobs.decision.ops import OVER, Ops
-from nosana_operator.jobs.decision.view import JobView, Loaded
+from nosana_operator.jobs.decision.view import JobView, Loaded, Loading
 
 Values = Mapping[str, ResultValue]
 """The results of one op by name."""
@@ -46,6 +46,20 @@ def to_capture(view: JobView, ops: Ops) -> tuple[CaptureResults, ...]:
         for op in ops
         if op.state in OVER and op.started_at is not None and op.index not in view.results
         if (patterns := definition.ops[op.index].results)
+    )
+
+
+def may_have_results(view: JobView, ops: Ops) -> bool:
+    """Whether ended ops may have results to capture, because the definition is just being loaded again.
+
+    That is so for a moment after a restart of the operator. A load that has failed once is not waited for.
+    """
+    return (
+        isinstance(view.definition, Loading)
+        and view.definition.problem is None
+        and not view.result
+        and not (view.deleting and not view.is_market_job)
+        and any(op.started_at is not None and op.index not in view.results for op in ops)
     )
 
 

@@ -31,7 +31,12 @@ from nosana_operator.api import (
 from nosana_operator.definition import Problem
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.jobs.decision.aliases import changed_aliases
-from nosana_operator.jobs.decision.captures import to_capture, with_known_results, with_results
+from nosana_operator.jobs.decision.captures import (
+    may_have_results,
+    to_capture,
+    with_known_results,
+    with_results,
+)
 from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
     After,
@@ -107,6 +112,8 @@ def decide(view: JobView) -> Decision:
     if starts:
         return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
     ops = with_results(view, ops)
+    if all_over(ops) and may_have_results(view, ops):
+        return Decision(requeue_after=QUIET_FETCH.total_seconds())
     if all_over(ops) and (cause is not None or _nothing_left(view, ops)):
         return _end(view, ops, cause)
     if not ops and isinstance(view.definition, Loading):

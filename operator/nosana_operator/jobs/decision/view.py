@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from nosana_operator.api import (
     FINALIZER_JOB,
@@ -24,6 +24,10 @@ from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.ports import Body
 from nosana_operator.workload import JobContext
+
+SMALL_DEFINITION: Final = 8 * 1024
+"""Bytes. A definition of this size is parsed and planned, and its job decided, within some milliseconds."""
+_FEW_ENDPOINTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,11 @@ class Loaded:
     """The endpoints of all ops, with literals replaced."""
     checks: Mapping[int, tuple[Port, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """The ports that have health checks, by op index, with literals replaced."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a decision about it takes long enough to delay other jobs on the event loop."""
+        return self.context.definition.size > SMALL_DEFINITION or len(self.endpoints) > _FEW_ENDPOINTS
 
 
 UnusableFlow = Literal[FlowStatus.INIT_ERROR, FlowStatus.VALIDATION_ERROR, FlowStatus.LOGISTICS_ERROR]
