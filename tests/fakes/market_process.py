@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fakes.market import MarketLab
 
 Key = tuple[str, str]
-_KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
+_KINDS = ("Node", "Pod", "ResourceQuota", JOB_KIND, MARKET_KIND)
 _CHECK = "Check"
 """Stands for a kind where work is told apart."""
 

@@ -51,7 +51,7 @@ _COLLECTION: Final = keypair("collection").pubkey()
 T = TypeVar("T")
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SLOT = 0.4
-_KINDS = ("Node", "Pod", JOB_KIND, MARKET_KIND)
+_KINDS = ("Node", "Pod", "ResourceQuota", JOB_KIND, MARKET_KIND)
 
 
 def jobs_account(state: Job | Run | Market) -> Account:

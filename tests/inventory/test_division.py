@@ -41,11 +41,11 @@ def pod(on: str, gpus: int, uid: str = "", *, cpu: str = "0") -> dict[str, Any]:
 
 def holder(name: str, count: int = 1, pool: str | None = None, **changes: Any) -> Holder:
     gpu = Gpu(count=count, node_selector={"pool": pool} if pool else {})
-    return replace(Holder(name, gpu, Resources()), **changes)
+    return replace(Holder(name, gpu, Resources(), "jobs"), **changes)
 
 
 def shares(nodes: list[Any], *holders: Holder, pods: tuple[Any, ...] = ()) -> dict[str, Share]:
-    return divide(nodes, pods, holders, NODES)
+    return divide(nodes, pods, holders, NODES, [])
 
 
 def test_one_market_has_all_that_fits() -> None:
@@ -170,8 +170,8 @@ def test_all_that_is_offered_can_be_placed(
         if leaves:
             holders[number] = replace(mine, taken=max(0, mine.taken - keys))
             continue
-        share = divide(nodes, [], holders, NODES)[mine.name]
-        assert share == divide(nodes[::-1], [], holders[::-1], NODES)[mine.name], "the order says nothing"
+        share = divide(nodes, [], holders, NODES, [])[mine.name]
+        assert share == divide(nodes[::-1], [], holders[::-1], NODES, [])[mine.name], "the order says nothing"
         holders[number] = replace(mine, taken=mine.taken + min(share.free, keys))
         free = {f"n{i}": size for i, (size, _) in enumerate(sizes)}
         where = [

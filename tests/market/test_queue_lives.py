@@ -47,6 +47,32 @@ async def test_a_run_that_was_given_back_is_settled_as_soon_as_that_is_final() -
     lab.check_books()
 
 
+def set_quota(lab: MarketLab, pods: int) -> None:
+    """The namespace of the jobs gets a ResourceQuota, or another figure in it."""
+    hard = {"pods": str(pods)}
+    values = {"spec": {"hard": hard}, "status": {"hard": hard, "used": {"pods": "0"}}}
+    if lab.kube.objects("ResourceQuota", JOBS):
+        lab.kube.edit("ResourceQuota", JOBS, "q", values)
+        return
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": JOBS}}
+    lab.kube.add(body | values)
+
+
+async def test_slots_follow_the_resource_quota_of_the_jobs_namespace() -> None:
+    lab = MarketLab(hosts=3, gpus=3)
+    set_quota(lab, 2)
+    await lab.until(lambda: slots(lab).get("standing") == 2)
+    assert slots(lab)["total"] == 2
+    set_quota(lab, 0)
+    await lab.until(lambda: slots(lab)["standing"] == 0)
+    _, reason, message = ready(lab)
+    assert reason == "NoFreeSlot"
+    assert f"ResourceQuota {JOBS}/q leaves 0 of 1 pods" in message
+    set_quota(lab, 3)
+    await lab.until(lambda: slots(lab)["standing"] == 3)
+    lab.check_books()
+
+
 async def test_a_status_write_that_was_put_off_is_made_up_for() -> None:
     """Figures alone are written at most every few seconds, and then nothing else need happen."""
     lab = MarketLab(gpus=1, market={"paused": True})

@@ -109,6 +109,20 @@ def test_a_node_moves_capacity_by_what_it_can_take_only() -> None:
     assert watch.moved(Change("Node", node, deleted=True))
 
 
+def test_a_quota_moves_capacity_when_its_figures_change() -> None:
+    def quota(hard: str, used: str) -> Change:
+        return Change(
+            "ResourceQuota",
+            body("ResourceQuota", spec={"hard": {"pods": hard}}, status={"used": {"pods": used}}),
+        )
+
+    watch = CapacityWatch()
+    assert watch.moved(quota("2", "0"))
+    assert not watch.moved(quota("2", "0"))
+    assert watch.moved(quota("2", "1"))
+    assert watch.moved(quota("3", "1"))
+
+
 def test_other_kinds_never_move_capacity() -> None:
     assert not CapacityWatch().moved(Change("NosanaJob", RUN_JOB))
 

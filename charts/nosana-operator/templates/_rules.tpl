@@ -29,6 +29,10 @@
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get]
+# Slots are bounded by what the quotas of the jobs' namespaces leave.
+- apiGroups: [""]
+  resources: [resourcequotas]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, create, delete]

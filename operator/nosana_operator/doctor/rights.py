@@ -58,6 +58,7 @@ _NEEDED: Final[tuple[tuple[Reach, str, str, str], ...]] = (
     (Reach.SERVED, "", "services", "get create"),
     (Reach.SERVED, "discovery.k8s.io", "endpointslices", "create patch delete"),
     (Reach.SERVED, "", "secrets", "get create patch delete"),
+    (Reach.SERVED, "", "resourcequotas", "list watch"),
     (Reach.SERVED, "", "configmaps", "get"),
     (Reach.SERVED, "", "persistentvolumeclaims", "get create delete"),
     (Reach.SERVED, "networking.k8s.io", "ingresses", "get create"),

@@ -39,11 +39,10 @@ from typing import Any
 
 from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
 from nosana_operator.api.placement import NodeSettings
-from nosana_operator.api.quantity import UNIT
-from nosana_operator.inventory.requests import Amounts, amounts, holds_node, requests
-from nosana_operator.inventory.slots import exclusion, fitting, need_of
+from nosana_operator.inventory.quota import Quota, admitted, pod_cost, pod_part, quotas_left, slot_cost
+from nosana_operator.inventory.requests import Amounts, add, amounts, has_ended, holds_node, requests
+from nosana_operator.inventory.slots import exclusion, fitting, need_of, shown
 
-_GIB = 1024**3
 _NAMED = 3
 """Nodes that a message names."""
 
@@ -55,6 +54,8 @@ class Holder:
     name: str
     gpu: Gpu
     resources: Resources
+    namespace: str
+    """Where its jobs run: the ResourceQuotas there bound its slots."""
     taken: int = 0
     """Slots that jobs hold, or that the chain may give jobs for at any moment."""
     job_uids: frozenset[str] = frozenset()
@@ -91,8 +92,9 @@ def divide(
     pods: Iterable[Mapping[str, Any]],
     holders: Sequence[Holder],
     settings: NodeSettings,
+    quotas: Iterable[Mapping[str, Any]],
 ) -> dict[str, Share]:
-    """The share of each holder, by name, given all nodes and `pods` of the cluster.
+    """The share of each holder, by name, given all nodes, `pods` and `quotas` of the cluster.
 
     `settings` say which nodes can run ops at all.
 
@@ -104,7 +106,7 @@ def divide(
     eligible = {
         one.name: {_name(node): exclusion(node, one.gpu, settings) for node in in_order} for one in ordered
     }
-    start = _start(in_order, list(pods), ordered, eligible)
+    start = _start(in_order, list(pods), ordered, eligible, quotas)
     claims = _claims(start, ordered)
     blocked = _sharing_nodes_with(claims.unplaced, eligible)
     shares = {}
@@ -144,7 +146,7 @@ class _Claims:
     placed: dict[str, int]
     reserved: dict[str, int]
     unplaced: frozenset[str]
-    """Holders with taken slots that have found no place."""
+    """Holders with taken slots that have found no place on the nodes, though their quotas admit them."""
 
 
 def _claims(start: _Board, holders: Sequence[Holder]) -> _Claims:
@@ -168,11 +170,16 @@ def _claims(start: _Board, holders: Sequence[Holder]) -> _Claims:
 
 def _placed(start: _Board, holders: Sequence[Holder]) -> _Claims:
     board, placed = start.copy(), {}
+    unplaced: set[str] = set()
     for one in holders:
         bound = board.bound[one.name]
-        placed[one.name] = bound + board.place(one, max(0, one.taken - bound))
-    unplaced = frozenset(one.name for one in holders if placed[one.name] < one.taken)
-    return _Claims(board, placed, {}, unplaced)
+        # What a quota does not admit cannot run, and takes nothing of the nodes.
+        admissible = min(max(0, one.taken - bound), board.admitted(one))
+        found = board.place(one, admissible)
+        placed[one.name] = bound + found
+        if found < admissible:
+            unplaced.add(one.name)
+    return _Claims(board, placed, {}, frozenset(unplaced))
 
 
 def _sharing_nodes_with(names: Collection[str], eligible: Mapping[str, Mapping[str, str | None]]) -> set[str]:
@@ -195,31 +202,47 @@ class _Board:
         bound: dict[str, int],
         needs: Mapping[str, Amounts],
         eligible: Mapping[str, Mapping[str, str | None]],
+        quotas: Mapping[str, Sequence[Quota]],
+        costs: Mapping[str, Amounts],
     ) -> None:
         self.left = left
         self.bound = bound
         self._needs = needs
         self._eligible = eligible
+        self.quotas = quotas
+        """By namespace."""
+        self._costs = costs
+        """What a slot of each holder takes of a quota."""
 
     def copy(self) -> _Board:
         """A board on which slots can be placed without changing this one."""
         left = {node: dict(amount) for node, amount in self.left.items()}
-        return _Board(left, dict(self.bound), self._needs, self._eligible)
+        quotas = {namespace: [one.copy() for one in these] for namespace, these in self.quotas.items()}
+        return _Board(left, dict(self.bound), self._needs, self._eligible, quotas, self._costs)
+
+    def admitted(self, holder: Holder) -> int:
+        """How many more slots of the holder the quotas of its namespace admit."""
+        return admitted(self.quotas.get(holder.namespace, ()), self._costs[holder.name])
 
     def free(self, holder: Holder) -> int:
         """How many more slots of the holder fit."""
         need = self._needs[holder.name]
-        return sum(fitting(self.left[node], {}, need) for node in self._open_to(holder))
+        fits = sum(fitting(self.left[node], {}, need) for node in self._open_to(holder))
+        return min(fits, self.admitted(holder))
 
     def place(self, holder: Holder, count: int) -> int:
         """Place up to `count` slots on the nodes that the fewest others can use; returns how many found a place."""
         need = self._needs[holder.name]
         for done in range(count):
+            if not self.admitted(holder):
+                return done
             fits = {node: fitting(self.left[node], {}, need) for node in self._open_to(holder)}
             fits = {node: number for node, number in fits.items() if number}
             if not fits:
                 return done
             self.take(min(fits, key=lambda node: (self._rivals(node), fits[node], node)), need)
+            for quota in self.quotas.get(holder.namespace, ()):
+                quota.take(self._costs[holder.name])
         return count
 
     def take(self, node: str, amount: Amounts) -> None:
@@ -244,10 +267,16 @@ class _Board:
         gpu = holder.gpu.resource_name
         nearest = min(nodes, key=lambda node: (gpu in lacking[node], len(lacking[node]), node))
         clauses = [
-            f"{name} (has {_shown(name, self.left[nearest].get(name, 0))} of {_shown(name, need[name])})"
+            f"{name} (has {shown(name, self.left[nearest].get(name, 0))} of {shown(name, need[name])})"
             for name in lacking[nearest]
         ]
-        return f"short of {', '.join(clauses)} on {nearest}, the node that comes nearest" if clauses else ""
+        if not clauses:
+            return self._quota_shortage(holder)
+        return f"short of {', '.join(clauses)} on {nearest}, the node that comes nearest"
+
+    def _quota_shortage(self, holder: Holder) -> str:
+        cost = self._costs[holder.name]
+        return next(filter(None, (one.shortage(cost) for one in self.quotas.get(holder.namespace, ()))), "")
 
     def _open_to(self, holder: Holder) -> list[str]:
         return [node for node, reason in self._eligible[holder.name].items() if reason is None]
@@ -270,31 +299,48 @@ def _start(
     pods: Sequence[Mapping[str, Any]],
     holders: Sequence[Holder],
     eligible: Mapping[str, Mapping[str, str | None]],
+    quotas: Iterable[Mapping[str, Any]],
 ) -> _Board:
     """The nodes minus what runs on them: a whole slot for each of a holder's jobs, other pods by their requests."""
     needs = {one.name: need_of(one.gpu, one.resources) for one in holders}
     allocatable = {_name(node): amounts((node.get("status") or {}).get("allocatable")) for node in nodes}
-    board = _Board({node: dict(room) for node, room in allocatable.items()}, {}, needs, eligible)
-    owner = {uid: one.name for one in holders for uid in one.job_uids}
+    owner = {uid: one for one in holders for uid in one.job_uids}
+    costs = {one.name: slot_cost(one.gpu, one.resources) for one in holders}
+    board = _Board(
+        {node: dict(room) for node, room in allocatable.items()},
+        {},
+        needs,
+        eligible,
+        quotas_left(quotas, pods, owner.keys()),
+        costs,
+    )
+    charged: dict[str, Amounts] = defaultdict(dict)
     own: dict[str, dict[str, Amounts]] = defaultdict(lambda: defaultdict(dict))
     for pod in pods:
         node = (pod.get("spec") or {}).get("nodeName")
+        uid = (pod.get("metadata", {}).get("labels") or {}).get(LABEL_JOB_UID, "")
+        if uid in owner and not has_ended(pod):
+            add(charged[uid], pod_cost(pod))
         if node not in board.left or not holds_node(pod):
             continue
-        uid = (pod.get("metadata", {}).get("labels") or {}).get(LABEL_JOB_UID, "")
         if uid in owner:
-            into = own[uid][node]
-            for name, amount in requests(pod).items():
-                into[name] = into.get(name, 0) + amount
+            add(own[uid][node], requests(pod))
         else:
             board.take(node, requests(pod))
     board.bound = dict.fromkeys(needs, 0)
     for uid, places in sorted(own.items()):
-        name = owner[uid]
+        name, namespace = owner[uid].name, owner[uid].namespace
         home = _home(places, needs[name], eligible[name], allocatable)
         for node, used in places.items():
             board.take(node, needs[name] if node == home else used)
         board.bound[name] += home is not None
+        if home is not None:
+            # Between two stages its pods take less than the slot that it keeps.
+            whole = {
+                key: max(amount, charged[uid].get(key, 0)) for key, amount in pod_part(costs[name]).items()
+            }
+            for quota in board.quotas.get(namespace, ()):
+                quota.take(whole)
     return board
 
 
@@ -315,8 +361,3 @@ def _home(
 def _name(node: Mapping[str, Any]) -> str:
     name: str = node["metadata"]["name"]
     return name
-
-
-def _shown(name: str, amount: int) -> str:
-    whole = max(0, amount) / UNIT
-    return f"{whole / _GIB:.4g}Gi" if name in ("memory", "ephemeral-storage") else f"{whole:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from nosana_operator.api.quantity import UNIT, parse_quantity
 
@@ -11,6 +11,8 @@ Amounts = dict[str, int]
 """Resource name → amount in billionths (`api.quantity`): of a core, a byte, a device."""
 
 PODS = "pods"
+
+Field = Literal["requests", "limits"]
 
 
 def amounts(quantities: Mapping[str, str | int | float] | None) -> Amounts:
@@ -20,42 +22,61 @@ def amounts(quantities: Mapping[str, str | int | float] | None) -> Amounts:
 
 def holds_node(pod: Mapping[str, Any]) -> bool:
     """Whether the pod takes anything from a node: it is bound to one, and has not ended."""
-    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-    return bool(pod.get("spec", {}).get("nodeName")) and not ended
+    return bool(pod.get("spec", {}).get("nodeName")) and not has_ended(pod)
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod's phase is final."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def requests(pod: Mapping[str, Any]) -> Amounts:
-    """The pod's effective requests, one of `pods` included.
-
-    Per resource the larger of: all app containers and sidecars together; any init container with the sidecars
-    started before it. Requests of the pod as a whole take precedence over that sum; overhead is added.
-    """
-    spec = pod.get("spec", {})
-    running = _sum(_requests(container) for container in spec.get("containers", ()))
-    sidecars: Amounts = {}
-    peak: Amounts = {}
-    for container in spec.get("initContainers", ()):
-        if container.get("restartPolicy") == "Always":
-            sidecars = _sum((sidecars, _requests(container)))
-            peak = _largest(peak, sidecars)
-        else:
-            peak = _largest(peak, _sum((sidecars, _requests(container))))
-    total = _largest(_sum((running, sidecars)), peak)
-    total.update(_requests(spec))
-    total = _sum((total, amounts(spec.get("overhead"))))
+    """The pod's effective requests, one of `pods` included."""
+    total = _effective(pod, "requests")
     total[PODS] = UNIT
     return total
 
 
-def _requests(owner: Mapping[str, Any]) -> Amounts:
-    return amounts((owner.get("resources") or {}).get("requests"))
+def limits(pod: Mapping[str, Any]) -> Amounts:
+    """The pod's effective limits."""
+    return _effective(pod, "limits")
+
+
+def _effective(pod: Mapping[str, Any], field: Field) -> Amounts:
+    """The requests or limits of a pod.
+
+    Per resource the larger of: all app containers and sidecars together; any init container with the sidecars
+    started before it. Those of the pod as a whole take precedence over that sum; overhead is added.
+    """
+    spec = pod.get("spec", {})
+    running = _sum(_amounts_of(container, field) for container in spec.get("containers", ()))
+    sidecars: Amounts = {}
+    peak: Amounts = {}
+    for container in spec.get("initContainers", ()):
+        if container.get("restartPolicy") == "Always":
+            sidecars = _sum((sidecars, _amounts_of(container, field)))
+            peak = _largest(peak, sidecars)
+        else:
+            peak = _largest(peak, _sum((sidecars, _amounts_of(container, field))))
+    total = _largest(_sum((running, sidecars)), peak)
+    total.update(_amounts_of(spec, field))
+    return _sum((total, amounts(spec.get("overhead"))))
+
+
+def _amounts_of(owner: Mapping[str, Any], field: Field) -> Amounts:
+    return amounts((owner.get("resources") or {}).get(field))
+
+
+def add(into: Amounts, more: Amounts) -> None:
+    """Add the amounts in place."""
+    for name, amount in more.items():
+        into[name] = into.get(name, 0) + amount
 
 
 def _sum(parts: Iterable[Amounts]) -> Amounts:
     out: Amounts = {}
     for part in parts:
-        for name, amount in part.items():
-            out[name] = out.get(name, 0) + amount
+        add(out, part)
     return out
 
 

@@ -14,7 +14,9 @@ from typing import Any
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MAINTENANCE, LABEL_MARKET, Gpu, Resources, Toleration
 from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, NodeSettings, gpu_tolerations
 from nosana_operator.api.quantity import UNIT, parse_quantity
-from nosana_operator.inventory.requests import PODS, Amounts, amounts, holds_node, requests
+from nosana_operator.inventory.requests import PODS, Amounts, add, amounts, holds_node, requests
+
+_GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,7 @@ def slots(
             if gpu.resource_name in requests(pod):
                 own_jobs[node].add(labels.get(LABEL_JOB_UID, ""))
             continue
-        into = taken[node]
-        for name, amount in requests(pod).items():
-            into[name] = into.get(name, 0) + amount
+        add(taken[node], requests(pod))
     counted = tuple(
         _node_slots(node, need, taken[_name(node)], len(own_jobs[_name(node)]), gpu, settings)
         for node in sorted(nodes, key=_name)
@@ -149,6 +149,12 @@ def need_of(gpu: Gpu, resources: Resources) -> Amounts:
         if amount > 0:
             need[name] = amount
     return need
+
+
+def shown(name: str, amount: int) -> str:
+    """An amount for a person: `40Gi` of memory, `2` GPUs; nothing is shown as negative."""
+    whole = max(0, amount) / UNIT
+    return f"{whole / _GIB:.4g}Gi" if name.endswith(("memory", "ephemeral-storage")) else f"{whole:g}"
 
 
 def fitting(room: Amounts, taken: Amounts, need: Amounts) -> int:

@@ -48,6 +48,7 @@ CORE_KINDS: Mapping[str, Resource] = _table(
     Resource("Node", "", "v1", "nodes", namespaced=False),
     Resource("Pod", "", "v1", "pods"),
     Resource("Service", "", "v1", "services"),
+    Resource("ResourceQuota", "", "v1", "resourcequotas"),
     Resource("Secret", "", "v1", "secrets"),
     Resource("ConfigMap", "", "v1", "configmaps"),
     Resource("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims"),

@@ -150,11 +150,12 @@ class Operator:
         settings, metrics = self._settings, self.metrics
         api = ApiHealth()
         cache = ObjectCache(
-            ("Pod", "Node", JOB_KIND, MARKET_KIND),
+            ("Pod", "Node", "ResourceQuota", JOB_KIND, MARKET_KIND),
             indexes={"Pod": (LABEL_JOB_UID,), JOB_KIND: (LABEL_RUN, LABEL_CHAIN_JOB)},
             trim={
                 "Pod": slim_pod,
                 "Node": trim.node,
+                "ResourceQuota": trim.without_bookkeeping,
                 JOB_KIND: trim.without_bookkeeping,
                 MARKET_KIND: trim.without_bookkeeping,
             },
@@ -314,7 +315,7 @@ class Operator:
 def _scopes(settings: Settings) -> list[Scope]:
     # Slots are what other pods leave free, so pods and nodes of the whole cluster are needed in either case.
     inventory = (CORE_KINDS["Pod"], CORE_KINDS["Node"])
-    domain = tuple(DOMAIN_KINDS.values())
+    domain = (*DOMAIN_KINDS.values(), CORE_KINDS["ResourceQuota"])
     if not settings.watch_namespaces:
         return [Scope((*domain, *inventory))]
     return [Scope(domain, settings.watch_namespaces), Scope(inventory)]

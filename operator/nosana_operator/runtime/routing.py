@@ -55,7 +55,7 @@ def is_run(body: Mapping[str, Any]) -> bool:
 
 
 class CapacityWatch:
-    """Reports whether a change of a node or pod changes what the cluster can hold.
+    """Reports whether a change of a node, pod or quota changes what the cluster can hold.
 
     Most changes do not: nodes report their health all the time, and a pod matters only when it is placed or ends.
     """
@@ -69,6 +69,8 @@ class CapacityWatch:
             mark: object = _pod_mark(change.body)
         elif change.kind == "Node":
             mark = _node_mark(change.body)
+        elif change.kind == "ResourceQuota":
+            mark = repr((change.body.get("spec"), change.body.get("status")))
         else:
             return False
         uid = change.body["metadata"]["uid"]
@@ -154,7 +156,7 @@ class Router:
     def open(self) -> None:
         """Enqueue everything in the cache, and from now on what each change concerns."""
         self._open = True
-        for kind in ("Pod", "Node", JOB_KIND, MARKET_KIND):
+        for kind in ("Pod", "Node", "ResourceQuota", JOB_KIND, MARKET_KIND):
             for body in self._cache.list(kind):
                 self(Change(kind, body))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.chain.endpoint_report import GENESIS
 from nosana_operator.doctor.checks import examine
 from nosana_operator.doctor.facts import NO_API_SERVER, ClusterFacts, Facts, PinFacts, Unknown
@@ -259,7 +260,7 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         "device plugin",
     ),
     "gpus: not labelled": (
-        with_cluster(nodes=({**node(), "metadata": {"name": "bare"}},)),
+        with_cluster(nodes=({**node(), "metadata": {"name": "bare", "labels": NodeSettings().labels}},)),
         "gpus",
         WARNING,
         "bare",

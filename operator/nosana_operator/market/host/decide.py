@@ -144,9 +144,9 @@ def _ready(
         return ConditionValue(
             False,
             MarketReason.NO_FREE_SLOT,
-            f"no node has room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name} with the "
+            f"there is no room for a slot of {view.spec.gpu.count} {view.spec.gpu.resource_name} with the "
             f"other resources that it needs: {view.share.shortage or 'spec.slots.max is 0'}; check spec.gpu, "
-            "spec.slots (max, resources) and the nodes",
+            "spec.slots (max, resources), the nodes, and the ResourceQuotas of spec.jobNamespace",
         )
     if slots.standing:
         return ConditionValue(True, MarketReason.STANDING, f"{slots.standing} of {slots.total} slots offered")

@@ -189,7 +189,10 @@ class Gatherer:
             holders.append(holder(theirs, previous=status.slots, demand=market_demand(theirs)))
             if any(wallet.unread and wallet.address is None for wallet in theirs.wallets):
                 unread.append(spec.address)
-        shares = divide(self._edges.cache.list("Node"), self._edges.cache.list("Pod"), holders, self._nodes)
+        cache = self._edges.cache
+        shares = divide(
+            cache.list("Node"), cache.list("Pod"), holders, self._nodes, cache.list("ResourceQuota")
+        )
         return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
 
     def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:

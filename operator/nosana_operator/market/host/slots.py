@@ -61,6 +61,7 @@ def holder(view: MarketView, *, previous: SlotStatus | None, demand: int) -> Hol
         name=f"{view.ref.namespace}/{view.ref.name}",
         gpu=view.spec.gpu,
         resources=spec.resources,
+        namespace=view.spec.job_namespace,
         taken=held,
         job_uids=view.job_uids,
         reserve=spec.reserve,
