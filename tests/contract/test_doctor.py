@@ -332,6 +332,8 @@ ALWAYS = {
     ("kubernetes.storage", Level.WARNING),
     ("kubernetes.ingress", Level.WARNING),
     ("kubernetes.network-policies", Level.UNKNOWN),
+    # The test does not run in a pod.
+    ("kubernetes.dns", Level.UNKNOWN),
 }
 
 

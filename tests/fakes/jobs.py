@@ -299,11 +299,12 @@ class Lab:
         return lambda: self.phase(name) in ("Completed", "Failed", "Stopped")
 
     def written(self, *kinds: str) -> list[Request]:
-        """Requests that a job costs: no log reading, and not the policies that its namespace gets once."""
+        """Requests that a job costs: no log reading, and not what its namespace costs once (policies, the DNS Service)."""
         return [
             r
             for r in self.kube.requests
             if r.verb != "logs" and not r.name.startswith("nosana-jobs") and (not kinds or r.kind in kinds)
+            if (r.verb, r.kind) != ("get", "Service")
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fakes.jobs import NAMESPACE, Lab, definition, op, private_job
 from fakes.kube import Request
+from nosana_operator.errors import Refused
 
 
 def lab_of(jobs: int) -> Lab:
@@ -23,6 +24,34 @@ async def test_they_stand_before_the_first_pod_and_cost_the_next_job_nothing() -
     await lab.drive(lambda: len(lab.pods()) == 3)
     kinds = [r.kind for r in lab.kube.requests if r.kind in ("NetworkPolicy", "PodDisruptionBudget", "Pod")]
     assert kinds == ["NetworkPolicy", "NetworkPolicy", "PodDisruptionBudget", "Pod", "Pod", "Pod"]
+
+
+async def test_the_address_of_the_clusters_dns_is_allowed_and_read_once() -> None:
+    lab = lab_of(2)
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+    }
+    lab.kube.add({**service, "spec": {"clusterIPs": ["10.96.0.10"], "ports": [{"port": 53}]}})
+    lab.boot()
+    await lab.drive(lambda: len(lab.pods()) == 2)
+    assert "10.96.0.10/32" in str(lab.kube.find("NetworkPolicy", NAMESPACE, "nosana-jobs"))
+    assert [(r.verb, r.name) for r in lab.kube.requests if r.kind == "Service"].count(
+        ("get", "kube-dns")
+    ) == 1
+
+
+async def test_a_cluster_whose_dns_may_not_be_read_still_runs_jobs() -> None:
+    lab = lab_of(1)
+
+    async def forbid(request: Request, when: str) -> None:
+        if (request.verb, request.kind) == ("get", "Service"):
+            raise Refused("services is forbidden")
+
+    lab.kube.interrupt = forbid
+    await lab.drive(lab.over("job-0"))
+    assert len(policies(lab)) == 3
 
 
 async def test_they_are_put_up_again_when_the_nodes_change_or_time_has_passed() -> None:

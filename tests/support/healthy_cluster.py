@@ -66,6 +66,17 @@ def storage_class(
     return named(name, annotations=marks, provisioner=provisioner)
 
 
+def dns_service(namespace: str = "kube-system", name: str = "kube-dns", port: Any = 53) -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "clusterIPs": ["10.96.0.10"],
+            "selector": {"k8s-app": "kube-dns"},
+            "ports": [{"port": 53, "targetPort": port}, {"port": 9153, "targetPort": 9153}],
+        },
+    }
+
+
 @cache
 def crd_bodies() -> Mapping[str, Any]:
     """Both CRDs as the API server gives them; copied before they are changed."""
@@ -87,6 +98,8 @@ CLUSTER = ClusterFacts(
     pods=(),
     storage_classes=(storage_class(),),
     ingress_classes=(named("nginx"),),
+    dns_services=(dns_service(),),
+    nameservers=("10.96.0.10",),
     namespaces={"nosana-jobs": named("nosana-jobs")},
 )
 ENDPOINT = EndpointReport(0.05, 1000, GENESIS["devnet"], True, True)

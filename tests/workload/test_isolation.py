@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from nosana_operator.workload import Isolation, build_namespace_policies, build_op_objects, node_ranges
+from nosana_operator.workload import Isolation, build_namespace_policies, build_op_objects
 from nosana_operator.workload.isolation import LABEL_EXPOSED
 from support.workload import context, op
 
@@ -22,8 +22,14 @@ NODE = {
 }
 
 
+SERVICE = {
+    "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+    "spec": {"clusterIPs": ["10.96.0.10", "fd12:96::a"]},
+}
+
+
 def policies(**settings: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    bodies = build_namespace_policies("jobs", Isolation(**settings), node_ranges([NODE]))
+    bodies = build_namespace_policies("jobs", Isolation(**settings), [NODE], [SERVICE])
     return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
 
 
@@ -63,10 +69,69 @@ def test_an_op_reaches_the_internet_and_nothing_of_the_cluster(address: str, rea
     assert reaches(address) is reached
 
 
-def test_dns_is_reached_on_its_port_only() -> None:
-    [dns] = [r for r in policies()["NetworkPolicy", "nosana-jobs"]["spec"]["egress"] if "ports" in r]
-    assert dns["ports"] == [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
-    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in dns["to"]
+def dns_rule(**settings: Any) -> dict[str, Any]:
+    [rule] = [
+        r for r in policies(**settings)["NetworkPolicy", "nosana-jobs"]["spec"]["egress"] if "ports" in r
+    ]
+    return rule
+
+
+def resolves_at(address: str, **settings: Any) -> bool:
+    """Whether an op reaches a resolver there, as a range and not as a pod."""
+    cidrs = [peer["ipBlock"]["cidr"] for peer in dns_rule(**settings)["to"] if "ipBlock" in peer]
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(cidr) for cidr in cidrs)
+
+
+def test_dns_is_reached_on_its_ports_only() -> None:
+    assert dns_rule()["ports"] == [
+        {"protocol": "UDP", "port": 53},
+        {"protocol": "TCP", "port": 53},
+        {"protocol": "UDP", "port": 5353},
+        {"protocol": "TCP", "port": 5353},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("169.254.20.10", True),  # NodeLocal DNSCache
+        ("fd00::10", True),
+        ("169.254.25.10", True),  # NodeLocal DNSCache as kubespray configures it
+        ("10.96.0.10", True),  # the Service, where the node's cache answers at its address (iptables mode)
+        ("fd12:96::a", True),
+        ("203.0.113.7", True),  # a resolver with hostNetwork on a node
+        ("2001:db8::7", True),
+        ("169.254.10.11", True),  # AKS
+        ("10.96.0.1", False),
+        ("10.244.1.9", False),
+        ("169.254.1.1", False),
+        ("192.168.1.1", False),
+    ],
+)
+def test_the_resolvers_of_all_common_clusters_are_reached(address: str, reached: bool) -> None:
+    assert resolves_at(address) is reached
+
+
+def test_dns_pods_are_reached_in_kubernetes_and_openshifts_namespace() -> None:
+    names = [
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for peer in dns_rule()["to"]
+        if "namespaceSelector" in peer
+    ]
+    assert names == ["kube-system", "openshift-dns"]
+
+
+def test_the_settings_replace_the_known_resolvers() -> None:
+    dns = {"namespaces": ["dns"], "cidrs": ["10.9.9.9/32"], "ports": [1053]}
+    assert resolves_at("10.9.9.9", dns=dns)
+    assert not resolves_at("169.254.20.10", dns=dns)
+    assert {port["port"] for port in dns_rule(dns=dns)["ports"]} == {1053}
+    assert "openshift-dns" not in str(dns_rule(dns=dns))
+
+
+def test_a_headless_dns_service_adds_no_range() -> None:
+    headless = {"spec": {"clusterIPs": ["None"]}}
+    assert build_namespace_policies("jobs", Isolation(), [NODE], [headless])
 
 
 def test_nobody_reaches_an_op_but_its_gateway_the_exposed_ones() -> None:

@@ -47,6 +47,10 @@ class ClusterFacts:
     pods: Known[Bodies] = NO_API_SERVER
     storage_classes: Known[Bodies] = NO_API_SERVER
     ingress_classes: Known[Bodies] = NO_API_SERVER
+    dns_services: Known[Bodies] = NO_API_SERVER
+    """The Services of the cluster's DNS."""
+    nameservers: Known[tuple[str, ...]] = NO_API_SERVER
+    """The addresses in a pod's /etc/resolv.conf."""
     namespaces: Mapping[str, Known[Body | None]] = field(default_factory=dict)
     """The job namespaces of the NosanaMarkets."""
 

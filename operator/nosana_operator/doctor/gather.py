@@ -38,6 +38,7 @@ from nosana_operator.doctor.rights import needed_rights
 from nosana_operator.errors import NosanaError, NotFound, Unavailable
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings, Settings
+from nosana_operator.workload import CLUSTER_DNS_SERVICES
 
 T = TypeVar("T")
 
@@ -69,13 +70,37 @@ async def gather(
 
 async def _cluster(cluster: Cluster, settings: Settings, server: ServerFacts) -> ClusterFacts:
     """All facts of the cluster but the namespaces, which depend on the markets."""
-    crds, served, rights, nodes, pods, storage, ingress = await asyncio.gather(
+    crds, served, rights, services, nameservers, nodes, pods, storage, ingress = await asyncio.gather(
         _all({name: _get(cluster, "CustomResourceDefinition", None, name) for name in CRD_NAMES}),
         ask(cluster.served(GROUP, VERSION)),
         _rights(cluster, settings),
+        _dns_services(cluster),
+        ask(cluster.nameservers()),
         *(_list(cluster, kind) for kind in ("Node", "Pod", "StorageClass", "IngressClass")),
     )
-    return ClusterFacts(server, crds, served, rights, nodes, pods, storage, ingress)
+    return ClusterFacts(
+        server,
+        crds,
+        served,
+        rights,
+        nodes,
+        pods,
+        storage,
+        ingress,
+        dns_services=services,
+        nameservers=nameservers,
+    )
+
+
+async def _dns_services(cluster: Cluster) -> Known[Bodies]:
+    found: list[Body] = []
+    for namespace, name in CLUSTER_DNS_SERVICES:
+        service = await _get(cluster, "Service", namespace, name)
+        if isinstance(service, Unknown):
+            return service
+        if service is not None:
+            found.append(service)
+    return tuple(found)
 
 
 async def ask(query: Awaitable[T]) -> Known[T]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -12,13 +14,14 @@ from nosana_operator.chain import ChainClient, Market, Retry, WalletState
 from nosana_operator.chain.endpoint_report import EndpointReport, report_endpoint, time_websocket
 from nosana_operator.content.service_check import check_gateway, check_pin_service
 from nosana_operator.doctor.rights import Right
-from nosana_operator.errors import NotFound
+from nosana_operator.errors import NotFound, Unavailable
 from nosana_operator.kube import CORE_KINDS, KubeClient, Resource
 from nosana_operator.kube.server import ServerFacts, ask_server
 from nosana_operator.runtime.networks import chain_network
 from nosana_operator.runtime.result_pins import pin_token
 from nosana_operator.runtime.settings import NetworkSettings, PinSettings
 
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _REVIEW: Final = "SelfSubjectAccessReview"
 KINDS: Final = {
     **CORE_KINDS,
@@ -67,6 +70,13 @@ class LiveCluster:
             }
         )
         return bool(review["status"].get("allowed"))
+
+    async def nameservers(self) -> tuple[str, ...]:
+        """See `Cluster.nameservers`. The chart's pods have Kubernetes' default DNS policy, as the pods of jobs do."""
+        if "KUBERNETES_SERVICE_HOST" not in os.environ:
+            raise Unavailable("the doctor does not run in a pod of the cluster")
+        lines = (line.split() for line in _RESOLV_CONF.read_text(encoding="utf-8").splitlines())
+        return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
     async def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
         """See `Cluster.get`."""

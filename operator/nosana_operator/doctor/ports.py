@@ -28,6 +28,9 @@ class Cluster(Protocol):
     async def may(self, right: Right) -> bool:
         """Whether the user that the doctor signs in as has a right."""
 
+    async def nameservers(self) -> tuple[str, ...]:
+        """The addresses in a pod's /etc/resolv.conf; raises Unavailable when the doctor runs outside a pod."""
+
     async def get(self, kind: str, namespace: str | None, name: str) -> Body:
         """One object; raises NotFound."""
 

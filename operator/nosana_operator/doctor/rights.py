@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from nosana_operator.api import GROUP, JOB_KIND, MARKET_KIND, PLURALS
+from nosana_operator.workload import CLUSTER_DNS_SERVICES
 
 
 class Reach(Enum):
@@ -81,6 +82,8 @@ def needed_rights(namespaces: tuple[str, ...], lease: tuple[str, str] | None) ->
         for place in places:
             for verb in verbs.split():
                 yield Right(group, plural, verb, subresource, place)
+    for name in dict.fromkeys(name for _, name in CLUSTER_DNS_SERVICES):
+        yield Right("", "services", "get", object_name=name)
     if lease is not None:
         namespace, name = lease
         yield Right("coordination.k8s.io", "leases", "create", namespace=namespace)

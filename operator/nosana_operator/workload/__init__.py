@@ -6,9 +6,11 @@ from nosana_operator.workload.aliases import aliases, build_alias_slice
 from nosana_operator.workload.context import Fetching, JobContext, Storage
 from nosana_operator.workload.errors import ArgsError
 from nosana_operator.workload.isolation import (
+    CLUSTER_DNS_SERVICES,
     Isolation,
     build_namespace_policies,
     node_ranges,
+    resolver_ranges,
 )
 from nosana_operator.workload.metadata import Body, op_name, pod_name
 from nosana_operator.workload.network import (
@@ -24,6 +26,7 @@ from nosana_operator.workload.resources import FETCHER
 from nosana_operator.workload.unsupported import GpuDemand, gpu_demand, unsupported, unsupported_logistics
 
 __all__ = [
+    "CLUSTER_DNS_SERVICES",
     "CONTAINER",
     "FETCHER",
     "GRACE_SECONDS",
@@ -49,6 +52,7 @@ __all__ = [
     "op_endpoints",
     "op_name",
     "pod_name",
+    "resolver_ranges",
     "run_args",
     "service_name",
     "unsupported",

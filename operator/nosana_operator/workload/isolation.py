@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 from nosana_operator.api import LABEL_JOB_UID
 from nosana_operator.settings_group import Cidr, SettingsGroup
@@ -36,9 +38,33 @@ DEFAULT_BLOCKED: Final = (
 """Private, link-local (including cloud metadata), carrier-grade, loopback, multicast and reserved ranges."""
 _NAME: Final = "nosana-jobs"
 _PODS: Final = {"app.kubernetes.io/name": "nosana-job", "app.kubernetes.io/managed-by": "nosana-operator"}
-_NODE_LOCAL_DNS: Final = ("169.254.20.10/32", "fd00::10/128")
-_DNS_PORTS: Final = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+CLUSTER_DNS_SERVICES: Final = (
+    ("kube-system", "kube-dns"),
+    ("kube-system", "coredns"),
+    ("kube-system", "rke2-coredns-rke2-coredns"),
+    ("openshift-dns", "dns-default"),
+)
+"""(namespace, name) of the Service of the cluster's DNS: kubeadm and the clouds, kubespray, RKE2, OpenShift."""
 _ALL_OF_THEM: Final = 2**31 - 1
+
+
+class Dns(SettingsGroup):
+    """Where ops may resolve names. The operator adds what it can read itself: the ClusterIPs of the cluster's DNS
+    Service, and the nodes' own addresses, where resolvers with hostNetwork listen."""
+
+    namespaces: tuple[str, ...] = ("kube-system", "openshift-dns")
+    """Namespaces of the cluster's DNS pods. The default covers Kubernetes' own and OpenShift's."""
+    cidrs: tuple[Cidr, ...] = (
+        "169.254.20.10/32",
+        "169.254.25.10/32",
+        "169.254.10.10/31",
+        "169.254.169.254/32",
+        "fd00::10/128",
+    )
+    """Addresses of resolvers outside pods. The default covers NodeLocal DNSCache (also as kubespray sets it up),
+    AKS' LocalDNS, and GKE's Cloud DNS, whose address serves cloud metadata too, but on a port that stays closed."""
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(default=(53, 5353), min_length=1)
+    """Ports of the resolvers, for UDP and TCP. OpenShift's DNS pods listen on 5353."""
 
 
 class Isolation(SettingsGroup):
@@ -52,6 +78,7 @@ class Isolation(SettingsGroup):
     gateway_namespaces: tuple[str, ...] = ()
     """The same by namespace. With neither, exposed ports are open to everything that reaches pods, because nobody
     said where the gateway is."""
+    dns: Dns = Dns()
     trusted_runtime_class: str | None = None
     """The RuntimeClass of ops with `trusted_execution_env` (confidential virtual machines, for example). Unset:
     definitions that ask for it are refused."""
@@ -59,33 +86,51 @@ class Isolation(SettingsGroup):
 
 def node_ranges(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     """The addresses of the nodes and their pod ranges, as far as the Node objects contain them."""
-    found = set()
+    nodes = tuple(nodes)
+    pod_ranges = (cidr for node in nodes for cidr in (node.get("spec") or {}).get("podCIDRs") or ())
+    return sorted({*pod_ranges, *_node_addresses(nodes)})
+
+
+def _node_addresses(nodes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for node in nodes:
-        found |= set((node.get("spec") or {}).get("podCIDRs") or ())
         for entry in (node.get("status") or {}).get("addresses") or ():
             if entry.get("type") in ("InternalIP", "ExternalIP"):
-                address = ipaddress.ip_address(entry["address"])
-                found.add(f"{address}/{address.max_prefixlen}")
-    return sorted(found)
+                yield _single(entry["address"])
 
 
-def build_namespace_policies(namespace: str, isolation: Isolation, nodes: Sequence[str]) -> list[Body]:
-    """The policies for all jobs' pods in a namespace; `nodes` are the ranges of `node_ranges`."""
+def _single(address: str) -> str:
+    parsed = ipaddress.ip_address(address)
+    return f"{parsed}/{parsed.max_prefixlen}"
+
+
+def resolver_ranges(
+    dns: Dns, nodes: Iterable[Mapping[str, Any]], services: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """The ranges in which ops reach resolvers on the ports of `dns`; `services` are the cluster's DNS Services."""
+    cluster_ips = (
+        _single(address)
+        for service in services
+        for address in service["spec"].get("clusterIPs") or ()
+        if address != "None"
+    )
+    return sorted({*dns.cidrs, *cluster_ips, *_node_addresses(nodes)})
+
+
+def build_namespace_policies(
+    namespace: str, isolation: Isolation, nodes: Sequence[Body], dns_services: Sequence[Body]
+) -> list[Body]:
+    """The policies for all jobs' pods in a namespace, in a cluster with these Nodes and DNS Services."""
+    dns = isolation.dns
+    resolvers = [
+        *_namespace_peers(dns.namespaces),
+        *_range_peers(resolver_ranges(dns, nodes, dns_services)),
+    ]
+    ports = [{"protocol": protocol, "port": port} for port in dns.ports for protocol in ("UDP", "TCP")]
     egress = [
-        {
-            "to": [
-                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
-                *({"ipBlock": {"cidr": cidr}} for cidr in _NODE_LOCAL_DNS),
-            ],
-            "ports": list(_DNS_PORTS),
-        },
-        {"to": list(_internet_peers((*isolation.blocked, *nodes)))},
+        {"to": resolvers, "ports": ports},
+        {"to": list(_internet_peers((*isolation.blocked, *node_ranges(nodes))))},
     ]
-    sources: list[Body] = [{"ipBlock": {"cidr": cidr}} for cidr in isolation.gateway_cidrs]
-    sources += [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-        for name in isolation.gateway_namespaces
-    ]
+    sources = [*_range_peers(isolation.gateway_cidrs), *_namespace_peers(isolation.gateway_namespaces)]
     return [
         _make_policy(
             _metadata(namespace, _NAME),
@@ -115,6 +160,16 @@ def build_job_policies(ctx: JobContext) -> list[Body]:
     peers = [{"podSelector": {"matchLabels": own}}]
     rules = {"policyTypes": ["Ingress", "Egress"], "ingress": [{"from": peers}], "egress": [{"to": peers}]}
     return [_make_policy(make_job_metadata(ctx, f"{ctx.name}-ops"), own, rules)]
+
+
+def _namespace_peers(names: Iterable[str]) -> Iterator[Body]:
+    for name in names:
+        yield {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def _range_peers(cidrs: Iterable[str]) -> Iterator[Body]:
+    for cidr in cidrs:
+        yield {"ipBlock": {"cidr": cidr}}
 
 
 def _internet_peers(blocked: Iterable[str]) -> Iterator[Body]:

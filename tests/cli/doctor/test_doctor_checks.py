@@ -16,6 +16,7 @@ from nosana_operator.doctor.checks import examine
 from nosana_operator.doctor.facts import NO_API_SERVER, ClusterFacts, Facts, PinFacts, Unknown
 from nosana_operator.doctor.finding import Finding, Level, exit_code
 from nosana_operator.doctor.rights import Right, needed_rights
+from nosana_operator.runtime.settings import parse_settings
 from support.healthy_cluster import (
     ACCOUNT,
     CLUSTER,
@@ -30,6 +31,7 @@ from support.healthy_cluster import (
     STATE,
     WALLET,
     crd_bodies,
+    dns_service,
     named,
     node,
     server,
@@ -228,6 +230,38 @@ BROKEN: dict[str, tuple[Facts, str, Level, str]] = {
         "kubernetes.storage",
         WARNING,
         "ReadWriteMany",
+    ),
+    "dns: an unknown link-local resolver": (
+        with_cluster(nameservers=("169.254.77.10",)),
+        "kubernetes.dns",
+        FAILURE,
+        "nameserver 169.254.77.10",
+    ),
+    "dns: pods listen on another port": (
+        with_cluster(dns_services=(dns_service(port=1053),)),
+        "kubernetes.dns",
+        FAILURE,
+        "on port 1053",
+    ),
+    "dns: pods in a namespace that was left out": (
+        dataclasses.replace(
+            HEALTHY, settings=parse_settings(SETTINGS + "isolation: {dns: {namespaces: [openshift-dns]}}")
+        ),
+        "kubernetes.dns",
+        FAILURE,
+        "in namespace kube-system",
+    ),
+    "dns: outside the cluster": (
+        with_cluster(nameservers=SILENT),
+        "kubernetes.dns",
+        UNKNOWN,
+        "resolv.conf cannot be read",
+    ),
+    "dns: the Service cannot be read": (
+        with_cluster(dns_services=NO),
+        "kubernetes.dns",
+        UNKNOWN,
+        "forbidden",
     ),
     "ingress: the named class is not there": (
         with_cluster(ingress_classes=(named("traefik"),)),

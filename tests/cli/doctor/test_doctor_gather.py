@@ -51,6 +51,9 @@ class FakeCluster:
         self.rights.append(right)
         return True
 
+    async def nameservers(self) -> tuple[str, ...]:
+        return ("10.96.0.10",)
+
     async def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
         return _or_raise(self.objects.get((kind, name), NotFound("no such thing")))
 

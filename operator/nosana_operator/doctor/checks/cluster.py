@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from nosana_operator.api import GROUP, VERSION, crds
@@ -13,7 +14,7 @@ from nosana_operator.doctor.finding import Finding, Subject
 from nosana_operator.doctor.rights import Right
 from nosana_operator.kube.server import ServerFacts
 from nosana_operator.runtime.kubernetes_versions import NEWEST_VALIDATED, version_problem
-from nosana_operator.workload import Storage
+from nosana_operator.workload import Isolation, Storage, node_ranges, resolver_ranges
 
 SKEW_SECONDS: Final = 5.0
 """A larger difference between the clocks makes times in statuses and logs misleading."""
@@ -34,7 +35,7 @@ _CRDS_REMEDY: Final = "Apply them: nosana-operator crds | kubectl apply --server
 
 
 def cluster_findings(facts: Facts) -> Iterator[Finding]:
-    """API, version, clock, CRDs, rights, storage, Ingress, network policies."""
+    """API, version, clock, CRDs, rights, storage, Ingress, DNS, network policies."""
     cluster = facts.cluster
     check = Subject("kubernetes.api")
     if isinstance(cluster.server, Unknown):
@@ -48,6 +49,7 @@ def cluster_findings(facts: Facts) -> Iterator[Finding]:
     yield from _rights(cluster.rights)
     yield from _storage(cluster.storage_classes, facts.settings.volumes)
     yield from _ingress(cluster.ingress_classes, facts)
+    yield from _dns(facts)
     yield Subject("kubernetes.network-policies").unknown(
         "no API shows whether the cluster's network enforces NetworkPolicies; if it does not, jobs reach the "
         "cluster's own addresses",
@@ -262,6 +264,72 @@ def _ingress_class(check: Subject, classes: Known[Bodies], name: str | None) -> 
         "no IngressClass is named and none is the default: many controllers ignore such an Ingress",
         "Name one in exposure.ingressClassName, or mark one as the default.",
     )
+
+
+# -- DNS
+
+
+def _dns(facts: Facts) -> Iterator[Finding]:
+    """Whether the jobs' NetworkPolicies allow the resolvers that a pod uses."""
+    check, cluster, isolation = Subject("kubernetes.dns"), facts.cluster, facts.settings.isolation
+    if isinstance(cluster.dns_services, Unknown):
+        yield check.unknown(f"the Service of the cluster's DNS cannot be read: {cluster.dns_services.reason}")
+        return
+    if isinstance(cluster.nodes, Unknown):
+        yield check.unknown(f"nodes cannot be listed: {cluster.nodes.reason}")
+        return
+    problems = [
+        problem for service in cluster.dns_services for problem in _dns_service(check, service, isolation)
+    ]
+    yield from problems
+    if isinstance(cluster.nameservers, Unknown):
+        yield check.unknown(
+            f"a pod's resolv.conf cannot be read: {cluster.nameservers.reason}",
+            "Run the doctor in the operator's pod (helm test, or kubectl exec as docs/install.md shows).",
+        )
+        return
+    resolvers = resolver_ranges(isolation.dns, cluster.nodes, cluster.dns_services)
+    closed = (*isolation.blocked, *node_ranges(cluster.nodes))
+    for address in cluster.nameservers:
+        if _within(address, closed) and not _within(address, resolvers):
+            problems.append(
+                check.failure(
+                    f"pods use the nameserver {address}, which the NetworkPolicies of jobs block: jobs cannot "
+                    "resolve names",
+                    f"Add {address}/{ip_address(address).max_prefixlen} to isolation.dns.cidrs in the settings.",
+                )
+            )
+            yield problems[-1]
+    if not problems:
+        yield check.ok(f"jobs may use the nameservers of pods: {', '.join(cluster.nameservers)}")
+
+
+def _dns_service(check: Subject, service: Body, isolation: Isolation) -> Iterator[Finding]:
+    """NetworkPolicies apply to the pods behind a Service: their namespace and ports count."""
+    namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+    if not service["spec"].get("selector"):
+        return
+    if namespace not in isolation.dns.namespaces:
+        yield check.failure(
+            f"the cluster's DNS pods are in namespace {namespace}, which the NetworkPolicies of jobs block",
+            f"Add {namespace} to isolation.dns.namespaces in the settings.",
+        )
+    ports = {port.get("targetPort", port["port"]) for port in service["spec"]["ports"] if _is_dns(port)}
+    for port in sorted({port for port in ports if isinstance(port, int)} - set(isolation.dns.ports)):
+        yield check.failure(
+            f"the pods of Service {namespace}/{name} answer DNS on port {port}, which the NetworkPolicies of jobs "
+            "block",
+            f"Add {port} to isolation.dns.ports in the settings.",
+        )
+
+
+def _is_dns(port: Body) -> bool:
+    """A DNS Service has a port for metrics too."""
+    return bool(port["port"] == 53)
+
+
+def _within(address: str, cidrs: Iterable[str]) -> bool:
+    return any(ip_address(address) in ip_network(cidr) for cidr in cidrs)
 
 
 def _annotated(body: Body, name: str) -> bool:
