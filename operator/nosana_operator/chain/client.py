@@ -155,16 +155,16 @@ class ChainClient:
         """Balances and stakes of several wallets at confirmed; 33 wallets fit into one request."""
         programs = self.program.programs
         places = {address: (programs.nos_account(address), programs.stake(address)) for address in addresses}
-        asked = [one for address, (nos, stake) in places.items() for one in (address, nos, stake)]
-        found = await self.rpc.accounts(asked, Confirmed)
+        requested = [one for address, (nos, stake) in places.items() for one in (address, nos, stake)]
+        accounts = await self.rpc.accounts(requested, Confirmed)
         out = {}
         for address, (nos, stake) in places.items():
-            wallet, token, staked = found.value[address], found.value[nos], found.value[stake]
+            wallet, token, staked = accounts.value[address], accounts.value[nos], accounts.value[stake]
             account = TokenAccount.decode(nos, token.data) if token and token.owner == TOKEN else None
             has_stake = staked is not None and staked.owner == programs.staking
             out[address] = WalletState(
                 address=address,
-                slot=found.slot,
+                slot=accounts.slot,
                 lamports=wallet.lamports if wallet else 0,
                 nos_account=nos,
                 nos_account_exists=account is not None,

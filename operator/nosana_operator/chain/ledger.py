@@ -281,16 +281,16 @@ def _with_markets(entries: list[LedgerEntry]) -> list[LedgerEntry]:
 
 async def _with_seconds(rpc: Rpc, programs: Programs, entries: list[LedgerEntry]) -> list[LedgerEntry]:
     """Fill in the paid seconds where the job's account is still open; a day after its end anybody may close it."""
-    asked = sorted(
+    addresses = sorted(
         {
             entry.job
             for entry in entries
             if entry.kind in PAYING_INSTRUCTIONS and not entry.failed and entry.job
         }
     )
-    found = (await rpc.accounts(asked, Finalized)).value if asked else {}
+    accounts = (await rpc.accounts(addresses, Finalized)).value if addresses else {}
     jobs: dict[str, Job] = {}
-    for address, info in found.items():
+    for address, info in accounts.items():
         if info is not None and info.owner == programs.jobs:
             try:
                 jobs[address] = Job.decode(address, info.data)

@@ -35,16 +35,16 @@ async def read_payment(
     """Read the accounts in one request, at slot `not_before` or later. Raises ChainUnavailable."""
     vault, account = programs.market_vault(market), programs.nos_account(payer)
     problem = address_problem(payout) if payout is not None else None
-    asked = [market, vault, account, *([payout] if payout is not None and problem is None else [])]
-    found = (await rpc.accounts(asked, Confirmed, not_before=not_before)).value
-    held = _token(vault, found[vault])
+    requested = [market, vault, account, *([payout] if payout is not None and problem is None else [])]
+    accounts = (await rpc.accounts(requested, Confirmed, not_before=not_before)).value
+    held = _token(vault, accounts[vault])
     if payout is not None and problem is None:
-        problem = _payout_problem(payout, found[payout])
-    at_market = found[market]
+        problem = _payout_problem(payout, accounts[payout])
+    at_market = accounts[market]
     return PaymentState(
         market=at_market is not None and at_market.owner == programs.jobs,
         vault=held.amount if held is not None else None,
-        payer_account=_token(account, found[account]) is not None,
+        payer_account=_token(account, accounts[account]) is not None,
         payout_problem=problem,
     )
 

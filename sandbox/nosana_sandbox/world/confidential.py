@@ -1,7 +1,7 @@
 """The endpoints of a poster whose jobs are confidential, as Nosana's deployment manager has them.
 
-Whoever asks has to hold the key of the host that runs the job: he signs the job's address, not long ago
-(docs/protocol/node.md#confidential-definition). A definition is given as often as he asks, a result taken once.
+A request needs the key of the host that runs the job: it signs the job's address, not long ago
+(docs/protocol/node.md#confidential-definition). The definition is given on every request, a result is taken once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JOB: Final = "%%global.job%%"
 class ConfidentialEndpoint:
     """A server on `listener`, where the operator can reach it; use as a context manager.
 
-    `host` is the address of the key that may ask; `definition` what it gets.
+    `host`: the address of the key that may request; `definition`: what it gets.
     """
 
     def __init__(self, host: str, definition: bytes, listener: socket.socket) -> None:

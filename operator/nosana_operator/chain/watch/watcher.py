@@ -395,13 +395,13 @@ class ChainWatcher:
         self, addresses: Sequence[str], not_before: int, *, clock: bool
     ) -> Slotted[dict[str, AccountInfo | None]]:
         """Request these accounts; with `clock` record the chain's clock too."""
-        asked = [*([CLOCK_SYSVAR] if clock else []), *addresses]
-        found = await self._rpc.accounts(asked, Confirmed, not_before=not_before)
-        self._advance(found.slot)
-        sysvar = found.value.pop(CLOCK_SYSVAR, None)
+        requested = [*([CLOCK_SYSVAR] if clock else []), *addresses]
+        reply = await self._rpc.accounts(requested, Confirmed, not_before=not_before)
+        self._advance(reply.slot)
+        sysvar = reply.value.pop(CLOCK_SYSVAR, None)
         if sysvar is not None:
-            self._take_clock(decode_clock(sysvar.data)[1], found.slot)
-        return found
+            self._take_clock(decode_clock(sysvar.data)[1], reply.slot)
+        return reply
 
     def _take_clock(self, chain_seconds: int, slot: int) -> None:
         """Record the chain's clock, and check whether the slots reported before can be true."""
