@@ -406,6 +406,30 @@ async def test_an_api_outage_ends_nothing_and_what_happened_meanwhile_is_seen(
                 await eventually(lambda: cache.get("NosanaJob", "default", "before") is None, 30)
 
 
+async def test_a_restored_backup_of_etcd_ends_the_process(kubernetes_programs: Path, tmp_path: Path) -> None:
+    """The next one reads everything again; this one would keep objects that do not exist any more."""
+    with BareApiServer(tmp_path / "own", kubernetes_programs) as own:
+        credentials = load_credentials(own.kubeconfig)
+        async with credentials.open_session() as session:
+            client = KubeClient(session, kinds=KINDS)
+            for crd in crds():
+                await client.apply(crd, manager="tests")
+            await wait_for_kinds(client.read_path, [KINDS["NosanaJob"]], poll_seconds=0.1)
+            await client.create(job("default", "before"))
+            await asyncio.to_thread(own.back_up)
+            loops = Recording()
+            operator = Operator(SETTINGS, credentials, loops.build)
+            task = asyncio.create_task(operator.run())
+            await eventually(lambda: ("default", "before") in loops.jobs, 20)
+            # Whatever the API server writes when it starts again, this object is older than it was.
+            await client.patch("NosanaJob", "default", "before", {"metadata": {"labels": {"lost": "yes"}}})
+            await client.create(job("default", "lost"))
+            await eventually(lambda: ("default", "lost") in loops.jobs)
+            await asyncio.to_thread(own.restore)
+            with pytest.raises(BackgroundFailed, match="versions of NosanaJob went back"):
+                await asyncio.wait_for(task, 60)
+
+
 async def test_a_taken_port_is_said_with_the_remedy(apiserver: BareApiServer) -> None:
     server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     async with server:

@@ -194,3 +194,40 @@ def test_bookkeeping_and_images_are_left_out() -> None:
         "metadata": {"name": "n", "annotations": {"keep": "1"}},
         "status": {"allocatable": {"cpu": "1"}},
     }
+
+
+def earlier(name: str, version: int, uid: str = "u") -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}}
+
+
+@pytest.mark.parametrize(
+    ("listing_version", "items", "ahead"),
+    [
+        ("20", [earlier("p", 9, "a"), earlier("q", 12, "b")], False),
+        ("20", [earlier("p", 15, "a")], False),
+        ("15", [], False),
+        ("20", [earlier("new", 3, "c")], False),
+        ("14", [], True),
+        ("20", [earlier("p", 8, "a")], True),
+        ("20", [earlier("gone", 10, "z")], True),
+        ("opaque", [earlier("p", 9, "a")], False),
+        ("opaque", [{"metadata": {"name": "p", "uid": "a", "resourceVersion": "x"}}], False),
+    ],
+    ids=[
+        "the same", "newer and deleted", "nothing since the last deletion", "an old object of another scope",
+        "the listing is older", "an object is older", "a deleted one is back", "opaque", "an opaque object",
+    ],
+)  # fmt: skip
+def test_a_listing_that_shows_an_earlier_state(
+    listing_version: str, items: list[dict[str, Any]], ahead: bool
+) -> None:
+    c = cache()
+    c.put(pod("p", version=9, uid="a"))
+    c.put(pod("q", version=12, uid="b"))
+    c.put(pod("gone", version=11, uid="z"))
+    c.forget("Pod", pod("gone", version=15, uid="z"))
+    assert c.horizon("Pod").is_ahead_of(items, listing_version) is ahead
+
+
+def test_the_horizon_of_a_kind_without_objects_is_behind_everything() -> None:
+    assert not cache().horizon("Pod").is_ahead_of([earlier("p", 1)], "1")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
 
 from nosana_operator.ports import Bodies, Body
 
@@ -17,6 +19,34 @@ Key = tuple[str | None, str]
 """(namespace, name); the namespace is None for cluster-scoped kinds."""
 
 _TOMBSTONE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What the cache knew of a kind at one moment, to be compared with a listing that begins after it."""
+
+    newest: int
+    """The newest resource version that was seen, deletions included; 0: none, or versions are not numbers."""
+    versions: Mapping[str, str]
+    """Resource version of each object, by uid."""
+    deleted: Set[str]
+    """Uids of objects that are known to be deleted."""
+
+    def is_ahead_of(self, items: Iterable[Body], resource_version: str) -> bool:
+        """Whether a later, consistent listing shows an earlier state: the API server's storage went back.
+
+        After a restore from a backup the listing's own version is older than one that we have seen. Once new
+        writes have overtaken that version, the objects still show it: one is older than we know it, or is back
+        although it was deleted.
+        """
+        if resource_version.isdigit() and int(resource_version) < self.newest:
+            return True
+        for item in items:
+            metadata = item["metadata"]
+            seen = self.versions.get(metadata["uid"])
+            if metadata["uid"] in self.deleted or (seen is not None and _is_older(metadata, seen)):
+                return True
+        return False
 
 
 class ObjectCache:
@@ -43,6 +73,7 @@ class ObjectCache:
         # A uid is never used again, so its tombstone stops late replies and late events; it only has to
         # outlive them.
         self._tombstones: OrderedDict[str, float] = OrderedDict()
+        self._newest: dict[str, int] = dict.fromkeys(self._objects, 0)
 
     def put(self, body: Body) -> bool:
         """Keep `body` unless a newer version is known. True if it changed the cache."""
@@ -53,6 +84,7 @@ class ObjectCache:
         metadata = body["metadata"]
         if metadata["uid"] in self._tombstones:
             return False
+        self._note_version(kind, metadata)
         key = key_of(body)
         cached = objects.get(key)
         if cached is not None and cached["metadata"]["uid"] == metadata["uid"]:
@@ -74,6 +106,7 @@ class ObjectCache:
         """Remove a deleted object. True if the cache held it."""
         uid = body["metadata"]["uid"]
         self._bury(uid)
+        self._note_version(kind, body["metadata"])
         key = key_of(body)
         objects = self._objects[kind]
         cached = objects.get(key)
@@ -98,6 +131,12 @@ class ObjectCache:
         for body in gone:
             self.forget(kind, body)
         return gone
+
+    def horizon(self, kind: str) -> Horizon:
+        """What is known of a kind now. Take it before a listing begins."""
+        metadata = (body["metadata"] for body in self._objects[kind].values())
+        versions = {each["uid"]: each["resourceVersion"] for each in metadata}
+        return Horizon(self._newest[kind], versions, frozenset(self._tombstones))
 
     def get(self, kind: str, namespace: str | None, name: str) -> Body | None:
         """The newest known body, or None."""
@@ -128,6 +167,11 @@ class ObjectCache:
             if new is not None and (value := _label(new, label)) is not None:
                 index.setdefault(value, {})[key] = new
 
+    def _note_version(self, kind: str, metadata: Mapping[str, Any]) -> None:
+        version = metadata["resourceVersion"]
+        if version.isdigit():
+            self._newest[kind] = max(self._newest[kind], int(version))
+
     def _bury(self, uid: str) -> None:
         now = self._clock()
         self._tombstones[uid] = now
@@ -145,6 +189,11 @@ def key_of(body: Body) -> Key:
 def _label(body: Body, label: str) -> str | None:
     value = (body["metadata"].get("labels") or {}).get(label)
     return None if value is None else str(value)
+
+
+def _is_older(metadata: Mapping[str, Any], than: str) -> bool:
+    version = metadata["resourceVersion"]
+    return version.isdigit() and than.isdigit() and int(version) < int(than)
 
 
 def _is_newer(version: str, than: str) -> bool:

@@ -4,13 +4,14 @@ What kopf does not do is done here; each point was measured or read in kopf's so
 (docs/decisions/0003-what-a-watch-does-not-tell.md):
 
 - A watch that breaks and lists again reports no deletions of the time between (seen after a restart of the API
-  server). So a sweep over the metadata follows each of kopf's listings and finds them.
+  server). So a sweep over the metadata follows each of kopf's listings, and each outage, and finds them.
 - Nothing reports that the first listing is complete. So `sync()` lists everything first, which also turns a missing
   right into a clear error, and kopf continues from there.
 - kopf leaves out a kind that it did not discover, with a mere warning, and never looks again. So `run()` checks that
   every watch has begun, and raises when a kind is no longer served.
 - kopf ends after a number of failed requests. Here it repeats them without end, because an outage of the API is no
   reason to stop, and a restart would not cure it.
+- Nothing reports that etcd was restored from a backup. Resource versions show it, and the process then ends.
 - kopf takes over SIGTERM, and at its end cancels tasks that it did not start. Both are undone.
 """
 
@@ -40,6 +41,7 @@ _CONNECT_SECONDS = 10.0
 _BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _STOP_SECONDS = 10.0
 _SWEEP_AGAIN_SECONDS = 10.0
+_LISTINGS_TO_BE_SURE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,11 @@ class ClusterView:
         """URL paths that kopf has begun to watch."""
         self._heard: dict[str, float] = {}
         """When a watch last received something, by URL path, in seconds of the event loop."""
-        self._listed: set[str] = set()
-        """URL paths that kopf listed and that no sweep has covered yet."""
-        self._listed_any = asyncio.Event()
+        self._unswept: set[str] = set()
+        """URL paths that kopf listed, or could not reach meanwhile, and that no sweep has covered yet."""
+        self._unreachable: set[str] = set()
+        """URL paths whose last request got no answer."""
+        self._sweep_requested = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self.synced = False
         """Whether everything that existed at the start is in the cache."""
@@ -170,7 +174,7 @@ class ClusterView:
         alive: set[str] = set()
         as_of: list[str] = []
         for namespace in namespaces or (None,):
-            snapshot = await self._lister.snapshot(resource.kind, namespace, metadata_only=True)
+            snapshot = await self._list_forward(resource.kind, namespace)
             alive.update(item["metadata"]["uid"] for item in snapshot.items)
             as_of.append(snapshot.resource_version)
         # The oldest of the listings: the absence of an object that is younger proves nothing.
@@ -182,15 +186,31 @@ class ClusterView:
             log.info("A sweep found %d deletions of %s that the watch had missed", len(gone), resource.kind)
         return len(gone)
 
+    async def _list_forward(self, kind: str, namespace: str | None) -> Snapshot:
+        """The metadata of a kind. Raises WatchEnded when the API server's storage went back in time.
+
+        Then everything in this process is of a past that no longer happened: the cache, which would refuse what
+        is older than it knows, and the memory of both loops. A new process reads everything again.
+        """
+        for _ in range(_LISTINGS_TO_BE_SURE):
+            horizon = self._cache.horizon(kind)
+            snapshot = await self._lister.snapshot(kind, namespace, metadata_only=True)
+            if not horizon.is_ahead_of(snapshot.items, snapshot.resource_version):
+                return snapshot
+        raise WatchEnded(
+            f"The resource versions of {kind} went back to {snapshot.resource_version}, as after a restore of etcd "
+            "from a backup; the operator restarts and reads everything again."
+        )
+
     async def _sweep_forever(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._sweep_seconds):
-                    await self._listed_any.wait()
+                    await self._sweep_requested.wait()
             except TimeoutError:
-                self._listed = {path for path, _, _ in self._paths()}
-            self._listed_any.clear()
-            listed, self._listed = self._listed, set()
+                self._unswept = {path for path, _, _ in self._paths()}
+            self._sweep_requested.clear()
+            listed, self._unswept = self._unswept, set()
             kinds = dict.fromkeys((r, namespaces) for path, r, namespaces in self._paths() if path in listed)
             try:
                 await self._sweep(tuple(kinds))
@@ -198,10 +218,12 @@ class ClusterView:
                 raise WatchEnded(
                     f"A watched kind is no longer served; the operator restarts: {error}"
                 ) from error
+            except WatchEnded:
+                raise
             except NosanaError as error:
                 log.warning("The sweep for missed deletions failed and is repeated: %s", error)
-                self._listed |= listed
-                asyncio.get_running_loop().call_later(_SWEEP_AGAIN_SECONDS, self._listed_any.set)
+                self._unswept |= listed
+                asyncio.get_running_loop().call_later(_SWEEP_AGAIN_SECONDS, self._sweep_requested.set)
 
     def take(self, resource: Resource, type_: str | None, body: Body) -> None:
         """Handle one watch event; `type_` None: an object from a listing."""
@@ -238,17 +260,28 @@ class ClusterView:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Middleware of kopf's aiohttp sessions, which sees its listings and watches."""
-        response = await handler(request)
+        path = request.url.raw_path
+        try:
+            response = await handler(request)
+        except aiohttp.ClientError:
+            self._unreachable.add(path)
+            raise
         if request.method == "GET" and response.status == 200:
-            path = request.url.raw_path
             if request.url.query.get("watch") == "true":
                 self._begun.add(path)
+                if path in self._unreachable:
+                    # kopf resumes at the version that it saw last. Whether that still exists, a sweep shows.
+                    self._unreachable.discard(path)
+                    self._request_sweep(path)
                 self._note_heard(path)
                 response.content = _Overheard(response.content, partial(self._note_heard, path))  # type: ignore[assignment]
             elif any(path == collection for collection, _, _ in self._paths()):
-                self._listed.add(path)
-                self._listed_any.set()
+                self._request_sweep(path)
         return response
+
+    def _request_sweep(self, path: str) -> None:
+        self._unswept.add(path)
+        self._sweep_requested.set()
 
     def _note_heard(self, path: str) -> None:
         self._heard[path] = asyncio.get_running_loop().time()

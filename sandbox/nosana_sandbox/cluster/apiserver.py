@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
@@ -76,8 +77,7 @@ class BareApiServer:
         tokens = self._state / "tokens.csv"
         tokens.touch(mode=0o600)
         tokens.write_text(f'{self.token},admin,admin,"system:masters"\n')
-        self._spawn(
-            "etcd",
+        self._etcd_arguments = (
             f"--data-dir={self._state / 'etcd'}",
             f"--listen-client-urls=http://127.0.0.1:{etcd}",
             f"--advertise-client-urls=http://127.0.0.1:{etcd}",
@@ -85,6 +85,7 @@ class BareApiServer:
             "--unsafe-no-fsync",
             "--log-level=error",
         )
+        self._spawn("etcd", *self._etcd_arguments)
         self._api_arguments = (
             f"--etcd-servers=http://127.0.0.1:{etcd}",
             "--bind-address=127.0.0.1",
@@ -110,14 +111,37 @@ class BareApiServer:
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
         """The API server is killed while the block runs, and started again with all its objects after it."""
-        gone = self._running.pop("kube-apiserver")
-        gone.kill()
-        gone.wait()
+        self._kill("kube-apiserver")
         try:
             yield
         finally:
             self._spawn("kube-apiserver", *self._api_arguments)
             self._wait_until_ready()
+
+    def back_up(self) -> None:
+        """Copy etcd's data, with both programs stopped meanwhile; `restore` brings this state back."""
+        with self.outage():
+            self._kill("etcd")
+            shutil.rmtree(self._backup, ignore_errors=True)
+            shutil.copytree(self._state / "etcd", self._backup)
+            self._spawn("etcd", *self._etcd_arguments)
+
+    def restore(self) -> None:
+        """Bring back the state of the last `back_up`, resource versions included."""
+        with self.outage():
+            self._kill("etcd")
+            shutil.rmtree(self._state / "etcd")
+            shutil.copytree(self._backup, self._state / "etcd")
+            self._spawn("etcd", *self._etcd_arguments)
+
+    @property
+    def _backup(self) -> Path:
+        return self._state / "etcd-backup"
+
+    def _kill(self, program: str) -> None:
+        process = self._running.pop(program)
+        process.kill()
+        process.wait()
 
     def stop(self) -> None:
         """Stop both; not running is no error."""
