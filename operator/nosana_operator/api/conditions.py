@@ -70,6 +70,7 @@ class JobReason(StrEnum):
     NO_CAPACITY = "NoCapacity"
     SUSPENDED = "Suspended"
     NODE_SILENT = "NodeSilent"
+    RECONCILE_FAILED = "ReconcileFailed"
     # Settled
     SETTLING = "Settling"
     FINISHED = "Finished"

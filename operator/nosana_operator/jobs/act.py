@@ -39,12 +39,13 @@ from nosana_operator.jobs.decision.effects import (
     StopPod,
     StoreResult,
 )
+from nosana_operator.jobs.decision.status import bare_status, minimal_status, within_limits
 from nosana_operator.jobs.decision.view import JobView, PodView, Refusal
 from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCapturedYet
 from nosana_operator.jobs.logs import LogMemory, LogReader
 from nosana_operator.jobs.policies import PolicyApplier
 from nosana_operator.jobs.ports import Cache, Clock, JsonPatch, Kube, Metrics
-from nosana_operator.jobs.result import result_parts, retained
+from nosana_operator.jobs.result import Log, result_parts, retained
 from nosana_operator.ports import Body
 from nosana_operator.workload import Isolation
 
@@ -119,13 +120,27 @@ class Actor:
             case RemoveFinalizer():
                 await self.remove_finalizer(view.body)
 
-    async def write_status(self, body: Body, status: Mapping[str, Any]) -> None:
+    async def write_status(self, body: Body, status: Mapping[str, Any]) -> Refused | None:
         """Write the job controller's part of the status, as a compare-and-swap on the object it was decided from.
 
         A write of a former leader may arrive late, and must not revert the status of a job that ended meanwhile.
         The uid protects another job of the same name. Raises Conflict.
+
+        An end must not get lost because the API server refuses something else in the status: then less of it is
+        written, and the refusal is returned. Raises Refused when the API server refuses even `bare_status`.
         """
-        meta = body["metadata"]
+        refusal: Refused | None = None
+        for attempt in (status, minimal_status(status), bare_status(status)):
+            try:
+                await self._apply_status(body["metadata"], within_limits(attempt))
+            except Refused as error:
+                refusal = refusal or error
+            else:
+                return refusal
+        assert refusal is not None  # noqa: S101 - each attempt was refused
+        raise refusal
+
+    async def _apply_status(self, meta: Body, status: Mapping[str, Any]) -> None:
         desired = {
             "apiVersion": API_VERSION,
             "kind": JOB_KIND,
@@ -223,7 +238,12 @@ class Actor:
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
         namespace = view.meta["namespace"]
-        logs = {op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs) for op in plan.ops}
+        if plan.without_logs is not None:
+            logs = {op.index: Log(problem=plan.without_logs) for op in plan.ops}
+        else:
+            logs = {
+                op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs) for op in plan.ops
+            }
         # Parsing and compressing megabytes of log must not block the event loop.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)
         for part in reversed(rest):

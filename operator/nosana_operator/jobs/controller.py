@@ -13,28 +13,34 @@ from datetime import datetime
 from typing import Any, Final
 
 from nosana_operator.api import (
-    FINALIZER_JOB,
     JOB_KIND,
     LABEL_JOB_UID,
     ApiError,
-    JobCondition,
     JobReason,
     NosanaJobSpec,
     NosanaJobStatus,
-    condition,
     parse_part,
 )
 from nosana_operator.definition.results import Match
-from nosana_operator.errors import Conflict, NotFound
+from nosana_operator.errors import Conflict, NosanaError, NotFound, Unavailable
 from nosana_operator.jobs.act import Actor, Outcomes, owned_by
 from nosana_operator.jobs.decision.captures import captured
-from nosana_operator.jobs.decision.decide import decide
-from nosana_operator.jobs.decision.effects import Decision, DeletePod, RecordEvent, ReleasePod
+from nosana_operator.jobs.decision.decide import decide, stop_or_delete
+from nosana_operator.jobs.decision.effects import STOPS, After, Decision, RecordEvent
+from nosana_operator.jobs.decision.ending import expiry, new_cause, recorded_cause
 from nosana_operator.jobs.decision.events import events_of_change
+from nosana_operator.jobs.decision.forced_end import (
+    RETRY_AFTER,
+    end_cause,
+    force_end,
+    readable_spec,
+    readable_status,
+)
 from nosana_operator.jobs.decision.ops import LIVE, split_attempts
-from nosana_operator.jobs.decision.status import own_part
-from nosana_operator.jobs.decision.view import JobView, Loaded, PodView
+from nosana_operator.jobs.decision.status import all_over, own_part, stalled_status
+from nosana_operator.jobs.decision.view import Cause, JobView, Loaded, PodView
 from nosana_operator.jobs.definitions import DefinitionLoader
+from nosana_operator.jobs.errors import NameTaken
 from nosana_operator.jobs.fetch_progress import READ_EVERY, Progress, is_fetching, with_progress
 from nosana_operator.jobs.log_lines import log_fields, log_line, status_line
 from nosana_operator.jobs.logs import LogReader
@@ -69,6 +75,16 @@ class _Memory:
     observer: Observer = field(default_factory=Observer)
     outcomes: Outcomes = field(default_factory=Outcomes)
     fetches: dict[str, Progress] = field(default_factory=dict)
+    failing_since: datetime | None = None
+    """Since when each reconcile has raised."""
+    problem: str | None = None
+    """Why the last one raised, as it was reported on the object."""
+    unreadable: bool = False
+    """Whether spec or status cannot be read by this version."""
+    refused_status: dict[str, Any] | None = None
+    """The status that the API server refused, and of which a shorter form was written."""
+    unwritten_cause: Cause | None = None
+    """See `JobView.unwritten_cause`."""
 
 
 class JobController:
@@ -108,8 +124,22 @@ class JobController:
         """Take NosanaJob `(namespace, name)` one step further.
 
         Returns the seconds after which to call again (None: when something changes). Raises the outcomes of
-        `nosana_operator.errors`; calling again is always safe.
+        `nosana_operator.errors`; calling again is always safe. A job whose time is over is stopped and ended also
+        when this raises (`decision/forced_end.py`).
         """
+        try:
+            wait = await self._reconcile(key)
+        except Exception as error:
+            await self._after_failure(key, error)
+            raise
+        memory = self._memory.get(key)
+        if memory is not None and not memory.unreadable:
+            memory.failing_since = None
+            if memory.problem is not None:
+                memory.problem, wait = None, 0.0  # The next reconcile takes the report back.
+        return wait
+
+    async def _reconcile(self, key: Key) -> float | None:
         for _ in range(_ROUNDS):
             body = self._cache.get(JOB_KIND, *key)
             if body is None:
@@ -121,13 +151,15 @@ class JobController:
             except ApiError as problem:
                 return await self._unreadable(key, body, str(problem))
             memory = self._remember(key, body["metadata"]["uid"])
+            memory.unreadable = False
             view = await self._gather(body, spec, status, memory)
             if isinstance(view.definition, Loaded) and view.definition.is_large:
                 decision = await asyncio.to_thread(decide, view)
             else:
                 decision = decide(view)
+            decision = self._with_report(view, decision, memory)
             if not decision.before:
-                waits = [await self._finish(key, view, decision, memory)]
+                waits = [await self._finish(view, decision, memory)]
                 if any(is_fetching(pod) for pod in view.pods.values()):
                     waits.append(_FETCH_READ)
                 pods, now = view.pods.values(), view.now
@@ -146,33 +178,138 @@ class JobController:
         await self._loader.close()
         await self._monitor.close()
 
-    async def _finish(self, key: Key, view: JobView, decision: Decision, memory: _Memory) -> float | None:
-        if decision.status is not None:
-            try:
-                await self._actor.write_status(view.body, decision.status)
-            except (NotFound, Conflict):
-                # The object is gone, or another one has its name: the watch will deliver that.
+    async def _finish(self, view: JobView, decision: Decision, memory: _Memory) -> float | None:
+        failure: Exception | None = None
+        try:
+            if decision.status is not None and not await self._write(view, decision, memory):
                 return 1.0
-            if news := status_line(view.body.get("status") or {}, decision.status):
-                log.info("%s", news, extra=log_fields(view.body))
-            for step, seconds in new_steps(view.status.timing, decision.status.get("timing") or {}):
-                self._metrics.start_step(step, seconds)
-            self._record_events(view.body, decision.events)
+        except Exception as error:  # noqa: BLE001 - a stop does not wait for a write
+            failure = error
+            memory.unwritten_cause = recorded_cause(view) or new_cause(view)
         for effect in decision.after:
-            text, fields = log_line(effect, view)
-            log.info("%s", text, extra=fields)
-            await self._actor.after(view, effect, memory.outcomes)
+            if not isinstance(effect, STOPS):
+                continue
+            try:
+                await self._act(view, effect, memory)
+            except Exception as error:  # noqa: BLE001 - nor for the stop of another pod
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        for effect in decision.after:
+            if not isinstance(effect, STOPS):
+                await self._act(view, effect, memory)
         if view.over:
             memory.outcomes.logs.earlier_runs.clear()
             self._loader.forget(view.meta["uid"])
             self._monitor.forget(view.meta["uid"])
         return decision.requeue_after
 
+    def _with_report(self, view: JobView, decision: Decision, memory: _Memory) -> Decision:
+        """The decision, with a reported problem kept: writing it in turns with its absence would never end."""
+        if memory.problem is None or decision.status is None:
+            return decision
+        status = stalled_status(view, decision.status, JobReason.RECONCILE_FAILED, memory.problem)
+        return replace(decision, status=None if status == own_part(view.body.get("status")) else status)
+
+    async def _write(self, view: JobView, decision: Decision, memory: _Memory) -> bool:
+        """Write the status; False: the object has changed or is gone, and the watch will deliver that."""
+        status = decision.status or {}
+        if status == memory.refused_status:
+            return True
+        try:
+            refusal = await self._actor.write_status(view.body, status)
+        except (NotFound, Conflict):
+            return False
+        events = decision.events
+        memory.refused_status, memory.unwritten_cause = None, None
+        if refusal is not None:
+            memory.refused_status = status
+            note = f"the API server refused the whole status, so a shorter one was written: {refusal}"
+            log.warning("%s", note, extra=log_fields(view.body))
+            events = (*events, RecordEvent("Warning", JobReason.RECONCILE_FAILED, "Write", note))
+        if news := status_line(view.body.get("status") or {}, status):
+            log.info("%s", news, extra=log_fields(view.body))
+        for step, seconds in new_steps(view.status.timing, status.get("timing") or {}):
+            self._metrics.start_step(step, seconds)
+        self._record_events(view.body, events)
+        return True
+
+    async def _act(self, view: JobView, effect: After, memory: _Memory) -> None:
+        text, fields = log_line(effect, view)
+        log.info("%s", text, extra=fields)
+        await self._actor.after(view, effect, memory.outcomes)
+
     def _record_events(self, body: Body, events: tuple[RecordEvent, ...]) -> None:
         for event in events:
             self._events.event(
                 body, type=event.type, reason=event.reason, action=event.action, note=event.note
             )
+
+    # -- the end of a job whose reconcile fails ----------------------------------------------------------
+
+    async def _after_failure(self, key: Key, error: Exception) -> None:
+        """Report the failure on the object; stop and end the job when its time is over."""
+        body = self._cache.get(JOB_KIND, *key)
+        if body is None:
+            return
+        memory = self._remember(key, body["metadata"]["uid"])
+        now = self._clock.now()
+        memory.failing_since = memory.failing_since or now
+        # Other exceptions are defects of ours, and their text may quote anything.
+        problem = str(error) if isinstance(error, NosanaError) else f"internal error: {type(error).__name__}"
+        passing = isinstance(error, Unavailable | Conflict) and not isinstance(error, NameTaken)
+        try:
+            await self._end_or_report(body, memory, problem, report=not passing)
+        except Exception as second:  # noqa: BLE001 - the pods are stopped all the same
+            log.warning("ending the job failed too: %s", second, extra=log_fields(body))
+            await self._stop_pods(body, memory)
+
+    async def _stop_pods(self, body: Body, memory: _Memory) -> None:
+        """Stop the pods of a job whose time is over, whatever else is wrong with it."""
+        view = self._readable_view(body, memory, self._clock.now())
+        if end_cause(view) is None:
+            return
+        for pod in (*view.earlier, *view.pods.values()):
+            if pod.ended is None and not pod.stopping:
+                await self._actor.after(view, stop_or_delete(pod), memory.outcomes)
+
+    async def _end_or_report(self, body: Body, memory: _Memory, problem: str, *, report: bool) -> None:
+        now = self._clock.now()
+        view = self._readable_view(body, memory, now)
+        if view.over or not (view.may_run or view.status.ops):
+            return
+        due = end_cause(view) is not None or all_over(view.status.ops)
+        if not due and not report:
+            return
+        since = memory.failing_since or now
+        memory.problem = problem if report else memory.problem
+        decision = force_end(view, since, problem, report=report)
+        for effect in decision.before:
+            stored = True
+            try:
+                await self._actor.before(view, effect, memory.outcomes)
+            except Exception as error:  # noqa: BLE001 - the job ends all the same
+                log.warning("the job ends without a result: %s", error, extra=log_fields(body))
+                stored = False
+            view = replace(view, result=memory.outcomes.result)
+            decision = force_end(view, since, problem, keep_result=stored)
+        await self._finish(view, decision, memory)
+
+    def _readable_view(self, body: Body, memory: _Memory, now: datetime) -> JobView:
+        """What of a job and its pods can be read without its definition, its logs or a request."""
+        status = readable_status(body)
+        pods, earlier = split_attempts(self._pods(body, memory, now), status.ops)
+        return JobView(
+            body=body,
+            spec=readable_spec(body),
+            status=status,
+            now=now,
+            pods=pods,
+            earlier=earlier,
+            results=captured(status.ops, memory.outcomes.results),
+            result=memory.outcomes.result,
+            unwritten_cause=memory.unwritten_cause,
+        )
 
     # -- gathering ---------------------------------------------------------------------------------------
 
@@ -197,6 +334,7 @@ class JobController:
             results=captured(status.ops, memory.outcomes.results),
             published_aliases=dict(memory.outcomes.published_aliases),
             result=memory.outcomes.result,
+            unwritten_cause=memory.unwritten_cause,
         )
         if view.over:
             return view
@@ -249,43 +387,24 @@ class JobController:
     # -- a NosanaJob that cannot be read -----------------------------------------------------------------
 
     async def _unreadable(self, key: Key, body: Body, problem: str) -> float | None:
-        """Report the problem and leave the job's pods alone; when the job is deleted, stop and release them."""
+        """Report the problem and leave the job's pods alone until its time is over; then end it."""
         log.warning("%s", problem, extra=log_fields(body))
         meta, now = body["metadata"], self._clock.now()
-        before = own_part(body.get("status"))
-        values = ((JobCondition.READY, False), (JobCondition.STALLED, True))
-        status: dict[str, Any] = {
-            **before,
-            "observedGeneration": int(meta.get("generation", 0)),
-            "conditions": [
-                *(c for c in before.get("conditions", ()) if c["type"] not in {kind for kind, _ in values}),
-                *(
-                    condition(
-                        before.get("conditions"),
-                        kind,
-                        value,
-                        JobReason.SPEC_INVALID,
-                        problem,
-                        generation=int(meta.get("generation", 0)),
-                        now=now,
-                    )
-                    for kind, value in values
-                ),
-            ],
-        }
-        if status != before:
-            await self._actor.write_status(body, status)
-            self._record_events(body, events_of_change(before, status))
-        if "deletionTimestamp" not in meta:
-            return None
         memory = self._remember(key, meta["uid"])
-        view = JobView(body=body, spec=NosanaJobSpec(), status=NosanaJobStatus(), now=now)
-        pods = self._pods(body, memory, now)
-        for pod in pods:
-            if pod.ended is None and not pod.deleting:
-                await self._actor.after(view, DeletePod(pod), memory.outcomes)
-            elif pod.ended is not None and pod.held:
-                await self._actor.after(view, ReleasePod(pod), memory.outcomes)
-        if all(pod.ended is not None for pod in pods) and FINALIZER_JOB in (meta.get("finalizers") or ()):
+        memory.unreadable = True
+        view = self._readable_view(body, memory, now)
+        if view.over:
+            await self._finish(view, decide(view), memory)
+            return None
+        if end_cause(view) is not None and (view.may_run or view.status.ops):
+            memory.failing_since = memory.failing_since or now
+            await self._end_or_report(body, memory, problem, report=True)
+            return RETRY_AFTER
+        before = own_part(body.get("status"))
+        status = stalled_status(view, before, JobReason.SPEC_INVALID, problem, ready=False)
+        events = events_of_change(before, status)
+        await self._finish(view, Decision(status=None if status == before else status, events=events), memory)
+        if view.deleting and view.held and not view.pods:
             await self._actor.remove_finalizer(body)
-        return None
+        at = expiry(view)
+        return None if at is None else max(0.0, (at - now).total_seconds())

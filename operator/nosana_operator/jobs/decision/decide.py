@@ -50,7 +50,6 @@ from nosana_operator.jobs.decision.effects import (
     StoreResult,
 )
 from nosana_operator.jobs.decision.ending import (
-    Cause,
     Verdict,
     expiry,
     final_phase,
@@ -74,7 +73,15 @@ from nosana_operator.jobs.decision.ops import (
 )
 from nosana_operator.jobs.decision.schedule import end_all, schedule, suspend, time_limits
 from nosana_operator.jobs.decision.status import ConditionValue, all_over, current_condition, own_part, render
-from nosana_operator.jobs.decision.view import JobView, Loaded, Loading, PodView, Unusable, UnusableFlow
+from nosana_operator.jobs.decision.view import (
+    Cause,
+    JobView,
+    Loaded,
+    Loading,
+    PodView,
+    Unusable,
+    UnusableFlow,
+)
 
 QUIET_FETCH: Final = timedelta(seconds=2)
 """Usually the definition is loaded sooner, and then one write covers both."""
@@ -93,6 +100,8 @@ def decide(view: JobView) -> Decision:
         return _unverified(view)
     view = with_known_results(_with_deadline(view))
     before = _current_ops(view)
+    if view.unwritten_cause is not None:
+        before = end_all(view, before, view.unwritten_cause)
     ops = with_volumes(advance(before, view.pods, view.lost, view.now), view.volumes, view.now)
     starts: tuple[StartOp, ...] = ()
     cause = recorded_cause(view)
@@ -106,19 +115,21 @@ def decide(view: JobView) -> Decision:
                 ops, starts = schedule(view, with_health(view, ongoing))
     if cause is not None:
         ops = end_all(view, ops, cause)
-    captures = to_capture(view, ops)
+    # A stop waits for nothing: neither for the captures of other ops nor for the pods of new ones.
+    stops = _stops(view, ops)
+    captures = () if stops else to_capture(view, ops)
     if captures:
         return Decision(before=captures)
-    if starts:
+    if starts and not stops:
         return Decision(before=(*(() if view.held else (AddFinalizer(),)), *starts))
     ops = with_results(view, ops)
     if all_over(ops) and may_have_results(view, ops):
         return Decision(requeue_after=QUIET_FETCH.total_seconds())
     if all_over(ops) and (cause is not None or _nothing_left(view, ops)):
-        return _end(view, ops, cause)
+        return end_job(view, ops, cause)
     if not ops and isinstance(view.definition, Loading):
         return _pending(view, view.definition)
-    return _under_way(view, ops, cause)
+    return under_way(view, ops, cause)
 
 
 # -- before anything runs ---------------------------------------------------------------------------------
@@ -230,7 +241,7 @@ def _nothing_left(view: JobView, ops: Sequence[OpStatus]) -> bool:
 # -- while it runs ----------------------------------------------------------------------------------------
 
 
-def _under_way(view: JobView, ops: Ops, cause: Cause | None) -> Decision:
+def under_way(view: JobView, ops: Ops, cause: Cause | None) -> Decision:
     """The step of a job whose ops are under way."""
     live = [op for op in ops if op.state not in OVER and op.state != "Waiting"]
     moments: dict[str, str] = {}
@@ -272,12 +283,8 @@ def _under_way(view: JobView, ops: Ops, cause: Cause | None) -> Decision:
             ]
     if isinstance(view.definition, Loaded):
         moments["accepted"] = micro_timestamp(view.now)
-    after: list[After] = [*changed_aliases(view, ops)]
-    for op in ops:
-        pod = view.pods.get(op.index)
-        if op.state == "Stopping" and pod is not None and pod.ended is None and not pod.stopping:
-            after.append(_stop_or_delete(pod))
-    after += _unneeded(view, ops)
+    stops = _stops(view, ops)
+    after: list[After] = [*stops, *changed_aliases(view, ops), *_unneeded(view, ops)]
     for pod in beyond_kept(view):
         after += [DeletePod(pod), *([ReleasePod(pod)] if pod.held else [])]
     return _state(
@@ -287,8 +294,15 @@ def _under_way(view: JobView, ops: Ops, cause: Cause | None) -> Decision:
         ops=ops,
         moments=moments,
         after=after,
-        limits=time_limits(view, ops, cause),
+        # Captures and starts that waited for the stops are decided at once.
+        limits=[*time_limits(view, ops, cause), *([view.now] if stops else [])],
     )
+
+
+def _stops(view: JobView, ops: Ops) -> list[StopPod | DeletePod]:
+    """Stops the pods of ops that have to stop."""
+    pods = [view.pods[op.index] for op in ops if op.state == "Stopping" and op.index in view.pods]
+    return [stop_or_delete(pod) for pod in pods if pod.ended is None and not pod.stopping]
 
 
 def _unhealthy_conditions(op: OpStatus, problem: str) -> list[ConditionValue]:
@@ -339,15 +353,24 @@ def _waits_for(view: JobView, ops: Sequence[OpStatus]) -> str:
 # -- the end ----------------------------------------------------------------------------------------------
 
 
-def _end(view: JobView, ops: Ops, cause: Cause | None) -> Decision:
-    """The step of a job whose ops have all ended: store the result, then write the end."""
+def end_job(
+    view: JobView, ops: Ops, cause: Cause | None, *, problem: str | None = None, keep_result: bool = True
+) -> Decision:
+    """The step of a job whose ops have all ended: store the result, then write the end.
+
+    `problem`: why the job cannot end in the normal way; its result then has no logs. `keep_result=False`: it has
+    no result at all.
+    """
     if not ops and isinstance(view.definition, Unusable) and cause is None:
         outcome = unusable_verdict(view.definition)
     else:
         outcome = verdict(cause, ops)
+    if problem is not None:
+        outcome = altered(outcome, message=f"{outcome.message}; {problem}")
     moment = view.last_end or view.now
-    if not view.result and _keeps_result(view, cause):
-        return Decision(before=(_result(view, ops, cause, outcome, moment),))
+    if keep_result and not view.result and _keeps_result(view, cause):
+        plan = _result(view, ops, cause, outcome, moment)
+        return Decision(before=(altered(plan, without_logs=problem),))
     moments = {"ended": micro_timestamp(moment)}
     if (start := view.first_start) and all(op.started_at for op in ops):
         # Ops may start and end between two reconciles.
@@ -427,7 +450,7 @@ def _settling() -> ConditionValue:
 def _release(view: JobView) -> list[After]:
     """Release the pods, and the NosanaJob when somebody deleted it. No pod outlives its job."""
     pods = [*view.earlier, *(pod for _, pod in sorted(view.pods.items()))]
-    after: list[After] = [_stop_or_delete(pod) for pod in pods if pod.ended is None and not pod.stopping]
+    after: list[After] = [stop_or_delete(pod) for pod in pods if pod.ended is None and not pod.stopping]
     held = [pod for pod in pods if pod.ended is not None and pod.held]
     # This comes before the release of the pods: while a pod carries our finalizer, it is repeated.
     after += [DeleteChild("Secret", name) for name in sorted({name for pod in held for name in pod.secrets})]
@@ -442,7 +465,7 @@ def _release(view: JobView) -> list[After]:
     return after
 
 
-def _stop_or_delete(pod: PodView) -> StopPod | DeletePod:
+def stop_or_delete(pod: PodView) -> StopPod | DeletePod:
     """Stop a pod that started, because deleting would lose its log; delete one that never started."""
     return StopPod(pod) if pod.started_at is not None else DeletePod(pod)
 

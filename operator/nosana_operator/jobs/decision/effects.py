@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from nosana_operator.api import OpStatus
 from nosana_operator.definition import Problem
 from nosana_operator.definition.flowstate import FlowStatus
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.definition.model import ResultPattern
-from nosana_operator.jobs.decision.ending import Cause
-from nosana_operator.jobs.decision.view import PodView
+from nosana_operator.jobs.decision.view import Cause, PodView
 from nosana_operator.ports import Body
 
 
@@ -56,6 +55,8 @@ class StoreResult:
     """The captured `results` by op index."""
     problems: tuple[Problem, ...] = ()
     """The problems of an unusable definition."""
+    without_logs: str | None = None
+    """Why the result has no logs; None: the logs are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,9 @@ Before = AddFinalizer | StartOp | CaptureResults | StoreResult
 """Carried out before the status is written; then the decision is made again with their outcomes."""
 After = StopPod | DeletePod | ReleasePod | DeleteChild | PublishAliases | RemoveFinalizer
 """Carried out after the status is written, because the status says why."""
+
+STOPS: Final = (StopPod, DeletePod)
+"""Effects that end pods; they precede all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,10 @@ from typing import Final, Literal
 
 from nosana_operator.api import JobCondition, JobReason, OpStatus, Phase, find_condition, parse_timestamp
 from nosana_operator.definition.flowstate import FlowStatus
-from nosana_operator.jobs.decision.view import JobView, Unusable
+from nosana_operator.jobs.decision.view import Cause, JobView, Unusable
 
 STOPS: Final = frozenset({JobReason.OWNER_ENDED, JobReason.RUN_GONE, JobReason.STOPPED, JobReason.DELETED})
 """Causes after which the job counts as stopped, whatever its ops did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a job is ended from outside, before its ops are done."""
-
-    reason: JobReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +34,8 @@ _EXPIRED: Final = Cause(JobReason.EXPIRED, "the job's time is up")
 
 def recorded_cause(view: JobView) -> Cause | None:
     """The cause that was written before the pods were stopped; the first cause counts, also after a restart."""
+    if view.unwritten_cause is not None:
+        return view.unwritten_cause
     ready = find_condition(view.conditions, JobCondition.READY)
     if view.status.phase != "Stopping" or ready is None:
         return None

@@ -9,7 +9,7 @@ from typing import Final
 from nosana_operator.api import OpStatus, parse_timestamp
 from nosana_operator.definition import DefinitionError, LiteralError, next_ops
 from nosana_operator.jobs.decision.effects import StartOp
-from nosana_operator.jobs.decision.ending import Cause, expiry
+from nosana_operator.jobs.decision.ending import expiry
 from nosana_operator.jobs.decision.ops import (
     DETAIL_AFTER,
     LIVE,
@@ -27,7 +27,7 @@ from nosana_operator.jobs.decision.ops import (
     worth_a_write,
 )
 from nosana_operator.jobs.decision.start_limits import give_up_limit
-from nosana_operator.jobs.decision.view import JobView, Loaded, Loading, Unusable
+from nosana_operator.jobs.decision.view import Cause, JobView, Loaded, Loading, Unusable
 from nosana_operator.workload import build_op_objects
 
 REFUSED_LIMIT: Final = timedelta(seconds=60)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
+
+from annotated_types import MaxLen
+from pydantic import BaseModel
 
 from nosana_operator.api import (
     Endpoint,
     JobCondition,
+    JobReason,
     NosanaJobStatus,
     OpStatus,
     Phase,
@@ -33,6 +37,12 @@ OWN_CONDITIONS: Final = (
 )
 """The market host owns RunVerified and Settled."""
 OWN_TIMING: Final = ("created", "accepted", "scheduled", "pulled", "fetched", "started", "ready", "ended")
+
+_KEPT_OF_OPS: Final = (
+    "id", "index", "stage", "state", "pod", "exitCode", "attempt", "restarts", "healthRestarts",
+    "startedAt", "readyAt", "endedAt", "reason",
+)  # fmt: skip
+_SHORT_MESSAGE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,61 @@ def own_part(status: Mapping[str, Any] | None) -> dict[str, Any]:
         else:
             found.pop(name, None)
     return found
+
+
+def stalled_status(
+    view: JobView, status: Mapping[str, Any], reason: JobReason, problem: str, *, ready: bool | None = None
+) -> dict[str, Any]:
+    """The status with the problem in Stalled; with `ready=False`, Ready says so too."""
+    values = {JobCondition.STALLED: True} | ({JobCondition.READY: ready} if ready is not None else {})
+    kept = [c for c in status.get("conditions", ()) if c["type"] not in values]
+    stated = [
+        condition(view.conditions, kind, value, reason, problem, generation=view.generation, now=view.now)
+        for kind, value in values.items()
+    ]
+    conditions = [c for kind in OWN_CONDITIONS for c in (*kept, *stated) if c["type"] == kind]
+    return {**status, "observedGeneration": view.generation, "conditions": conditions}
+
+
+def minimal_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """The status without what decisions can do without, for an API server that refused all of it."""
+    return {
+        **{name: value for name, value in status.items() if name not in ("endpoints", "ops", "conditions")},
+        "ops": [{name: op[name] for name in _KEPT_OF_OPS if name in op} for op in status.get("ops", ())],
+        "conditions": [{**c, "message": c["message"][:_SHORT_MESSAGE]} for c in status.get("conditions", ())],
+    }
+
+
+def bare_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Phase, conditions and result alone, for an API server that refused `minimal_status` too."""
+    names = ("observedGeneration", "phase", "conditions", "resultSecrets")
+    return {name: value for name, value in minimal_status(status).items() if name in names}
+
+
+def within_limits(status: Mapping[str, Any], model: type[BaseModel] = NosanaJobStatus) -> dict[str, Any]:
+    """The status with each text and list cut to the length that the CRD allows."""
+    result = dict(status)
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        if key in status:
+            limit = next((m.max_length for m in info.metadata if isinstance(m, MaxLen)), None)
+            result[key] = _cut(status[key], limit, _item_model(info.annotation))
+    return result
+
+
+def _cut(value: Any, limit: int | None, model: type[BaseModel] | None) -> Any:
+    if isinstance(value, str):
+        return value if limit is None or len(value) <= limit else f"{value[: limit - 1]}…"
+    if isinstance(value, list | tuple):
+        items = value if limit is None else value[:limit]
+        return [within_limits(item, model) if model is not None else item for item in items]
+    return within_limits(value, model) if model is not None and isinstance(value, Mapping) else value
+
+
+def _item_model(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation like `tuple[OpStatus, ...]` or `Timing | None`."""
+    candidates = (annotation, *get_args(annotation))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def current_condition(view: JobView, kind: JobCondition) -> list[ConditionValue]:

@@ -180,6 +180,14 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a job is ended from outside, before its ops are done."""
+
+    reason: JobReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """Everything that `decide` reads."""
 
@@ -205,6 +213,8 @@ class JobView:
     """The captured `results` by op index, for the ops whose logs were read."""
     result: tuple[str, ...] = ()
     """The names of the Secrets that store the result."""
+    unwritten_cause: Cause | None = None
+    """Why this process stopped the job's pods although the status could not be written."""
 
     @property
     def meta(self) -> Mapping[str, Any]:
