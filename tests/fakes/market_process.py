@@ -118,6 +118,8 @@ class Process:
                 self.cache.forget(kind, body)
             else:
                 self.cache.put(copy.deepcopy(body))
+            if kind == "Pod":
+                self.host.observe_pod(copy.deepcopy(body))
             self.wake_all()
 
     def wake_all(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nosana_operator.api import LABEL_JOB_UID, LABEL_MAINTENANCE, Gpu, Resources
 from nosana_operator.api.placement import NodeSettings
-from nosana_operator.inventory import Holder, Share, divide
+from nosana_operator.inventory import Cluster, Holder, Share, divide
 
 GPU = "nvidia.com/gpu"
 NODES = NodeSettings()
@@ -45,7 +45,7 @@ def holder(name: str, count: int = 1, pool: str | None = None, **changes: Any) -
 
 
 def shares(nodes: list[Any], *holders: Holder, pods: tuple[Any, ...] = ()) -> dict[str, Share]:
-    return divide(nodes, pods, holders, NODES, [])
+    return divide(Cluster(nodes, pods), holders)
 
 
 def test_one_market_has_all_that_fits() -> None:
@@ -170,8 +170,8 @@ def test_all_that_is_offered_can_be_placed(
         if leaves:
             holders[number] = replace(mine, taken=max(0, mine.taken - keys))
             continue
-        share = divide(nodes, [], holders, NODES, [])[mine.name]
-        assert share == divide(nodes[::-1], [], holders[::-1], NODES, [])[mine.name], "the order says nothing"
+        share = divide(Cluster(nodes, []), holders)[mine.name]
+        assert share == divide(Cluster(nodes[::-1], []), holders[::-1])[mine.name], "the order says nothing"
         holders[number] = replace(mine, taken=mine.taken + min(share.free, keys))
         free = {f"n{i}": size for i, (size, _) in enumerate(sizes)}
         where = [

@@ -9,7 +9,7 @@ import pytest
 
 from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
 from nosana_operator.api.placement import NodeSettings
-from nosana_operator.inventory import Holder, Share, divide
+from nosana_operator.inventory import Cluster, Holder, Share, divide
 
 GPU = "nvidia.com/gpu"
 SLOT = Resources(cpu="2", memory="8Gi")
@@ -51,7 +51,7 @@ def holder(name: str = "m", resources: Resources = SLOT, **changes: Any) -> Hold
 
 def share(*quotas: Any, pods: Any = (), nodes: Any = None, mine: Holder | None = None) -> Share:
     mine = mine or holder()
-    return divide(nodes or [node()], pods, [mine], NodeSettings(), quotas)[mine.name]
+    return divide(Cluster(nodes or [node()], pods, quotas), [mine])[mine.name]
 
 
 ROWS: list[tuple[str, dict[str, Any], Resources, int]] = [
@@ -159,13 +159,13 @@ def test_pods_that_the_quotas_figures_do_not_show_yet_count() -> None:
 
 def test_markets_of_one_namespace_share_its_quota() -> None:
     limit = quota(hard={"requests.nvidia.com/gpu": "3"})
-    found = divide([node()], [], [holder("a", taken=2), holder("b")], NodeSettings(), [limit])
+    found = divide(Cluster([node()], [], [limit]), [holder("a", taken=2), holder("b")])
     assert (found["a"].placed, found["a"].free, found["b"].free) == (2, 1, 1)
-    found = divide([node()], [], [holder("a", taken=2, reserve=1), holder("b")], NodeSettings(), [limit])
+    found = divide(Cluster([node()], [], [limit]), [holder("a", taken=2, reserve=1), holder("b")])
     assert (found["a"].reserved, found["b"].free) == (1, 0)
 
 
 def test_what_a_quota_does_not_admit_takes_no_node_from_others() -> None:
     over, other = holder("over", taken=2), holder("other", namespace="elsewhere")
-    found = divide([node(gpus=2)], [], [over, other], NodeSettings(), [quota(hard={"pods": "0"})])
+    found = divide(Cluster([node(gpus=2)], [], [quota(hard={"pods": "0"})]), [over, other])
     assert (found["over"].placed, found["other"].free) == (0, 2)

@@ -23,7 +23,14 @@ from fakes.other_hosts import (
     wallet,
     work_by_hand,
 )
-from nosana_operator.api import ANNOTATION_KEY_USE, JOB_KIND, MARKET_KIND, timestamp
+from nosana_operator.api import (
+    ANNOTATION_KEY_USE,
+    JOB_KIND,
+    LABEL_JOB_UID,
+    MARKET_KIND,
+    find_condition,
+    timestamp,
+)
 
 
 async def running(lab: MarketLab, **options: Any) -> Posted:
@@ -70,6 +77,48 @@ async def test_slots_follow_the_resource_quota_of_the_jobs_namespace() -> None:
     assert f"ResourceQuota {JOBS}/q leaves 0 of 1 pods" in message
     set_quota(lab, 3)
     await lab.until(lambda: slots(lab)["standing"] == 3)
+    lab.check_books()
+
+
+def refused_pod(lab: MarketLab, name: str) -> None:
+    """A kubelet refuses a pod of a job, and the pod is deleted at once."""
+    lab.kube.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": JOBS, "labels": {LABEL_JOB_UID: "some-job"}},
+            "spec": {
+                "nodeName": "node-1",
+                "containers": [{"name": "op", "image": "docker.io/library/busybox"}],
+            },
+            "status": {
+                "phase": "Failed",
+                "reason": "UnexpectedAdmissionError",
+                "message": "no healthy devices",
+            },
+        }
+    )
+    lab.kube.remove("Pod", JOBS, name)
+
+
+def nodes_available(lab: MarketLab) -> tuple[str, str, str]:
+    found = find_condition(lab.market()["status"]["conditions"], "NodesAvailable") or {}
+    return found.get("status", ""), found.get("reason", ""), found.get("message", "")
+
+
+async def test_a_node_that_refuses_pods_in_a_row_counts_no_slot_until_its_time_is_over() -> None:
+    lab = MarketLab(hosts=2, gpus=2)
+    await lab.until(lambda: slots(lab).get("standing") == 2)
+    for number in range(3):
+        refused_pod(lab, f"op-{number}")
+    await lab.until(lambda: slots(lab)["total"] == 0)
+    assert nodes_available(lab)[:2] == ("False", "NodeRefusesPods")
+    assert "node node-1 refused 3 pods in a row" in nodes_available(lab)[2]
+    assert "its kubelet says UnexpectedAdmissionError: no healthy devices" in nodes_available(lab)[2]
+    await lab.until(lambda: slots(lab)["standing"] == 0)
+    assert [reason for _, reason, _ in lab.events.seen].count("NodeRefusesPods") == 1
+    await lab.until(lambda: slots(lab)["standing"] == 2, 90)
+    assert nodes_available(lab)[:2] == ("True", "Ready")
     lab.check_books()
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import LABEL_JOB
-from nosana_operator.runtime.routing import CapacityWatch, job_key, latest_epoch, market_key
+from nosana_operator.kube import ObjectCache
+from nosana_operator.runtime.queue import WorkQueue
+from nosana_operator.runtime.routing import CapacityWatch, Router, job_key, latest_epoch, market_key
 from nosana_operator.runtime.watching import Change
 
 
@@ -137,3 +139,16 @@ def test_the_latest_epoch_is_that_of_any_intent_or_nosana_market() -> None:
     assert latest_epoch([job], [{}]) == 3
     assert latest_epoch([job], [market]) == 7
     assert latest_epoch([job], [market, {"status": {"epoch": 8}}]) == 8
+
+
+def test_every_change_of_a_pod_is_observed_once_the_router_is_open() -> None:
+    """A pod that a kubelet refused is deleted soon: whoever looks at the cache later does not see it."""
+    cache = ObjectCache(("Pod", "Node", "ResourceQuota", "NosanaJob", "NosanaMarket"), indexes={"Pod": ()})
+    router = Router(cache, WorkQueue("jobs"), WorkQueue("markets"), WorkQueue("runs"))
+    observed: list[str] = []
+    router(Change("Pod", OWNED_POD))
+    cache.put(pod())
+    router.open(lambda changed: observed.append(changed["metadata"]["name"]))
+    router(Change("Pod", OWNED_POD, deleted=True))
+    router(Change("Node", body("Node", namespace=None)))
+    assert observed == ["x", "j-0"]

@@ -32,6 +32,7 @@ class MarketCondition(StrEnum):
     READY = "Ready"
     MARKET_FOUND = "MarketFound"
     WALLETS_READY = "WalletsReady"
+    NODES_AVAILABLE = "NodesAvailable"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -116,6 +117,7 @@ class MarketReason(StrEnum):
     WALLET_SHARED = "WalletSharedWithOtherMarket"
     TRANSACTION_FAILED = "TransactionFailed"
     JOB_REFUSED = "JobRefused"
+    NODE_REFUSES_PODS = "NodeRefusesPods"
     RUN_UNSERVED = "RunUnserved"
     DELETING = "Deleting"
 

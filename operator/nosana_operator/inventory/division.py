@@ -34,12 +34,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources
+from nosana_operator.api import LABEL_JOB_UID, Gpu, Resources, timestamp
 from nosana_operator.api.placement import NodeSettings
 from nosana_operator.inventory.quota import Quota, admitted, pod_cost, pod_part, quotas_left, slot_cost
+from nosana_operator.inventory.refusals import RefusingNode
 from nosana_operator.inventory.requests import Amounts, add, amounts, has_ended, holds_node, requests
 from nosana_operator.inventory.slots import exclusion, fitting, need_of, shown
 
@@ -87,26 +88,48 @@ class Share:
         return self.placed + self.reserved + self.free
 
 
-def divide(
-    nodes: Iterable[Mapping[str, Any]],
-    pods: Iterable[Mapping[str, Any]],
-    holders: Sequence[Holder],
-    settings: NodeSettings,
-    quotas: Iterable[Mapping[str, Any]],
-) -> dict[str, Share]:
-    """The share of each holder, by name, given all nodes, `pods` and `quotas` of the cluster.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What all markets share. Objects are as the API server returns them, of all namespaces."""
 
-    `settings` say which nodes can run ops at all.
+    nodes: Sequence[Mapping[str, Any]]
+    pods: Sequence[Mapping[str, Any]]
+    quotas: Sequence[Mapping[str, Any]] = ()
+    refusing: Mapping[str, RefusingNode] = field(default_factory=dict)
+    """Nodes that are held back, by name."""
+    settings: NodeSettings = field(default_factory=NodeSettings)
+    """Which nodes can run ops at all."""
+
+    def exclusion(self, node: Mapping[str, Any], gpu: Gpu) -> str | None:
+        """Why no new job of that `gpu` may start on the node, as a phrase for a person; None when it may."""
+        reason = exclusion(node, gpu, self.settings)
+        held = self.refusing.get(_name(node))
+        if reason is None and held is not None:
+            return f"refused {held.refusals} pods in a row and is held back until {timestamp(held.until)}"
+        return reason
+
+    def refusing_for(self, gpu: Gpu) -> tuple[RefusingNode, ...]:
+        """The nodes that are held back and could otherwise run jobs of that `gpu`."""
+        return tuple(
+            self.refusing[_name(node)]
+            for node in sorted(self.nodes, key=_name)
+            if _name(node) in self.refusing and exclusion(node, gpu, self.settings) is None
+        )
+
+
+def divide(cluster: Cluster, holders: Sequence[Holder]) -> dict[str, Share]:
+    """The share of each holder, by name.
+
 
     An unscheduled pod takes nothing, because where it will go is not known.
     """
-    in_order = sorted(nodes, key=_name)
+    in_order = sorted(cluster.nodes, key=_name)
     # Large slots are hard to place and go first; the name makes the order unique.
     ordered = sorted(holders, key=lambda one: (-one.gpu.count, one.name))
     eligible = {
-        one.name: {_name(node): exclusion(node, one.gpu, settings) for node in in_order} for one in ordered
+        one.name: {_name(node): cluster.exclusion(node, one.gpu) for node in in_order} for one in ordered
     }
-    start = _start(in_order, list(pods), ordered, eligible, quotas)
+    start = _start(in_order, cluster.pods, ordered, eligible, cluster.quotas)
     claims = _claims(start, ordered)
     blocked = _sharing_nodes_with(claims.unplaced, eligible)
     shares = {}

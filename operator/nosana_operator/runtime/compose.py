@@ -73,10 +73,12 @@ def build_loops(ctx: OperatorContext) -> Loops:
     polls = ChainPolls(
         market, wallets, wake=work.add, changed=lambda network: ctx.chain_changed("wallet", network)
     )
+    host = MarketHost(market, wallets, polls, settings.nodes)
     return Loops(
         reconcile_job=jobs.reconcile,
-        reconcile_market=MarketHost(market, wallets, polls, settings.nodes).reconcile,
+        reconcile_market=host.reconcile,
         reconcile_run=RunController(market, wallets).reconcile,
+        observe_pod=host.observe_pod,
         background=(*networks.background, ("chain polls", lambda: run_polls(work, polls))),
         close=(jobs.close, prober.close),
     )

@@ -43,6 +43,7 @@ from nosana_operator.kube import (
     trim,
 )
 from nosana_operator.market import Leadership
+from nosana_operator.ports import Body
 from nosana_operator.runtime.health import ApiHealth, measure_loop_lag
 from nosana_operator.runtime.kubernetes_versions import require_supported
 from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
@@ -99,6 +100,8 @@ class Loops:
     reconcile_job: Reconcile
     reconcile_market: Reconcile
     reconcile_run: Reconcile
+    observe_pod: Callable[[Body], None] = lambda pod: None
+    """Called with every change of a pod, before anything is enqueued for it."""
     background: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = ()
     close: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Called at the end, in order."""
@@ -254,7 +257,7 @@ class Operator:
                 parts.start("run workers", runs.run(settings.workers.runs, loops.reconcile_run)): runs,
             }
             acting |= workers.keys()
-            router.open()
+            router.open(loops.observe_pod)
             self.ready.set()
             log.info(
                 "The operator runs: %d jobs, %d markets, %d pods, %d nodes",

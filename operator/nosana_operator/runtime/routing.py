@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from nosana_operator.api import (
@@ -15,6 +15,7 @@ from nosana_operator.api import (
 from nosana_operator.kube import (
     ObjectCache,
 )
+from nosana_operator.ports import Body
 from nosana_operator.runtime.queue import WorkQueue
 from nosana_operator.runtime.watching import Change
 
@@ -152,10 +153,14 @@ class Router:
         self._runs = runs
         self._capacity = CapacityWatch()
         self._open = False
+        self._observe_pod: Callable[[Body], None] = lambda pod: None
 
-    def open(self) -> None:
-        """Enqueue everything in the cache, and from now on what each change concerns."""
-        self._open = True
+    def open(self, observe_pod: Callable[[Body], None] = lambda pod: None) -> None:
+        """Enqueue everything in the cache, and from now on what each change concerns.
+
+        `observe_pod` is called with every pod, now and when it changes.
+        """
+        self._open, self._observe_pod = True, observe_pod
         for kind in ("Pod", "Node", "ResourceQuota", JOB_KIND, MARKET_KIND):
             for body in self._cache.list(kind):
                 self(Change(kind, body))
@@ -164,6 +169,8 @@ class Router:
         """Enqueue every object that the change concerns; does nothing before `open`."""
         if not self._open:
             return
+        if change.kind == "Pod":
+            self._observe_pod(change.body)
         job = job_key(change)
         if job is not None:
             self._jobs.add(job)

@@ -7,7 +7,7 @@ The intent of every transaction is in `status.transactions` before it is sent
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,7 +34,7 @@ from nosana_operator.api.placement import NodeSettings
 from nosana_operator.errors import Conflict, NosanaError, NotFound, Refused
 from nosana_operator.market.epochs import epoch_of, newest_epoch
 from nosana_operator.market.facts import MarketFacts, Signed
-from nosana_operator.market.host.decide import decide, market_found
+from nosana_operator.market.host.decide import decide, market_found, refusal_message
 from nosana_operator.market.host.effects import (
     CreateJob,
     Effect,
@@ -75,17 +75,17 @@ class _MarketMemory:
     uid: str
     sender: IntentSender = field(default_factory=IntentSender)
     reported: set[str] = field(default_factory=set)
-    """Signatures and runs that an Event was written about."""
+    """Signatures, runs and nodes that an Event was written about."""
     written_at: datetime | None = None
     write_postponed: bool = False
     """The status is out of date: it was written too short a time ago."""
     refusal: tuple[datetime, str] | None = None
     """When and why the API server last refused a NosanaJob."""
 
-    def forget_all_but(self, signatures: set[str], runs: set[str]) -> None:
+    def forget_all_but(self, signatures: set[str], reported: set[str]) -> None:
         """Drop what is over."""
         self.sender.forget_all_but(signatures)
-        self.reported &= signatures | runs
+        self.reported &= signatures | reported
 
 
 class MarketHost:
@@ -101,6 +101,10 @@ class MarketHost:
         self._gatherer = Gatherer(edges, wallets, polls, nodes)
         self._fence = OfferFence(edges.cache, edges.clock, edges.leadership)
         self._memory: dict[tuple[str, str], _MarketMemory] = {}
+
+    def observe_pod(self, pod: Mapping[str, Any]) -> None:
+        """Take note of a pod's change; call it with every one, for a pod that a kubelet refused is deleted soon."""
+        self._gatherer.observe_pod(pod)
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
         """Take NosanaMarket `(namespace, name)` one step on; returns the seconds until the next reconcile."""
@@ -169,7 +173,7 @@ class MarketHost:
             await self._serve(body, memory, spec, decision.effects, done)
         signed = await self._sign(chain, view, decision) if chain is not None else []
         body, signed = await self._write_offer(ticket, body, memory, view, decision, signed)
-        self._report(body, memory, decision)
+        self._report(body, memory, view, decision)
         if chain is not None:
             for effect in decision.effects:
                 if isinstance(effect, Resend):
@@ -179,8 +183,10 @@ class MarketHost:
         if decision.release:
             await self._finalizers(body, add=False)
         under_way = {one.signature for one in decision.pending} | {one.signature for one in signed}
-        foreign = {one.foreign for one in decision.wallets if one.foreign}
-        memory.forget_all_but(under_way, {run for run, _ in decision.unserved} | foreign)
+        reported = {run for run, _ in decision.unserved}
+        reported |= {one.foreign for one in decision.wallets if one.foreign}
+        reported |= {f"node {one.node}" for one in view.refusing_nodes}
+        memory.forget_all_but(under_way, reported)
         if signed or any(not one.seen for one in view.pending):
             return POLL
         if offers:
@@ -322,7 +328,7 @@ class MarketHost:
 
     # -- status and Events --------------------------------------------------------------------------------
 
-    def _report(self, body: Body, memory: _MarketMemory, decision: MarketDecision) -> None:
+    def _report(self, body: Body, memory: _MarketMemory, view: MarketView, decision: MarketDecision) -> None:
         """Write Events about what is new."""
         for transaction, words in decision.failed:
             note = f"{transaction.kind} of {transaction.key} failed: {words}"
@@ -337,6 +343,11 @@ class MarketHost:
                 "its job ended at once; it joins the queue again after a minute if it may"
             )
             self._event(body, MarketReason.STANDING_LOST, "Stand", note)
+        refusing = {f"node {node.node}": node for node in view.refusing_nodes}
+        for key, node in refusing.items():
+            if key not in memory.reported:
+                memory.reported.add(key)
+                self._event(body, MarketReason.NODE_REFUSES_PODS, "HoldBack", refusal_message(node))
         for wallet in decision.wallets:
             if wallet.foreign is not None and wallet.foreign not in memory.reported:
                 memory.reported.add(wallet.foreign)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nosana_operator.api import MarketReason, SlotStatus, Transaction, WalletStatus
+from nosana_operator.api import MarketReason, SlotStatus, Transaction, WalletStatus, timestamp
+from nosana_operator.inventory import RefusingNode
 from nosana_operator.market.facts import GONE, UNKNOWN, Fate, MarketFacts
 from nosana_operator.market.host.effects import ConditionValue, Effect, MarketDecision, Resend, Stop
 from nosana_operator.market.host.eligibility import wallet_status, wallets_ready
@@ -38,6 +39,7 @@ def decide(view: MarketView) -> MarketDecision:
         ready=_ready(view, found, wallets, slots, market),
         market_found=found,
         wallets_ready=wallets_ready(wallets),
+        nodes_available=nodes_available(view),
         slots=slots,
         wallets=wallets,
         pending=pending,
@@ -45,6 +47,22 @@ def decide(view: MarketView) -> MarketDecision:
         effects=tuple(effects),
         unserved=unserved(view),
         release=view.deleting and _empty(view, market, pending),
+    )
+
+
+def nodes_available(view: MarketView) -> ConditionValue:
+    """The value of `NodesAvailable`: whether the nodes that the market may use take pods."""
+    if not view.refusing_nodes:
+        return ConditionValue(True, MarketReason.READY, "no node refuses pods")
+    nodes = "; ".join(refusal_message(node) for node in view.refusing_nodes)
+    return ConditionValue(False, MarketReason.NODE_REFUSES_PODS, nodes)
+
+
+def refusal_message(node: RefusingNode) -> str:
+    """Why the node is held back, for a person."""
+    return (
+        f"node {node.node} refused {node.refusals} pods in a row and gets no new job until "
+        f"{timestamp(node.until)}; its kubelet says {node.reason}"
     )
 
 

@@ -76,6 +76,7 @@ class MarketDecision:
     ready: ConditionValue
     market_found: ConditionValue
     wallets_ready: ConditionValue
+    nodes_available: ConditionValue
     slots: SlotStatus
     wallets: tuple[WalletStatus, ...]
     pending: tuple[Transaction, ...]

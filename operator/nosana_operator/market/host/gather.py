@@ -28,6 +28,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nosana_operator.api import (
     ANNOTATION_KEY_USE,
@@ -45,7 +46,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.api.placement import NodeSettings
 from nosana_operator.errors import NosanaError
-from nosana_operator.inventory import Share, divide
+from nosana_operator.inventory import REMEMBERED, Cluster, PodStart, Share, divide, pod_start, refusing_nodes
 from nosana_operator.market.facts import (
     GONE,
     UNKNOWN,
@@ -107,6 +108,14 @@ class Gatherer:
         self._job_refusals: dict[MarketRef, str | None] = {}
         """Why the API server refuses a NosanaMarket's jobs."""
         self._jobs = JobObjects(edges.cache)
+        self._pod_starts: dict[str, PodStart] = {}
+        """By uid. A pod that a kubelet refused is deleted soon, so each change is read as it comes."""
+
+    def observe_pod(self, pod: Mapping[str, Any]) -> None:
+        """Remember whether the pod's node took it. Call it with every change of a pod."""
+        start = pod_start(pod)
+        if start is not None:
+            self._pod_starts[start.uid] = start
 
     async def snapshot(self, body: Body, spec: NosanaMarketSpec, status: NosanaMarketStatus) -> MarketView:
         """The watcher's snapshots, with the job accounts of the runs: enough to create NosanaJobs.
@@ -189,11 +198,27 @@ class Gatherer:
             holders.append(holder(theirs, previous=status.slots, demand=market_demand(theirs)))
             if any(wallet.unread and wallet.address is None for wallet in theirs.wallets):
                 unread.append(spec.address)
-        cache = self._edges.cache
-        shares = divide(
-            cache.list("Node"), cache.list("Pod"), holders, self._nodes, cache.list("ResourceQuota")
+        cluster = self._cluster()
+        shares = divide(cluster, holders)
+        return replace(
+            view,
+            share=shares[holders[0].name],
+            refusing_nodes=cluster.refusing_for(view.spec.gpu),
+            served=self._served(view, unread),
         )
-        return replace(view, share=shares[holders[0].name], served=self._served(view, unread))
+
+    def _cluster(self) -> Cluster:
+        cache, now = self._edges.cache, self._edges.clock.now()
+        self._pod_starts = {
+            uid: one for uid, one in self._pod_starts.items() if now - one.scheduled_at < REMEMBERED
+        }
+        return Cluster(
+            nodes=cache.list("Node"),
+            pods=cache.list("Pod"),
+            quotas=cache.list("ResourceQuota"),
+            refusing=refusing_nodes(self._pod_starts.values(), now),
+            settings=self._nodes,
+        )
 
     def _others(self, body: Body) -> Iterator[tuple[Body, NosanaMarketSpec, NosanaMarketStatus]]:
         """The other NosanaMarkets that can be read: they may hold slots on the same nodes."""

@@ -49,6 +49,7 @@ def market_status(
             made(MarketCondition.READY, ready),
             made(MarketCondition.MARKET_FOUND, decision.market_found),
             made(MarketCondition.WALLETS_READY, decision.wallets_ready),
+            made(MarketCondition.NODES_AVAILABLE, decision.nodes_available),
             made(MarketCondition.STALLED, ConditionValue(ready.status is False, ready.reason, ready.message)),
             made(
                 MarketCondition.RECONCILING, ConditionValue(ready.status is None, ready.reason, ready.message)

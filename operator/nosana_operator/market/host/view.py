@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from nosana_operator.api import MarketRef, NosanaMarketSpec, Run, Transaction
-from nosana_operator.inventory import Share
+from nosana_operator.inventory import RefusingNode, Share
 from nosana_operator.market.facts import Absent, Funds, JobFacts, Known, MarketFacts, Outcome, RunFacts
 
 
@@ -108,6 +108,8 @@ class MarketView:
     """This process has not polled yet what the wallets have, or the payout address."""
     recent_runs: frozenset[str] = frozenset()
     """Runs that have just begun: a node may lag and not have their job account yet."""
+    refusing_nodes: tuple[RefusingNode, ...] = ()
+    """Nodes for this market's jobs whose kubelet refused several pods in a row, and that are held back."""
 
 
 def runs_of(wallets: Iterable[WalletView]) -> list[RunFacts]:
