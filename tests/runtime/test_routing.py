@@ -141,7 +141,7 @@ def test_the_latest_epoch_is_that_of_any_intent_or_nosana_market() -> None:
     assert latest_epoch([job], [market, {"status": {"epoch": 8}}]) == 8
 
 
-def test_every_change_of_a_pod_is_observed_once_the_router_is_open() -> None:
+async def test_every_change_of_a_pod_is_observed_once_the_router_is_open() -> None:
     """A pod that a kubelet refused is deleted soon: whoever looks at the cache later does not see it."""
     cache = ObjectCache(("Pod", "Node", "ResourceQuota", "NosanaJob", "NosanaMarket"), indexes={"Pod": ()})
     router = Router(cache, WorkQueue("jobs"), WorkQueue("markets"), WorkQueue("runs"))
