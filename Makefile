@@ -71,7 +71,7 @@ rights: setup ## Record again what the operator asks of the API server in a full
 	$(BIN)/pytest tests/cluster/test_install.py --update-recorded
 
 .PHONY: bench
-bench: setup ## Measure; figures go to benchmarks/out/NAME.json, goal and figure side by side
+bench: setup ## Measure; figures go to benchmarks/out/NAME.json; fails when a goal is missed
 	$(BIN)/python -m benchmarks.run
 
 .PHONY: clean

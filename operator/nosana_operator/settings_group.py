@@ -63,9 +63,21 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return check
 
 
+def _gateway(url: str) -> str:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        raise ValueError(
+            "use 127.0.0.1 in place of localhost: Kubo redirects requests for localhost to a subdomain of it, which "
+            "does not resolve"
+        )
+    return url
+
+
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]
 """The name of a namespace, for example."""
 Cidr = Annotated[str, AfterValidator(_cidr)]
 """A range of IPv4 or IPv6 addresses."""
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
+GatewayUrl = Annotated[HttpUrl, AfterValidator(_gateway)]
+"""An IPFS gateway."""
 WebSocketUrl = Annotated[str, AfterValidator(_url("ws", "wss"))]

@@ -259,19 +259,27 @@ async def test_a_node_that_numbers_two_subscriptions_alike(
 
 async def test_a_dead_address_is_tried_again(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    real = asyncio.sleep
+    dialled: list[str] = []
+    real, connect = asyncio.sleep, aiohttp.ClientSession.ws_connect
+
+    def dial(self: aiohttp.ClientSession, url: str, **options: Any) -> Any:
+        dialled.append(url)
+        return connect(self, url, **options)
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
         await real(0)
 
     monkeypatch.setattr("nosana_operator.chain.watch.subscriptions.asyncio.sleep", sleep)
+    monkeypatch.setattr(aiohttp.ClientSession, "ws_connect", dial)
     async with aiohttp.ClientSession() as session:
         made = Subscriptions(["ws://127.0.0.1:9"], session, DEVNET.jobs, heard.account, heard.began)
         task = asyncio.create_task(made.run())
         await heard.until(lambda: len(waits) >= 6)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    assert len(dialled) >= 6
+    assert set(dialled) == {"ws://127.0.0.1:9"}
     assert waits[0] <= 0.5
     assert 2.5 <= waits[5] <= 5
     assert made.connected is False

@@ -265,7 +265,7 @@ async def key_that_never_staked(place: Place) -> None:
     await place.wallet("idler")
 
 
-@mistake("wallet", Level.FAILURE, "4 xNOS staked, the market asks for 1000")
+@mistake("wallet", Level.FAILURE, "4 xNOS staked, the market requires 1000")
 async def key_with_too_little_stake(place: Place) -> None:
     await place.wallet("low")
 
@@ -291,7 +291,7 @@ async def job_namespace_that_is_not_served(place: Place) -> None:
     place.settings["watchNamespaces"] = [place.namespace]
 
 
-@mistake("market.namespace", Level.FAILURE, "enforces Pod Security level `restricted`")
+@mistake("market.namespace", Level.FAILURE, "enforces the Pod Security level `restricted`")
 async def job_namespace_for_rootless_pods(place: Place) -> None:
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     name = f"{place.namespace}-jobs"

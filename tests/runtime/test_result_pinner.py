@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from fakes.virtual_time import run_virtually
 from nosana_operator.content import IpfsGateways, PinRefused, PinUnavailable, cid_of
 from nosana_operator.errors import NosanaError, Unavailable
-from nosana_operator.runtime.result_pins import ResultPinner
+from nosana_operator.runtime.errors import SettingsError
+from nosana_operator.runtime.result_pins import ResultPinner, make_pinners
+from nosana_operator.runtime.settings import IpfsSettings, PinSettings
 
 DATA = b'{"status": "success"}'
 
@@ -119,3 +126,59 @@ async def test_a_gateway_gives_it_or_not(given: bool, monkeypatch: pytest.Monkey
     session: object = None
     gateways = IpfsGateways(["http://gateway.test"], session)  # type: ignore[arg-type]
     assert await ResultPinner([Service()], gateways).gives(cid_of(DATA)) is given
+
+
+class Pinata:
+    """Takes one token only; `token` may be changed."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.seen: list[str | None] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.seen.append(request.headers.get("Authorization"))
+        if self.seen[-1] != f"Bearer {self.token}":
+            return web.json_response({"error": "INVALID_CREDENTIALS"}, status=401)
+        await request.read()
+        return web.json_response({"IpfsHash": cid_of(DATA)})
+
+
+@pytest.fixture
+async def pinata() -> AsyncIterator[tuple[Pinata, str]]:
+    service = Pinata("first")
+    app = web.Application()
+    app.router.add_post("/pinning/pinFileToIPFS", service.handle)
+    server = TestServer(app)
+    await server.start_server()
+    yield service, str(server.make_url("/"))
+    await server.close()
+
+
+async def test_a_token_that_was_rotated_is_read_again(pinata: tuple[Pinata, str], tmp_path: Path) -> None:
+    service, url = pinata
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    settings = IpfsSettings(pin=(PinSettings(type="pinata", url=url, token_file=token),))
+    async with aiohttp.ClientSession() as http:
+        pinner = ResultPinner(make_pinners("mainnet", settings, http), None)
+        await pinner.pin(DATA, name="one")
+        service.token = "second"
+        with pytest.raises(PinRefused):
+            await pinner.pin(DATA, name="two")
+        token.write_text("second\n")
+        await pinner.pin(DATA, name="two")
+        token.unlink()
+        with pytest.raises(
+            PinRefused, match=r"networks\.mainnet\.ipfs\.pin\[0\]\.tokenFile .* cannot be read"
+        ):
+            await pinner.pin(DATA, name="three")
+    assert service.seen == ["Bearer first", "Bearer first", "Bearer second"]
+
+
+async def test_a_token_that_is_missing_at_the_start_is_refused_then(tmp_path: Path) -> None:
+    settings = IpfsSettings(
+        pin=(PinSettings(type="pinata", url="https://pin.example", token_file=tmp_path / "token"),)
+    )
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(SettingsError, match="cannot be read"):
+            make_pinners("mainnet", settings, http)

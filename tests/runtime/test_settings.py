@@ -170,6 +170,18 @@ def test_nothing_set_is_the_defaults(text: str) -> None:
             "networks: {devnet: {rpc: ['http://a'], ipfs: {pin: [{typ: kubo}]}}}",
             ["pin[0].typ: there is no such key; allowed: type, url, tokenFile"],
         ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], ipfs: {gateways: ['http://localhost:8080']}}}",
+            ["networks.devnet.ipfs.gateways[0]", "use 127.0.0.1 in place of localhost"],
+        ),
+        (
+            "networks: {devnet: {rpc: ['http://a'], ipfs: {gateways: ['http://a', 'http://ipfs.localhost']}}}",
+            ["networks.devnet.ipfs.gateways[1]", "use 127.0.0.1"],
+        ),
+        ("isolation: {dns: {ports: []}}", ["isolation.dns.ports", "at least one"]),
+        ("isolation: {dns: {ports: [0]}}", ["isolation.dns.ports[0]", "at least 1"]),
+        ("isolation: {dns: {cidrs: [10.0.0.300]}}", ["isolation.dns.cidrs[0]", "10.0.0.0/8"]),
+        ("isolation: {dns: {cidr: []}}", ["isolation.dns.cidr", "allowed: namespaces, cidrs, ports"]),
         ("isolation: {blocked: [10.0.0.1/8]}", ["isolation.blocked[0]", "10.0.0.0/8"]),
         ("volumes: {size: a lot}", ["volumes.size", "10Gi"]),
         ("fetch: {mirrors: {'https://a': b}}", ["fetch.mirrors.https://a", "http://"]),

@@ -14,6 +14,7 @@ from nosana_operator.content import (
     IpfsGateways,
     KuboPinner,
     PinataPinner,
+    PinRefused,
     PinUnavailable,
     cid_from_digest,
     cid_of,
@@ -105,7 +106,9 @@ def result_gateways(ipfs: IpfsSettings, http: aiohttp.ClientSession) -> IpfsGate
 
 def make_pinners(name: str, ipfs: IpfsSettings, http: aiohttp.ClientSession) -> list[ContentPinner]:
     """A client for each pin service of the network `name`, in the order of its settings. Raises SettingsError."""
-    return [_pinner(f"networks.{name}.ipfs.pin[{at}]", pin, http) for at, pin in enumerate(ipfs.pin)]
+    return [
+        ConfiguredService(f"networks.{name}.ipfs.pin[{at}]", pin, http) for at, pin in enumerate(ipfs.pin)
+    ]
 
 
 def pin_token(where: str, pin: PinSettings) -> str | None:
@@ -123,8 +126,28 @@ def pin_token(where: str, pin: PinSettings) -> str | None:
         raise SettingsError(f"{where}.tokenFile {pin.token_file} cannot be read: {error}.") from None
 
 
-def _pinner(where: str, pin: PinSettings, http: aiohttp.ClientSession) -> ContentPinner:
-    token = pin_token(where, pin)
-    if pin.type == "kubo":
-        return KuboPinner(pin.url, http, authorization=token, label=where)
-    return PinataPinner(pin.url, http, token or "", label=where)
+class ConfiguredService:
+    """A pin service of the settings. Its token is read for each pin, because the file may change: a rotated Secret
+    appears in a running pod.
+
+    Raises SettingsError at once when the token cannot be read at the start.
+    """
+
+    def __init__(self, where: str, pin: PinSettings, http: aiohttp.ClientSession) -> None:
+        self._where = where
+        self._settings = pin
+        self._http = http
+        pin_token(where, pin)
+
+    async def pin(self, data: bytes, name: str) -> str:
+        """See `content.Pinner.pin`."""
+        try:
+            token = pin_token(self._where, self._settings)
+        except SettingsError as error:
+            raise PinRefused(str(error)) from error
+        return await self._client(token).pin(data, name)
+
+    def _client(self, token: str | None) -> ContentPinner:
+        if self._settings.type == "kubo":
+            return KuboPinner(self._settings.url, self._http, authorization=token, label=self._where)
+        return PinataPinner(self._settings.url, self._http, token or "", label=self._where)

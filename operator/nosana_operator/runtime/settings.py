@@ -27,7 +27,7 @@ from nosana_operator.chain import (
 )
 from nosana_operator.kube import ElectionSettings
 from nosana_operator.runtime.errors import SettingsError
-from nosana_operator.settings_group import DnsLabel, HttpUrl, SettingsGroup, WebSocketUrl
+from nosana_operator.settings_group import DnsLabel, GatewayUrl, HttpUrl, SettingsGroup, WebSocketUrl
 from nosana_operator.workload import Fetching, Isolation, Storage
 
 
@@ -74,7 +74,7 @@ class PinSettings(SettingsGroup):
 class IpfsSettings(SettingsGroup):
     """Where the operator fetches definitions and keeps results."""
 
-    gateways: tuple[HttpUrl, ...] = ()
+    gateways: tuple[GatewayUrl, ...] = ()
     """Base URLs, tried in turn. They need not be trusted, because the operator verifies what they return. Private
     jobs whose definition is on IPFS use the gateways of all networks."""
     pin: tuple[PinSettings, ...] = ()
