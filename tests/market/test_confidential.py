@@ -166,6 +166,22 @@ async def test_an_endpoint_that_is_never_asked_ends_the_job_at_once() -> None:
     await both.close()
 
 
+async def test_a_posters_words_never_outgrow_the_status() -> None:
+    """The API server refuses a longer problem, and then the settlement would wait for ever."""
+    both = BothRooms()
+    lab = both.market
+    lab.poster.get_answers = [Silence("y" * 5000)]
+    lab.poster.post_answers = [NotFound("x" * 5000)] * 100
+    posted = await both.post(stub())
+    problems = set()
+    while not lab.settled()():
+        await both.slot()
+        delivery = (((lab.job_of(posted) or {}).get("status") or {}).get("delivery")) or {}
+        problems |= {len(delivery.get(field) or "") for field in ("definitionProblem", "resultProblem")}
+    assert problems == {0, 1024}
+    await both.close()
+
+
 @pytest.mark.parametrize("side", ["send", "receive"])
 async def test_what_needs_the_nodes_own_api_is_refused_with_its_path(side: str) -> None:
     both, posted = await posted_stub(stub(**{side: {"type": "api-listen", "args": {}}}))

@@ -13,6 +13,7 @@ from nosana_operator.api import (
     MarketRef,
     NosanaMarketSpec,
     Run,
+    RunStatus,
     SecretRef,
     Settlement,
     Transaction,
@@ -187,6 +188,11 @@ def test_a_pin_has_its_grace(pin: bool | None, ended: float, goes_on: bool, reas
 def test_the_same_problem_is_announced_once() -> None:
     before = decide(view(**READY, pin=PinState(False))).record
     assert decide(view(**READY, pin=PinState(False), record=before)).events == ()
+
+
+def test_a_message_is_never_longer_than_the_api_server_takes() -> None:
+    decision = decide(view(result=UnreadableResult("x" * 10**6)))
+    assert len(decision.record.conditions[0]["message"]) == 4096
 
 
 def test_an_unreadable_result_is_reported() -> None:
@@ -381,6 +387,63 @@ def test_what_a_reply_with_the_definition_means(
     assert decision.record.delivery.definition == definition
     assert decision.record.delivery.definition_problem == reply.problem
     assert (decision.again_in, [event.reason for event in decision.events]) == (again_in, events)
+
+
+# -- a job that does not end
+
+
+def overdue(
+    expired: float, *, reported: float | None = None, watched: float | None = 1000, **status: Any
+) -> RunView:
+    """Over for so long, reported so long ago, and seen over by this process for so long; in seconds."""
+    said = ({"type": "Settled", "status": "False", "reason": "RunPastExpiry",
+             "lastTransitionTime": timestamp(ago(reported))},) if reported is not None else ()  # fmt: skip
+    run = RunStatus(timeout=60, expires_at=micro_timestamp(ago(expired)), **status)
+    attempts = Attempts(over_since=None if watched is None else ago(watched))
+    return view(record=JobRecord(conditions=said, run=run), kinds=RUNNING, attempts=attempts)
+
+
+@pytest.mark.parametrize(
+    ("now", "reason", "settles", "again_in"),
+    [
+        (overdue(-60, watched=None), None, False, None),
+        (overdue(1, watched=None), None, False, 299),
+        (overdue(100, watched=99), None, False, 200),
+        (overdue(300), "RunPastExpiry", False, 120),
+        (overdue(3600, watched=None), None, False, 120),
+        (overdue(3600, watched=60), None, False, 60),
+        (overdue(3600, watched=120), "RunPastExpiry", False, 120),
+        (overdue(310, reported=10), "RunPastExpiry", False, 890),
+        (overdue(1199, reported=899), "RunPastExpiry", False, 1),
+        (overdue(1200, reported=900), "RunPastExpiry", True, None),
+        (overdue(9000, reported=900, watched=119), "RunPastExpiry", False, 1),
+        (overdue(9000, reported=900, watched=None), "RunPastExpiry", False, 120),
+        # Extended after the report.
+        (overdue(-60, reported=9000), "RunPastExpiry", False, None),
+        (overdue(10, reported=9000, watched=10), "RunPastExpiry", False, 1190),
+        # Closed by others: counted from when it was seen, or from the report of an earlier process.
+        (overdue(-60, watched=None, ended="OwnerEnded"), None, False, 300),
+        (overdue(-60, watched=300, ended="OwnerEnded"), "RunPastExpiry", False, 120),
+        (overdue(-60, watched=120, reported=900, ended="RunGone"), "RunPastExpiry", True, None),
+        (overdue(-60, watched=120, reported=899, ended="RunGone"), "RunPastExpiry", False, 1),
+    ],
+)  # fmt: skip
+def test_a_run_is_settled_without_the_end_of_its_job_only_after_both_graces(
+    now: RunView, reason: str | None, settles: bool, again_in: float | None
+) -> None:
+    decision = decide(now)
+    assert (decision.effect == ReadResult()) == settles
+    assert (says(decision), decision.again_in) == (reason, again_in)
+
+
+def test_the_settlement_of_an_overdue_run_goes_on_whatever_the_clock_says() -> None:
+    record = JobRecord(settlement=intent(), result_cid="Qm", run=RunStatus(timeout=60))
+    assert decide(view(record=record, published=CID, kinds=RUNNING)).effect == ReadOutcome()
+
+
+@pytest.mark.parametrize(("ended", "effect"), [(599, None), (600, ReadResult(substitute=True))])
+def test_an_unreadable_result_keeps_a_settlement_waiting_only_so_long(ended: float, effect: object) -> None:
+    assert decide(view(result=UnreadableResult("forbidden"), ended=ended)).effect == effect
 
 
 # -- after the settlement

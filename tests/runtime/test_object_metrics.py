@@ -99,6 +99,29 @@ def test_runs_that_are_not_settled() -> None:
     assert scrape.value("oldest_unsettled_run_seconds", market="M") == 99.5
 
 
+def test_runs_past_their_expiry() -> None:
+    scrape = Scrape()
+    scrape.markets = [market("quiet", "Q")]
+    late, later, ended, settled = (job("Running", "M") for _ in range(4))
+    for one, expires_at in (
+        (late, "23:50:00"),
+        (later, "23:40:00"),
+        (ended, "22:00:00"),
+        (settled, "22:00:00"),
+    ):
+        one["status"]["run"] = {"expiresAt": f"2025-12-31T{expires_at}.000000Z"}
+    done = {"lastTransitionTime": "2025-12-31T23:50:00Z", "status": "True", "reason": "Any"}
+    ended["status"]["conditions"] = [{"type": "Complete", **done}]
+    settled["status"]["conditions"] = [{"type": "Settled", **done}]
+    running = job("Running", "M")
+    running["status"]["run"] = {"expiresAt": "2026-12-31T00:00:00.000000Z"}
+    scrape.jobs = [late, later, ended, settled, running]
+    assert scrape.value("oldest_run_past_expiry_seconds", market="M") == 1200
+    assert scrape.value("oldest_run_past_expiry_seconds", market="Q") == 0
+    scrape.jobs = [ended, settled, running]
+    assert scrape.value("oldest_run_past_expiry_seconds", market="M") in (0, None)
+
+
 def test_markets_tell_slots_conditions_and_keys() -> None:
     scrape = Scrape()
     here = {"market_namespace": "ns", "market_name": "m", "market": "M"}

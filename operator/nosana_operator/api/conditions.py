@@ -85,6 +85,7 @@ class JobReason(StrEnum):
     WALLET_MISSING = "WalletMissing"
     ABANDONED = "Abandoned"
     RESULT_LOST = "ResultLost"
+    RUN_PAST_EXPIRY = "RunPastExpiry"
 
 
 class MarketReason(StrEnum):

@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nosana_operator.api import (
+    JOB_KIND,
+    ApiError,
     DefinitionFrom,
     MarketRef,
     NosanaJobSpec,
     NosanaMarketSpec,
     Run,
+    parse_part,
     timestamp,
 )
 from nosana_operator.market.facts import JobFacts, RunFacts
@@ -51,6 +54,22 @@ def job_spec(
         on_no_capacity=market.on_no_capacity,
         run=run_spec(run, job, market_ref),
     )
+
+
+def run_of_unreadable(body: Mapping[str, Any]) -> Run | None:
+    """The run of a NosanaJob whose spec this version cannot read; None: the spec does not identify one.
+
+    A newer version may have written fields that this one does not have. Those of the run that this one has are
+    enough to follow and to settle it.
+    """
+    raw = (body.get("spec") or {}).get("run")
+    if not isinstance(raw, Mapping):
+        return None
+    names = {info.alias or name for name, info in Run.model_fields.items()}
+    try:
+        return parse_part(Run, JOB_KIND, "spec.run", {key: raw[key] for key in raw if key in names})
+    except ApiError:
+        return None
 
 
 def is_run(spec: Run, run: RunFacts) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from nosana_operator.market.intents import IntentSender
 from nosana_operator.market.job_spec import is_run
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges, Posters, Wallet
-from nosana_operator.market.runs.decide import not_settled
+from nosana_operator.market.runs.decide import not_settled, overdue_end
 from nosana_operator.market.runs.on_chain import Accounts
 from nosana_operator.market.runs.result import ResultCache, ended_at
 from nosana_operator.market.runs.status import JobRecord
@@ -84,16 +84,17 @@ class RunContext:
         limits: RunLimits,
         memory: Memory,
         body: Body,
-        spec: NosanaJobSpec,
         run: Run,
+        spec: NosanaJobSpec | None,
     ) -> None:
         self.edges = edges
         self.wallets = wallets
         self.limits = limits
         self.memory = memory
         self.body = body
-        self.spec = spec
         self.run = run
+        self.spec = spec
+        """None: this version cannot read it."""
         self.run_time = int(parse_timestamp(run.started_at).timestamp())
         self.record = JobRecord.of(body)
         self.meta: Mapping[str, Any] = body["metadata"]
@@ -108,7 +109,7 @@ class RunContext:
         """What a decision reads, without the facts that cost a request."""
         market = market or self.known_market()
         networks = self.edges.networks
-        return RunView(
+        view = RunView(
             now=self.now,
             run=self.run,
             run_time=self.run_time,
@@ -125,6 +126,7 @@ class RunContext:
             posters_busy=self.limits.posters.locked(),
             gateways_busy=self.limits.gateways.locked(),
         )
+        return view if view.ended else replace(view, ended_at=overdue_end(view))
 
     def posters(self, market: NosanaMarketSpec | None) -> Posters | None:
         """Asks posters of the market's network; None: the settings do not have that network."""

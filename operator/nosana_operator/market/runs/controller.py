@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
@@ -17,6 +19,7 @@ from nosana_operator.api import (
     JobReason,
     NosanaJobSpec,
     NosanaMarketSpec,
+    Run,
     condition_is_true,
     parse_part,
     parse_timestamp,
@@ -33,7 +36,7 @@ from nosana_operator.market.facts import (
     RunFacts,
 )
 from nosana_operator.market.intents import RETRY
-from nosana_operator.market.job_spec import is_run
+from nosana_operator.market.job_spec import is_run, run_of_unreadable
 from nosana_operator.market.keys.secrets import Wallets
 from nosana_operator.market.ports import Chain, Edges, Pinner
 from nosana_operator.market.runs.context import Memory, RunContext, RunLimits
@@ -42,6 +45,7 @@ from nosana_operator.market.runs.on_chain import Settled, Situation, next_step
 from nosana_operator.market.runs.run_status import run_status
 from nosana_operator.market.runs.settle import Settler
 from nosana_operator.market.runs.verify import misplaced, verify
+from nosana_operator.market.runs.view import has_ended
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +66,14 @@ class RunController:
             self._memory.pop(key, None)
             return None
         try:
-            spec = parse_part(NosanaJobSpec, JOB_KIND, "spec", body["spec"])
-            if spec.run is None:
+            spec, run, problem = _spec(body)
+            if run is None:
                 return None
             memory = self._memory.get(key)
             if memory is None or memory.uid != body["metadata"]["uid"]:
                 memory = self._memory[key] = Memory(body["metadata"]["uid"])
-            ctx = RunContext(self._edges, self._wallets, self._limits, memory, dict(body), spec, spec.run)
-            return await _RunReconciler(ctx).reconcile()
+            ctx = RunContext(self._edges, self._wallets, self._limits, memory, dict(body), run, spec)
+            return await _RunReconciler(ctx, problem).reconcile()
         except ApiError as exc:
             log.warning("run not reconciled: %s", exc, extra={"job": f"{key[0]}/{key[1]}"})
             return None
@@ -78,11 +82,22 @@ class RunController:
             return 0.1
 
 
+def _spec(body: Mapping[str, Any]) -> tuple[NosanaJobSpec | None, Run | None, str]:
+    """The spec of a NosanaJob, its run, and why this version cannot read the spec."""
+    try:
+        spec = parse_part(NosanaJobSpec, JOB_KIND, "spec", body["spec"])
+    except ApiError as exc:
+        log.warning("%s", exc, extra={"job": f"{body['metadata']['namespace']}/{body['metadata']['name']}"})
+        return None, run_of_unreadable(body), str(exc)
+    return spec, spec.run, ""
+
+
 class _RunReconciler:
     """One reconcile of one run."""
 
-    def __init__(self, ctx: RunContext) -> None:
+    def __init__(self, ctx: RunContext, spec_problem: str) -> None:
         self.ctx = ctx
+        self.spec_problem = spec_problem
 
     async def reconcile(self) -> float | None:
         if condition_is_true(self.ctx.record.conditions, JobCondition.SETTLED):
@@ -95,7 +110,10 @@ class _RunReconciler:
                     "closed on chain, even when it is deleted: without it the run would be served again",
                 )
             )
-        market = self.ctx.market()
+        try:
+            market = self.ctx.market()
+        except ApiError as exc:
+            return await self._stuck(JobReason.SPEC_INVALID, f"the run's NosanaMarket cannot be read: {exc}")
         if market is None:
             return await self._without_market()
         problem = misplaced(self.ctx.meta["namespace"], self.ctx.meta["name"], self.ctx.run, market)
@@ -110,11 +128,17 @@ class _RunReconciler:
             )
         if not condition_is_true(self.ctx.record.conditions, JobCondition.RUN_VERIFIED):
             return await self._verify(chain, pinner, market)
-        pause = None if self.ctx.view(market).ended else await self._follow(chain, market)
+        # Once a transaction is signed, the chain shows its effect, which is no news for the job controller.
+        followed = not has_ended(self.ctx.conditions) and self.ctx.record.settlement is None
+        pause = await self._follow(chain, market) if followed else None
         again = await Settler(self.ctx, chain=chain, pinner=pinner, market=market).run()
         return min((one for one in (pause, again) if one is not None), default=None)
 
     async def _verify(self, chain: Chain, pinner: Pinner, market: NosanaMarketSpec) -> float | None:
+        if self.ctx.spec is None:
+            # Nothing of it ran. The market host replaces it with an object that this version can read.
+            message = f"{self.spec_problem}; this job will not be run"
+            return await self._refuse(message, JobReason.SPEC_INVALID)
         run, job = self.ctx.watched_run(chain), chain.watched_job(self.ctx.run.job)
         if isinstance(run, Absent) or not self.ctx.fresh(chain):
             # The watcher may not follow it yet, or lag. What it shows of a run that has just begun is
@@ -172,8 +196,8 @@ class _RunReconciler:
         step = next_step(situation)
         return step if isinstance(step, Settled) else None
 
-    async def _refuse(self, message: str) -> float | None:
-        self.ctx.say(JobCondition.RUN_VERIFIED, False, JobReason.RUN_MISMATCH, message)
+    async def _refuse(self, message: str, reason: JobReason = JobReason.RUN_MISMATCH) -> float | None:
+        self.ctx.say(JobCondition.RUN_VERIFIED, False, reason, message)
         if self.ctx.deleting():
             await self.ctx.release()
             return None
@@ -194,7 +218,7 @@ class _RunReconciler:
 
     async def _stuck(self, reason: JobReason, message: str) -> float | None:
         """Nothing can be done on chain now: report that where a payment waits for it."""
-        if self.ctx.view(None).ended:
+        if has_ended(self.ctx.conditions):
             self.ctx.complain(reason, message)
             await self.ctx.write()
         return SLOW_POLL

@@ -19,9 +19,10 @@ Each pause is a pure function of the record (durable) or of the attempts (lost i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from nosana_operator.api import (
     ANNOTATION_ABANDON,
@@ -30,6 +31,7 @@ from nosana_operator.api import (
     JobReason,
     find_condition,
     parse_timestamp,
+    timestamp,
 )
 from nosana_operator.market.facts import Absent, Fate, JobFacts, Outcome
 from nosana_operator.market.intents import POLL, RETRY
@@ -100,6 +102,15 @@ RESULT_TRIES = 4
 DELIVERY_LIMIT = timedelta(seconds=40)
 """After the job's end, for all tries together: the settlement waits for it, and nobody pays after the time-out."""
 
+OVERDUE_NOTICE = timedelta(minutes=5)
+"""A job that has not ended so long after its run is reported: its pods stop and its result is stored before that."""
+OVERDUE_GRACE = timedelta(minutes=15)
+"""Between that report and the settlement without the job's result."""
+OVERDUE_WATCHED = timedelta(minutes=2)
+"""The job controller of the same process gets this long before either: nobody may have worked for hours."""
+UNREADABLE_GRACE = timedelta(minutes=10)
+"""After the job's end, for a result that the API server refuses to show; then the run is settled without it."""
+
 KEEP_SETTLED = timedelta(hours=24)
 """A settled job's object stays this long (docs/architecture.md#what-stays-and-for-how-long)."""
 
@@ -113,8 +124,10 @@ def decide(view: RunView) -> RunDecision:
     """The next thing to do about a verified run."""
     if view.settled:
         return _after_settlement(view)
-    if not view.ended:
-        return _definition(view)
+    if not view.ended and view.record.settlement is None:
+        overdue = _overdue(view)
+        if overdue is not None:
+            return overdue
     announced = view.record.settlement is not None and view.record.result_cid is not None
     if not announced and not gives_back(view):
         decision = _result(view)
@@ -181,6 +194,78 @@ def gives_back(view: RunView) -> bool:
     failed = find_condition(view.conditions, JobCondition.FAILED)
     unplaced = failed is not None and failed.get("reason") == JobReason.NO_CAPACITY
     return (refused and market.on_bad_definition == "Quit") or (unplaced and market.on_no_capacity == "Quit")
+
+
+# -- a job that does not end
+
+
+def over_at(view: RunView) -> datetime | None:
+    """When the run was over, by the clock or because others closed it; None: it is not, or nobody knows."""
+    status = view.record.run
+    if status is None:
+        return None
+    expires_at = parse_timestamp(status.expires_at) if status.expires_at else None
+    if expires_at is not None and expires_at <= view.now:
+        return expires_at
+    if not status.ended:
+        return None
+    # The status does not say when others closed it: count from when this process saw that, or from the report.
+    seen = view.attempts.over_since or view.now
+    reported = find_condition(view.record.conditions, JobCondition.SETTLED)
+    return seen if reported is None else min(seen, _since(reported) - OVERDUE_NOTICE)
+
+
+def _overdue(view: RunView) -> RunDecision | None:
+    """Wait for the end of the job; None: the run is settled without it, because its job controller does not end it.
+
+    The job controller ends every job at its expiry, and stops pods and stores a minimal result when all else
+    fails. Only when even that does not come, for example because every write is refused, does the run go on alone:
+
+        over ────── 5 min ──────> condition and Event ────── 15 min ──────> finish, with a substitute result
+        └── this process watches for 2 min at least ──┘  └── and again ──┘
+
+    Both moments survive a crash: the expiry in the status, the report as the condition's transition. A process that
+    has just begun to lead gives its own job controller time first, so that an outage of the operator costs no result.
+    """
+    over = over_at(view)
+    if over is None:
+        return _definition(replace(view, attempts=replace(view.attempts, over_since=None)))
+    since = view.attempts.over_since or view.now
+    view = replace(view, attempts=replace(view.attempts, over_since=since))
+    watched_until = since + OVERDUE_WATCHED
+    reported = find_condition(view.record.conditions, JobCondition.SETTLED)
+    due = max(over + OVERDUE_NOTICE, watched_until)
+    if reported is not None:
+        # A report from before an extension counts from the new expiry.
+        due = max(_settles_at(over, reported), watched_until)
+        return None if view.now >= due else _wait_for_end(view, due)
+    if view.now < due:
+        return _wait_for_end(view, due)
+    message = (
+        f"the run was over at {timestamp(over)} and its job has not ended: see its other conditions and the log; "
+        f"{OVERDUE_GRACE.seconds // 60} minutes after this report it is settled without the job's result"
+    )
+    return _problem(view, JobReason.RUN_PAST_EXPIRY, message, OVERDUE_WATCHED.total_seconds())
+
+
+def overdue_end(view: RunView) -> datetime:
+    """The moment that takes the place of the job's end in an overdue run."""
+    over, reported = over_at(view), find_condition(view.record.conditions, JobCondition.SETTLED)
+    return view.now if over is None or reported is None else _settles_at(over, reported)
+
+
+def _settles_at(over: datetime, reported: Mapping[str, Any]) -> datetime:
+    return max(_since(reported), over + OVERDUE_NOTICE) + OVERDUE_GRACE
+
+
+def _since(reported: Mapping[str, Any]) -> datetime:
+    return parse_timestamp(str(reported["lastTransitionTime"]))
+
+
+def _wait_for_end(view: RunView, due: datetime) -> RunDecision:
+    waiting = _definition(view)
+    left = max((due - view.now).total_seconds(), RETRY)
+    return replace(waiting, again_in=left if waiting.again_in is None else min(waiting.again_in, left))
 
 
 # -- the poster of a confidential job
@@ -270,6 +355,8 @@ def _result(view: RunView) -> RunDecision | None:
     if view.result is None:
         return _need(view, ReadResult())
     if isinstance(view.result, UnreadableResult):
+        if view.now - view.ended_at >= UNREADABLE_GRACE:
+            return _need(view, ReadResult(substitute=True))
         return _problem(view, JobReason.RESULT_LOST, view.result.message, RETRY)
     delivery = _deliver(view, key_held=view.result.key_held)
     if delivery is not None:

@@ -17,6 +17,9 @@ from nosana_operator.market.runs.view import Attempts
 class ReadResult:
     """Read the stored result, and whether we hold the key that signs for the run."""
 
+    substitute: bool = False
+    """The result was unreadable for long enough: take the substitute."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrepareResult:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_DEFINITION = 900 * 1024
 """Bytes of a definition: a Secret takes 1 MiB."""
+_MAX_PROBLEM = 1024
+"""Characters that `status.delivery` takes: a longer one would be refused, and the settlement would wait for it."""
 
 
 class Poster:
@@ -39,9 +41,9 @@ class Poster:
         try:
             data = await self._definition()
         except (NotFound, Unavailable) as exc:
-            return self._reply(_message(exc))
+            return self._reply(str(exc))
         except Refused as exc:
-            return self._reply(_message(exc), refused=True)
+            return self._reply(str(exc), refused=True)
         await self.ctx.edges.kube.apply(definition_secret(self.ctx.body, data), manager=MANAGER_MARKET)
         return self._reply(None)
 
@@ -71,19 +73,19 @@ class Poster:
         except TimeoutError:
             problem = f"the endpoint has not taken it within {DELIVERY_LIMIT.seconds} s of the job's end."
         except (NotFound, Unavailable) as exc:
-            problem = _message(exc)
+            problem = str(exc)
             if effect.posted_before and isinstance(exc, NotFound):
                 problem += " An earlier try may have delivered it."
         except Refused as exc:
-            return self._reply(_message(exc), refused=True)
+            return self._reply(str(exc), refused=True)
         else:
             return self._reply(None)
         log.info("result not delivered: %s", problem, extra=self.ctx.fields())
         return self._reply(problem)
 
     def _reply(self, problem: str | None, *, refused: bool = False) -> PosterReply:
-        return PosterReply(self.ctx.edges.clock.now(), problem, refused)
+        return PosterReply(self.ctx.edges.clock.now(), problem and _shortened(problem), refused)
 
 
-def _message(exc: Exception) -> str:
-    return str(exc)[:1024]
+def _shortened(problem: str) -> str:
+    return problem if len(problem) <= _MAX_PROBLEM else problem[: _MAX_PROBLEM - 1] + "…"

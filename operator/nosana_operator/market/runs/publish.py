@@ -13,13 +13,20 @@ from nosana_operator.market.runs.blank_result import blank_result
 from nosana_operator.market.runs.context import RunContext
 from nosana_operator.market.runs.decide import PIN_WAIT
 from nosana_operator.market.runs.poster import Poster
-from nosana_operator.market.runs.result import pin, result_bytes
+from nosana_operator.market.runs.result import (
+    LOST,
+    overdue_substitute,
+    pin,
+    result_bytes,
+    substitute,
+)
 from nosana_operator.market.runs.view import (
     PinState,
     Publication,
     PublishedResult,
     StoredResult,
     UnreadableResult,
+    has_ended,
 )
 
 log = logging.getLogger(__name__)
@@ -54,25 +61,83 @@ class Publisher:
             return StoredResult()
         return StoredResult(key_held=await poster.wallet() is not None)
 
+    def substitute(self) -> None:
+        """Put the substitute in the place of a result that the API server refuses to show."""
+        self._lost("the API server refuses to show it")
+        self._cache.data = substitute(self.ctx.body, self._started(), LOST)
+
     async def result(self) -> bytes:
-        """The job's own result, or the substitute for a lost one."""
+        """The job's own result, or the substitute for one that is lost or never came."""
         ctx, cache = self.ctx, self._cache
-        status = parse_part(NosanaJobStatus, JOB_KIND, "status", ctx.body.get("status"))
-        before = cache.lost
-        started = datetime.fromtimestamp(ctx.run_time, UTC)
-        data = await result_bytes(ctx.edges.kube, ctx.body, status, started, cache)
-        if cache.lost != before:
-            ctx.event("Warning", JobReason.RESULT_LOST, f"published without it: {cache.lost}")
-        return data
+        if cache.overdue and has_ended(self.ctx.conditions) and self._announced_cid() is None:
+            # The job has ended after all, before anything was signed.
+            cache.drop()
+        if cache.data is None and not has_ended(self.ctx.conditions):
+            cache.data, cache.overdue = self._overdue_substitute(), True
+        if cache.data is None:
+            status = parse_part(NosanaJobStatus, JOB_KIND, "status", ctx.body.get("status"))
+            before = cache.lost
+            await result_bytes(ctx.edges.kube, ctx.body, status, self._started(), cache)
+            if cache.lost != before and cache.lost is not None:
+                self._lost(cache.lost)
+        return cache.data or b""
+
+    def _lost(self, message: str) -> None:
+        self._cache.lost = message
+        self.ctx.event("Warning", JobReason.RESULT_LOST, f"published without it: {message}")
+
+    def _overdue_substitute(self) -> bytes:
+        status = self.ctx.record.run
+        limits = [one for one in (status.timeout, status.max_timeout) if one is not None] if status else []
+        closed = status is None or status.ended is not None
+        return overdue_substitute(self._started(), 0 if closed else max(min(limits, default=0), 0))
+
+    def _started(self) -> datetime:
+        return datetime.fromtimestamp(self.ctx.run_time, UTC)
+
+    def _announced_cid(self) -> str | None:
+        """The CID that an intent names."""
+        return self.ctx.record.result_cid if self.ctx.record.settlement is not None else None
 
     async def _public(self) -> bytes:
-        """The part of the result that everybody may read."""
-        result, cache = await self.result(), self._cache
+        """The bytes that everybody may read: after an intent those that it names, if they can still be made."""
+        cid, pinner = self._announced_cid(), self._pin_service()
+        if cid is None or pinner is None:
+            return await self._public_part(await self.result())
+        refusal: Refused | None = None
+        data: bytes | None = None
+        try:
+            data = await self._public_part(await self.result())
+        except Refused as exc:
+            refusal = exc
+        if data is not None and pinner.cid_of(data) == cid:
+            return data
+        # What could not be read then is readable now, or the job has ended after all.
+        for other in (self._overdue_substitute(), substitute(self.ctx.body, self._started(), LOST)):
+            public = await self._public_part(other, cached=False)
+            if pinner.cid_of(public) == cid:
+                return public
+        if data is None:
+            raise refusal or Refused("the result cannot be read")
+        return data
+
+    async def _public_part(self, result: bytes, *, cached: bool = True) -> bytes:
+        cache = self._cache
         if self.ctx.logistics is None:
             return result
-        if cache.blank is None:
-            cache.blank = await asyncio.to_thread(blank_result, result, self.ctx.record.delivery)
-        return cache.blank
+        if cached and cache.blank is not None:
+            return cache.blank
+        delivery = self.ctx.record.delivery
+        try:
+            blank = await asyncio.to_thread(blank_result, result, delivery)
+        except (ValueError, KeyError, TypeError) as exc:
+            # Somebody changed the Secret: a settlement must not wait for what will never be readable.
+            self._lost(f"it is no result document ({type(exc).__name__})")
+            lost = substitute(self.ctx.body, self._started(), LOST)
+            blank = await asyncio.to_thread(blank_result, lost, delivery)
+        if cached:
+            cache.blank = blank
+        return blank
 
     async def prepare(self) -> PublishedResult:
         """The CID of the public bytes."""
@@ -144,7 +209,7 @@ class Publisher:
             return Publication(pinned=False, published=False)
         async with self.ctx.limits.gateways:
             pinned = await self._pin(pinner, await self._public(), cid, _ATTEMPT)
-            if not pinned and self._cache.lost is not None:
+            if self._cache.changed:
                 return Publication(pinned=False, published=False, lost=True)
             published = pinned and await self._served(pinner, cid, _ATTEMPT)
         if not published:

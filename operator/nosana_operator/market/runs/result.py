@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from nosana_operator.api import (
     JobCondition,
@@ -32,7 +32,11 @@ class ResultCache:
     blank: bytes | None = None
     """The bytes published in place of a confidential result."""
     lost: str | None = None
-    """Why the stored result is gone."""
+    """Why the stored result is gone: a substitute takes its place."""
+    changed: bool = False
+    """The bytes that an intent named are gone, so nothing can be published under their CID."""
+    overdue: bool = False
+    """`data` is the substitute for a job that did not end."""
     pinned: bool = False
     pinning: asyncio.Task[bool] | None = None
     """The pin that the settlement waits for, if one is under way."""
@@ -40,6 +44,7 @@ class ResultCache:
     def drop(self) -> None:
         """Drop the bytes: nothing needs them any more."""
         self.data = self.blank = None
+        self.overdue = False
 
 
 def ended_at(body: Mapping[str, Any]) -> datetime:
@@ -72,6 +77,18 @@ def substitute(body: Mapping[str, Any], started: datetime, message: str) -> byte
     return FlowState(status, start, end, errors=(FlowError("result-lost", message),)).to_bytes()
 
 
+def overdue_substitute(started: datetime, seconds: int) -> bytes:
+    """The result of a run whose job did not end within `seconds`, or at all: the same bytes for the same run."""
+    start = int(started.timestamp() * 1000)
+    message = "the host could not collect the result of this job when its time was up"
+    errors = (FlowError("result-lost", message),)
+    return FlowState(FlowStatus.FAILED, start, start + seconds * 1000, errors=errors).to_bytes()
+
+
+LOST: Final = "the host lost the result of this job before it was published"
+"""Without details: the text is published, and names of objects are private."""
+
+
 async def result_bytes(
     kube: Kube, body: Mapping[str, Any], status: NosanaJobStatus, started: datetime, cache: ResultCache
 ) -> bytes:
@@ -83,8 +100,7 @@ async def result_bytes(
         cache.data = read_result([await kube.get("Secret", namespace, name) for name in names])
     except (NotFound, ResultError) as exc:
         cache.lost = str(exc)
-        # Without details: the text is published, and names of objects are private.
-        cache.data = substitute(body, started, "the host lost the result of this job before it was published")
+        cache.data = substitute(body, started, LOST)
         log.error("result lost: %s", exc, extra={"job": f"{namespace}/{body['metadata']['name']}"})
     return cache.data
 
@@ -98,7 +114,7 @@ async def pin(
     if pinner.cid_of(data) != cid:
         # Somebody changed the Secret after its CID went into the intent.
         log.error("result does not match its CID; not pinned", extra={"result": name, "cid": cid})
-        cache.lost = cache.lost or "the stored result was changed after it had been announced"
+        cache.changed = True
         return False
     try:
         async with asyncio.timeout(seconds):

@@ -156,6 +156,8 @@ class Settler:
         """The view with the fact that the effect brings."""
         match effect:
             case ReadResult():
+                if effect.substitute:
+                    self.publisher.substitute()
                 return replace(view, result=await self.publisher.read(self.poster))
             case PrepareResult():
                 return replace(view, published=await self.publisher.prepare())
@@ -291,6 +293,7 @@ class Settler:
             log.warning("chain does not answer: %s", exc, extra=self.ctx.fields())
             return RETRY
         self.publisher.stop_pinning()
+        took = self.ctx.now - self.ctx.view(self.market).ended_at
         settlement = self.ctx.record.settlement
         if paid is not None:
             settlement = (settlement or Settlement(kind="complete")).model_copy(
@@ -308,7 +311,7 @@ class Settler:
                 paid.earned,
                 paid.refunded,
                 paid.seconds,
-                took=(self.ctx.now - self.ctx.ended_at).total_seconds(),
+                took=took.total_seconds(),
             )
         self.ctx.event("Normal", settled.reason, settled.message)
         log.info("settled: %s", settled.message, extra=self.ctx.fields() | {"reason": str(settled.reason)})

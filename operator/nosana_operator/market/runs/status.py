@@ -26,6 +26,8 @@ from nosana_operator.api import (
     parse_part,
 )
 
+_MAX_MESSAGE = 4096
+"""Characters of a condition's message: the API server refuses a status with one of more than 32,768."""
 OWN_CONDITIONS = (JobCondition.RUN_VERIFIED, JobCondition.SETTLED)
 
 
@@ -73,7 +75,8 @@ class JobRecord:
         now: datetime,
     ) -> JobRecord:
         """The record with that condition set."""
-        new = condition(self.conditions, kind, status, reason, message, generation=generation, now=now)
+        text = message[:_MAX_MESSAGE]
+        new = condition(self.conditions, kind, status, reason, text, generation=generation, now=now)
         others = [c for c in self.conditions if c["type"] != kind]
         # A fixed order keeps repeated applies identical.
         ordered = sorted([*others, new], key=lambda c: OWN_CONDITIONS.index(c["type"]))

@@ -39,6 +39,8 @@ class Attempts:
     publish_at: datetime | None = None
     """Before this moment the gateways are not asked for the result again."""
     publish_tries: int = 0
+    over_since: datetime | None = None
+    """Since when this process has seen the run over and its job not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class Payment:
     seconds: float
 
 
+def has_ended(conditions: Sequence[Condition]) -> bool:
+    """The job has ended and its result is fixed."""
+    return any(condition_is_true(conditions, kind) for kind in (JobCondition.COMPLETE, JobCondition.FAILED))
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """One run at one moment."""
@@ -109,7 +116,7 @@ class RunView:
     run_time: int
     """Unix time of the run's start by the chain's clock."""
     ended_at: datetime
-    """By our clock; meaningless while the job runs."""
+    """By our clock; for an overdue run the moment from which it is settled without its job's end."""
     generation: int
     conditions: Sequence[Condition]
     """Of the NosanaJob, the job controller's included."""
@@ -148,9 +155,7 @@ class RunView:
     @property
     def ended(self) -> bool:
         """The job has ended and its result is fixed."""
-        return condition_is_true(self.conditions, JobCondition.COMPLETE) or condition_is_true(
-            self.conditions, JobCondition.FAILED
-        )
+        return has_ended(self.conditions)
 
     @property
     def settled(self) -> bool:

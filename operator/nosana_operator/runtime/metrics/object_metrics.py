@@ -45,6 +45,13 @@ OLDEST_UNSETTLED = Family(
     "The longest time since the end of a job whose run is not settled; 0 without one.",
     ("market",),
 )
+OLDEST_OVERDUE = Family(
+    "oldest_run_past_expiry_seconds",
+    "gauge",
+    "Of the runs that are past their expiry, whose job has not ended and which are not settled, the longest time "
+    "since the expiry; 0 without one.",
+    ("market",),
+)
 SLOTS = Family(
     "slots",
     "gauge",
@@ -74,7 +81,19 @@ STAKE = Family(
     "Weighted stake of a key in xNOS; 0 without a stake account.",
     ("network", "key"),
 )
-FAMILIES = (JOBS, OLDEST_JOB, UNSETTLED, OLDEST_UNSETTLED, SLOTS, CONDITIONS, WALLETS, LAMPORTS, NOS, STAKE)
+FAMILIES = (
+    JOBS,
+    OLDEST_JOB,
+    UNSETTLED,
+    OLDEST_UNSETTLED,
+    OLDEST_OVERDUE,
+    SLOTS,
+    CONDITIONS,
+    WALLETS,
+    LAMPORTS,
+    NOS,
+    STAKE,
+)
 
 BASE_UNITS = 1e6
 """NOS base units in a NOS."""
@@ -127,6 +146,7 @@ class ObjectCollector(Collector):
         unsettled: Tally[tuple[str, str]] = Tally()
         oldest: dict[tuple[str, str], float] = {}
         waiting = dict.fromkeys(served, 0.0)
+        overdue = dict.fromkeys(served, 0.0)
         for body in self._jobs():
             spec, status = body.get("spec") or {}, body.get("status") or {}
             market = str((spec.get("run") or {}).get("market") or "")
@@ -134,16 +154,20 @@ class ObjectCollector(Collector):
             phases[market, phase] += 1
             if phase in _PASSING and not spec.get("suspend"):
                 oldest[market, phase] = max(oldest.get((market, phase), 0.0), now - _moved_at(body))
-            if market and (ended := _ended_at(status)) is not None:
-                settled = find_condition(status.get("conditions"), JobCondition.SETTLED) or {}
-                if settled.get("status") != "True":
-                    unsettled[market, str(settled.get("reason") or "NotBegun")] += 1
-                    waiting[market] = max(waiting.get(market, 0.0), now - ended)
+            settled = find_condition(status.get("conditions"), JobCondition.SETTLED) or {}
+            if not market or settled.get("status") == "True":
+                continue
+            if (ended := _ended_at(status)) is not None:
+                unsettled[market, str(settled.get("reason") or "NotBegun")] += 1
+                waiting[market] = max(waiting.get(market, 0.0), now - ended)
+            elif expires_at := (status.get("run") or {}).get("expiresAt"):
+                overdue[market] = max(overdue.get(market, 0.0), now - _unix(str(expires_at)))
         for family, values in (
             (JOBS, phases),
             (OLDEST_JOB, oldest),
             (UNSETTLED, unsettled),
             (OLDEST_UNSETTLED, {(market,): seconds for market, seconds in waiting.items()}),
+            (OLDEST_OVERDUE, {(market,): seconds for market, seconds in overdue.items()}),
         ):
             metric = family.collected()
             for labels, value in sorted(values.items()):

@@ -44,6 +44,7 @@ _SECTIONS: Final = (
             "settlement_duration_seconds",
             "end_to_finish_seconds",
             "oldest_unsettled_run_seconds",
+            "oldest_run_past_expiry_seconds",
             "wallet_balance_lamports",
             "wallet_balance_nos",
             "wallet_stake_xnos",
