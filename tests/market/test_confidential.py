@@ -174,10 +174,11 @@ async def test_a_posters_words_never_outgrow_the_status() -> None:
     lab.poster.post_answers = [NotFound("x" * 5000)] * 100
     posted = await both.post(stub())
     problems = set()
-    while not lab.settled()():
+    for _ in range(400):
         await both.slot()
         delivery = (((lab.job_of(posted) or {}).get("status") or {}).get("delivery")) or {}
         problems |= {len(delivery.get(field) or "") for field in ("definitionProblem", "resultProblem")}
+    assert lab.says("Settled", posted) == ("True", "Finished")
     assert problems == {0, 1024}
     await both.close()
 

@@ -195,7 +195,13 @@ async def test_the_intent_of_an_overdue_run_is_followed_by_the_next_process() ->
 
 def from_the_future(lab: MarketLab, posted: Posted) -> None:
     body = lab.job_of(posted) or {}
-    lab.kube.edit(JOB_KIND, JOBS, body["metadata"]["name"], {"spec": {"future": 1, "run": {"alsoFuture": 2}}})
+    lab.kube.edit(
+        JOB_KIND,
+        JOBS,
+        body["metadata"]["name"],
+        {"spec": {"future": 1, "run": {"alsoFuture": 2}}},
+        validated=False,
+    )
 
 
 async def test_a_run_whose_spec_cannot_be_read_is_followed_and_settled() -> None:
@@ -248,11 +254,11 @@ async def test_a_market_that_cannot_be_read_is_reported_on_the_job() -> None:
     await lab.until(lab.standing)
     posted = lab.post(timeout=60)
     await lab.until(lambda: lab.says("RunVerified", posted) == ("True", "Verified"))
-    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"future": 1}})
+    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"future": 1}}, validated=False)
     lab.processes.clear()
     lab.boot()
     await lab.until(lambda: lab.says("Settled", posted) == ("False", "SpecInvalid"), 120)
-    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"future": None}})
+    lab.kube.edit(MARKET_KIND, ADMIN, MARKET, {"spec": {"future": None}}, validated=False)
     await lab.until(lab.settled(), 60)
     assert lab.says("Settled", posted) == ("True", "Finished")
     lab.check_books()
