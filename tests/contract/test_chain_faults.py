@@ -168,7 +168,7 @@ async def test_a_method_that_one_node_refuses_is_asked_of_the_other(two: World) 
 async def test_a_lost_transaction_is_sent_again_and_to_all(
     two: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nosana_operator.chain.sender._RESEND_AFTER", 0.05)
+    monkeypatch.setattr("support.sending.RESEND_AFTER", 0.05)
     first, _ = two.nodes
     first.faults.add("vanish")
     work = await two.client.sign_work(two.host, two.market)
@@ -178,7 +178,7 @@ async def test_a_lost_transaction_is_sent_again_and_to_all(
 
 
 async def test_a_late_transaction_lands_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nosana_operator.chain.sender._RESEND_AFTER", 0.05)
+    monkeypatch.setattr("support.sending.RESEND_AFTER", 0.05)
     run, job = await world.match()
     world.advance(100)
     before = (await world.client.fetch_wallet_state(world.host.address)).nos_balance

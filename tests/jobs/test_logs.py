@@ -16,6 +16,7 @@ from nosana_operator.jobs.decision.view import Ended, PodView
 from nosana_operator.jobs.errors import LogNotReadYet
 from nosana_operator.jobs.logs import KEEP_BYTES, LogMemory, LogReader
 from nosana_operator.jobs.result import MAX_LOG_READ, Log, RunLog, retained
+from nosana_operator.workload import CONTAINER
 
 OUT = b"2026-01-02T03:04:05.1Z one\n2026-01-02T03:04:05.3Z three\n"
 ERR = b"2026-01-02T03:04:05.2Z two\n2026-01-02T03:04:05.4Z four\n"
@@ -34,6 +35,7 @@ class Logs:
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def read_logs(self, namespace: str, pod: str, container: str, **options: Any) -> bytes:
+        assert (namespace, container) == ("ns", CONTAINER), "the API server knows no other container here"
         self.asked.append(options)
         stream = options.get("stream")
         if stream is not None and self.offers == "refused":
@@ -104,8 +106,10 @@ async def test_the_log_before_the_last_restart_is_read_too() -> None:
 
 
 async def test_a_container_that_waits_to_be_started_again_is_read_once() -> None:
-    log = await read(Logs(), pod(FakeClock(), container_id="c2", previous_id="c2", restarts=1))
+    logs = Logs()
+    log = await read(logs, pod(FakeClock(), container_id="c2", previous_id="c2", restarts=1))
     assert log == Log((RunLog(OUT),), "the logs of 1 of the op's runs are gone: only the last ones are kept")
+    assert [options["previous"] for options in logs.asked if options["stream"] is None] == [False]
 
 
 class TestRestarts:
@@ -148,6 +152,30 @@ class TestRestarts:
             "ns", [pod(clock, restarts=3, container_id="c4", previous_id="c3")], OP, memory
         )
         assert log.problem == "the logs of 1 of the op's runs are gone: only the last ones are kept"
+
+    async def test_the_earlier_runs_of_another_pod_are_not_this_ones(self) -> None:
+        """Container ids are unique on a node only, and the result asks pod by pod."""
+        clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": OUT, "q": ERR})
+        reads = reader(logs, clock)
+        restarted = {"ended": False, "restarts": 1, "container_id": "c2", "previous_id": "c1"}
+        await reads.track("ns", [pod(clock, **restarted)], memory, clock.now())
+        log = await reads.read("ns", [pod(clock, "q", container_id="c3")], OP, memory)
+        assert log == Log((RunLog(ERR),))
+
+    async def test_the_current_run_of_a_container_is_never_one_of_its_earlier_runs(self) -> None:
+        """A kubelet that starts again may name the same container as the one before and as the one that runs."""
+        clock, memory, logs = FakeClock(), LogMemory(), Logs()
+        reads = reader(logs, clock)
+        await reads.track(
+            "ns",
+            [pod(clock, ended=False, restarts=1, container_id="c2", previous_id="c1")],
+            memory,
+            clock.now(),
+        )
+        logs.whole = {"p": ERR}
+        log = await reads.read("ns", [pod(clock, container_id="c1", previous_id="c1")], OP, memory)
+        assert log == Log((RunLog(ERR),))
+        assert [options["previous"] for options in logs.asked[-1:]] == [False]
 
     async def test_what_a_kubelet_says_of_a_container_that_it_dropped_is_no_log(self) -> None:
         clock, memory = FakeClock(), LogMemory()

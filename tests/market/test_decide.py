@@ -37,7 +37,7 @@ from nosana_operator.market.host.queueing import (
     price_too_low,
     queue_too_deep,
 )
-from nosana_operator.market.host.slots import holder, taken
+from nosana_operator.market.host.slots import count_slots, holder, open_works, taken
 from nosana_operator.market.host.view import JobObject, MarketView, PendingTransaction, WalletView
 from nosana_operator.market.job_spec import run_spec
 
@@ -400,6 +400,30 @@ def test_what_a_market_holds_and_wants_of_the_nodes(
     made = view(**changes)
     found = holder(made, previous=SlotStatus(standing=5), demand=market_demand(made))
     assert (found.taken, found.demand) == (taken_, demand_)
+
+
+OPEN_WORKS: list[tuple[str, dict[str, Any], int]] = [
+    ("under way", {"pending": (work(),)}, 1),
+    ("silence about it", {"pending": (work(fate=Fate.UNKNOWN),)}, 1),
+    ("confirmed, its effect not read yet", {"pending": (work(fate=Fate.CONFIRMED),)}, 1),
+    ("confirmed, its effect read", {"pending": (work(fate=Fate.CONFIRMED, seen=True),)}, 0),
+    ("it can never land", {"pending": (work(fate=Fate.EXPIRED),)}, 0),
+    ("it failed", {"pending": (work(fate=Fate.FAILED),)}, 0),
+    ("a stop takes no slot", {"pending": (work(kind="stop"),)}, 0),
+    ("its run counts already", {"pending": (work(),), "wallets": (wallet(runs=(run("9"),)),)}, 0),
+    ("its standing counts already", {"pending": (work(),), "market": standing(KEY)}, 0),
+    ("its key left for a reason not known", {"pending": (work(),), "unexplained": frozenset({KEY})}, 0),
+    ("two of them", {"pending": (work(), work(KEY2)), "wallets": (wallet(), wallet(KEY2))}, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "count"), OPEN_WORKS, ids=[row[0] for row in OPEN_WORKS])
+def test_a_work_takes_a_slot_until_its_effect_is_counted_or_it_is_dead(
+    name: str, changes: dict[str, Any], count: int
+) -> None:
+    made = view(**changes, share=replace(NOTHING, free=5))
+    assert open_works(made) == count
+    assert count_slots(made).free == 5 - taken(made)
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,18 @@ async def test_program_accounts_by_filter(client: AsyncClient, founded: Founded)
     assert all(len(each.account.data) == 240 for each in jobs)
 
 
+@pytest.mark.parametrize("place", [0, 7], ids=["the first byte", "the last byte"])
+async def test_memcmp_compares_every_byte(chain: RunningChain, place: int) -> None:
+    wrong = bytearray(bytes.fromhex("c94ebbe1f0c6c9fb"))
+    for expected in (1, 0):
+        memcmp = {"offset": 0, "bytes": base64.b64encode(wrong).decode(), "encoding": "base64"}
+        config = {"encoding": "base64", "commitment": "confirmed", "filters": [{"memcmp": memcmp}]}
+        assert (
+            len((await rpc(chain.url, "getProgramAccounts", str(JOBS_PROGRAM), config))["result"]) == expected
+        )
+        wrong[place] ^= 1
+
+
 async def test_slices_contexts_and_encodings(chain: RunningChain, founded: Founded) -> None:
     market = str(founded.market)
     disc = bytes.fromhex("c94ebbe1f0c6c9fb")
