@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.api import Gpu
-from nosana_operator.workload import JobContext, build_objects, gpu_demand, unsupported
+from nosana_operator.workload import JobContext, Storage, build_objects, gpu_demand, unsupported
 from support.workload import RUN, context, op, run_op
 
 CHECK = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "continuous": True}
@@ -143,3 +143,28 @@ def test_the_sentence_names_stage_and_ops() -> None:
 def test_hidden_host_names_of_a_posters_job_cannot_be_told() -> None:
     assert paths(context(op(private=True, expose=80), run=RUN)) == ["ops[0].args.private"]
     assert paths(context(op(private=True), run=RUN)) == []
+
+
+def volume_op(number: int) -> dict[str, Any]:
+    return {"type": "container/create-volume", "id": f"v{number}", "args": {"name": f"v{number}"}}
+
+
+@pytest.mark.parametrize(
+    ("size", "job_size", "allowed"), [("10Gi", "40Gi", 4), ("15Gi", "40Gi", 2), ("50Gi", "40Gi", 0)]
+)
+def test_the_volumes_of_a_job_are_bounded_together(size: str, job_size: str, allowed: int) -> None:
+    storage = Storage(size=size, job_size=job_size)
+    fits, beyond = (
+        replace(context(op(), *(volume_op(n) for n in range(count))), storage=storage)
+        for count in (allowed, allowed + 1)
+    )
+    assert unsupported(fits) == []
+    (problem,) = unsupported(beyond)
+    assert problem.path == "ops"
+    assert f"{allowed + 1} volumes of {size} each are more than the {job_size}" in str(problem)
+
+
+def test_volumes_of_a_stranger_are_bounded_by_default() -> None:
+    """63 claims of 10 GiB once took what no slot had promised."""
+    many = context(op(), *(volume_op(n) for n in range(8)))
+    assert paths(many) == ["ops"]

@@ -44,6 +44,9 @@ class Storage(SettingsGroup):
     """ReadWriteMany lets a job's ops run on several nodes; the class has to offer it."""
     size: Annotated[str, AfterValidator(_size)] = "10Gi"
     """The size of each claim: definitions cannot state one."""
+    job_size: Annotated[str, AfterValidator(_size)] = "40Gi"
+    """What all claims of one job may have together. The operator refuses a definition with more volumes than that
+    holds, because a stranger's volumes are in no slot's resources. Smaller than `size`: no volumes at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from nosana_operator.api import LABEL_JOB_UID
+from nosana_operator.api.quantity import parse_quantity
 from nosana_operator.definition import Problem, RunArgs
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import JobContext
@@ -69,6 +70,19 @@ def make_storage_affinity(ctx: JobContext, args: RunArgs) -> dict[str, Any]:
         "topologyKey": "kubernetes.io/hostname",
     }
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def storage_problems(ctx: JobContext) -> Iterator[Problem]:
+    """The volumes that are more than the claims of one job may have together."""
+    count, storage = sum(not isinstance(op.args, RunArgs) for op in ctx.definition.ops), ctx.storage
+    allowed = parse_quantity(storage.job_size) // parse_quantity(storage.size)
+    if count > allowed:
+        yield Problem(
+            "ops",
+            f"its {count} volumes of {storage.size} each are more than the {storage.job_size} that this host gives to "
+            "a job",
+            f"create at most {allowed} volumes" if allowed else "create no volume",
+        )
 
 
 def volume_problems(ctx: JobContext, op_index: int, args: RunArgs) -> Iterator[Problem]:

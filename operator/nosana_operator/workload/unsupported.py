@@ -12,6 +12,7 @@ from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.container import args_problems
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.literals import Place, literals
+from nosana_operator.workload.storage import storage_problems
 
 _LATER: Final = "not served by this version yet"
 
@@ -86,6 +87,7 @@ def _unsupported(ctx: JobContext) -> Iterator[Problem]:
             "a private job has no poster who could send the definition or receive the result",
             "remove logistics and add the ops",
         )
+    yield from storage_problems(ctx)
     for index, op in enumerate(ctx.definition.ops):
         place: Place = ("ops", index)
         if isinstance(op.args, RunArgs):
