@@ -23,19 +23,19 @@ from nosana_operator.api.job import Transaction
 
 
 class SecretRef(ApiModel):
-    """A wallet: a key of a Secret beside the NosanaMarket."""
+    """A wallet's key: an entry of a Secret in the NosanaMarket's namespace."""
 
-    name: ObjectName = Field(description="Of the Secret.")
+    name: ObjectName = Field(description="The Secret's name.")
     key: str = Field(
         default="id.json",
         min_length=1,
         max_length=253,
-        description="Under which it has the keypair, as Solana's tools write it.",
+        description="The entry of the Secret with the keypair, in the format of Solana's tools.",
     )
 
 
 class Wallet(ApiModel):
-    """One key that stands in the market."""
+    """One wallet that joins the market's queue."""
 
     secret_ref: SecretRef
 
@@ -43,31 +43,35 @@ class Wallet(ApiModel):
 class Slots(ApiModel):
     """How many jobs at once, and what each may use besides its GPUs."""
 
-    max: int | None = Field(default=None, ge=0, le=10000, description="Unset: as many as the nodes hold.")
+    max: int | None = Field(
+        default=None, ge=0, le=10000, description="The most slots; unset: as many as nodes and quotas hold."
+    )
     reserve: int = Field(default=0, ge=0, le=10000, description="Slots that are never offered.")
     resources: Resources = Resources()
 
 
 class Drain(ApiModel):
-    """Leaving for good: out of the queue at once, and what becomes of the jobs that run."""
+    """Leaving for good: the wallets leave the queue at once, and `policy` says what becomes of running jobs."""
 
     policy: Literal["Wait", "Finish"] = Field(
         default="Wait",
-        description="Wait: each job goes on to its own end. Finish: at the deadline those that still run are "
-        "stopped and paid for the seconds so far.",
+        description="Wait: each job runs to its own end. Finish: the deadline stops those that still run, and they are "
+        "paid for the seconds so far.",
     )
     deadline: Time | None = Field(default=None, description="For Finish; unset: at once.")
 
 
 class NosanaMarketSpec(ApiModel):
-    """Which market, with which keys, on which GPUs."""
+    """Which market, with which wallets, on which GPUs."""
 
-    # Not checked by a pattern: a wrong address gets a condition that says so, instead of a refused object.
+    # Not checked by a pattern: a wrong address gets a condition that names it, instead of a refused object.
     address: Annotated[str, Field(min_length=1, max_length=64, description="The market's address on chain.")]
-    network: DnsLabel = Field(description="Names a network of the operator's settings.")
-    job_namespace: DnsLabel = Field(description="Where its jobs run; never where the wallet Secrets are.")
+    network: DnsLabel = Field(description="The name of a network in the operator's settings.")
+    job_namespace: DnsLabel = Field(
+        description="The namespace of its jobs; never that of the wallet Secrets."
+    )
     wallets: tuple[Wallet, ...] = Field(
-        min_length=1, max_length=64, description="The keys: each stands in the queue once at a time."
+        min_length=1, max_length=64, description="Each is in the queue at most once at a time."
     )
     gpu: Gpu = Gpu()
     slots: Slots = Slots()
@@ -75,39 +79,44 @@ class NosanaMarketSpec(ApiModel):
     runtime_class_name: str | None = Field(
         default=None, max_length=253, description="RuntimeClass of the jobs' pods; unset: the nodes' default."
     )
-    paused: bool = Field(default=False, description="True leaves the queue; running jobs go on.")
-    drain: Drain | None = Field(default=None, description="Set: leaves the queue; running jobs as it says.")
+    paused: bool = Field(
+        default=False, description="True: the wallets leave the queue; running jobs continue."
+    )
+    drain: Drain | None = Field(
+        default=None, description="Set: the wallets leave the queue, and running jobs end as it says."
+    )
     min_price: int = Field(
         default=0,
         ge=0,
-        description="NOS base units per second; below it the keys leave the queue, and take no job.",
+        description="NOS base units per second; while the market pays less, the wallets leave the queue and take "
+        "no job.",
     )
     payout_address: Address | None = Field(
         default=None,
-        description="The wallet on whose NOS account `finish` pays; unset: the key's own. What an owner's `end` "
-        "pays always goes to the key's own account.",
+        description="The wallet whose NOS account `finish` pays; unset: the wallet that ran the job. An owner's `end` "
+        "always pays the wallet that ran the job.",
     )
     max_timeout: int | None = Field(
         default=None,
         ge=1,
-        description="Seconds after which a run is finished, whatever time-out its poster set or extended to; "
-        "unset: its time-out alone ends it.",
+        description="Seconds after which a run is finished, whatever time-out its poster set or extended it to; "
+        "unset: only its time-out ends it.",
     )
     on_bad_definition: Literal["Finish", "Quit"] = Field(
         default="Finish",
-        description="A definition that cannot be used: Finish tells the poster why and is paid the seconds; "
-        "Quit publishes nothing and is paid nothing.",
+        description="For a definition that cannot be used. Finish: publishes the reasons and is paid the seconds; "
+        "Quit: publishes nothing and is not paid.",
     )
 
     on_no_capacity: Literal["Finish", "Quit", "Wait"] = Field(
         default="Finish",
-        description="A job whose pod no node can take for 5 minutes: Finish tells the poster and is paid the "
-        "seconds; Quit gives the run back unpaid when nothing of it has run; Wait holds it until it expires.",
+        description="For a job whose pod finds no node for 5 minutes. Finish: publishes that and is paid the seconds; "
+        "Quit: gives the run back unpaid if nothing of it has run; Wait: keeps it until it expires.",
     )
 
 
 class SlotStatus(StatusModel):
-    """The slots as they are used."""
+    """How the slots are used."""
 
     total: int = 0
     free: int = 0
@@ -116,21 +125,21 @@ class SlotStatus(StatusModel):
 
 
 class WalletStatus(StatusModel):
-    """One key as it stands."""
+    """One wallet's state."""
 
     secret: str = Field(
-        description="Name and key of the Secret; `#` and the address follow when it holds the key no more."
+        description="Name and key of the Secret, followed by `#` and the address once it no longer holds the key."
     )
     address: str | None = None
     lamports: int | None = None
     nos: int | None = Field(default=None, description="NOS base units.")
     xnos: str | None = Field(default=None, description="Weighted stake, base units; a u128, hence text.")
     state: Literal["Ready", "Standing", "Blocked", "Unknown"] = "Unknown"
-    standing: bool = Field(default=False, description="It is in the market's queue on chain.")
+    standing: bool = Field(default=False, description="Whether it is in the market's queue on chain.")
     foreign: str | None = Field(
         default=None,
         max_length=96,
-        description="Signature of a transaction of this key which this operator did not make.",
+        description="Signature of a transaction of this wallet that this operator did not make.",
     )
     reason: str | None = None
     message: str | None = None
@@ -144,19 +153,19 @@ class QueueStatus(StatusModel):
 
 
 class NosanaMarketStatus(StatusModel):
-    """What the market host saw and did."""
+    """What the market host observed and did."""
 
     observed_generation: int | None = None
     epoch: int | None = Field(
         default=None,
-        description="Of the process that leads: it stands here before that offers a slot, so that what an "
-        "earlier one may still write is refused.",
+        description="The term of the process that leads. It writes it before it offers a slot, so that a late write of "
+        "an earlier one fails.",
     )
     conditions: tuple[ConditionModel, ...] = Field(default=(), json_schema_extra=LIST_BY_TYPE, max_length=32)
     slots: SlotStatus | None = None
     wallets: tuple[WalletStatus, ...] = Field(
         default=(),
-        # More than spec.wallets has: a key that was replaced or taken out stays until it holds nothing.
+        # More than spec.wallets has: a wallet that was replaced or removed stays until it holds nothing.
         max_length=256,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["secret"]},
     )
@@ -165,6 +174,6 @@ class NosanaMarketStatus(StatusModel):
     transactions: tuple[Transaction, ...] = Field(
         default=(),
         max_length=256,
-        description="Work and stop that were signed and whose outcome is not known yet.",
+        description="`work` and `stop` transactions that were signed and whose outcome is not known yet.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["signature"]},
     )
