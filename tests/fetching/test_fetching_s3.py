@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import urllib.parse
 import urllib.request
+from pathlib import PurePosixPath
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from nosana_operator.fetching.errors import FetchError
+from nosana_operator.fetching.listing import RemoteFile, Request, always
 from nosana_operator.fetching.names import mirrored, safe_path
-from nosana_operator.fetching.s3 import Place, places
+from nosana_operator.fetching.s3 import Place, markers_removed, places
 from nosana_operator.fetching.spec import S3Source
+from nosana_sandbox.resources.bucket import Bucket
 from support.fetching import Fetch, Site, content_of, retried_files
 
 AWS = "https://s3.amazonaws.com"
@@ -158,6 +163,107 @@ async def test_missing_folders_and_files(fetch: Fetch, bucket: str) -> None:
     assert "nothing" in result.message
     result = await fetch(s3({"url": f"{bucket}/models", "files": ["no/such"]}, keys=KEYS))
     assert "there is no no/such (HTTP 404); check its name" in result.message
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["public", "signed"])
+async def test_folder_markers_are_skipped(fetch: Fetch, bucket: str, keys: object) -> None:
+    """As consoles create them with "Create folder"."""
+    for key in ("folder/", "folder/deep/", "folder/empty/", "folder/flag", "folder/both/"):
+        _put(f"{bucket}/models/{key}", b"")
+    _put(f"{bucket}/models/folder/both", b"a file beside its marker")
+    result = await fetch(s3({"url": f"{bucket}/models/folder"}, keys=keys))
+    assert (result.code, result.message) == (0, "")
+    assert content_of(fetch.folder()) == {
+        "a.txt": b"a",
+        "both": b"a file beside its marker",
+        "deep/b c+ü.bin": b"b" * 500_000,
+        "flag": b"",
+    }
+    assert (result.lines[-1]["files"], result.lines[-1]["of"]) == (5, 5)
+
+
+@pytest.mark.contract
+async def test_a_marker_in_another_source_is_skipped_too(fetch: Fetch, bucket: str) -> None:
+    _put(f"{bucket}/models/other/deep/", b"")
+    result = await fetch(s3({"url": f"{bucket}/models/folder"}, {"url": f"{bucket}/models/other"}))
+    assert (result.code, result.message) == (0, "")
+    assert set(content_of(fetch.folder())) == {"a.txt", "deep/b c+ü.bin", "c"}
+
+
+@pytest.mark.contract
+async def test_a_listed_file_with_bytes_has_to_be_there(fetch: Fetch, public_bucket: Bucket) -> None:
+    public_bucket.objects = {"m/w": b"w", "m/v": b"v"}
+    public_bucket.faults.status["/m/w"] = [404]
+    result = await fetch(s3({"url": "https://models.test/m"}))
+    assert (result.code, "there is no m/w (HTTP 404)" in result.message) == (1, True)
+
+
+def test_markers_and_empty_files() -> None:
+    def listed(path: str, size: int | None) -> RemoteFile:
+        return RemoteFile(path, PurePosixPath(path), always(Request("http://x")), size)
+
+    files = [
+        listed("a", 0), listed("a/b/c", 5), listed("a/b", 0), listed("d", 0), listed("e", 0), listed("e", 7),
+        listed("f", None), listed("g", 3), listed("g/h", 4),
+    ]  # fmt: skip
+    kept = [(file.name, file.size, file.may_be_missing) for file in markers_removed(files)]
+    assert kept == [
+        ("a/b/c", 5, False), ("d", 0, True), ("e", 7, False), ("f", None, False), ("g", 3, False), ("g/h", 4, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["public", "signed"])
+@pytest.mark.parametrize(
+    "key", ["folder/x//b.txt", "folder/x/./b", "folder/x/../b", "folder/t\tab", "folder/x\x01y"]
+)
+async def test_a_key_that_cannot_be_a_file_name_is_named(
+    fetch: Fetch, bucket: str, key: str, keys: object
+) -> None:
+    _put(f"{bucket}/models/{urllib.parse.quote(key)}", b"x")
+    result = await fetch(s3({"url": f"{bucket}/models/folder"}, keys=keys))
+    assert result.code == 1
+    assert f"the key {key!r} of {bucket}/models/folder cannot be a file name" in result.message
+    assert "rename the object, or list the other files in `files`" in result.message
+    result = await fetch(s3({"url": f"{bucket}/models/folder", "files": ["a.txt"]}, keys=keys))
+    assert result.code == 0
+
+
+@pytest.mark.contract
+async def test_the_key_is_named_whatever_else_the_address_may_mean(fetch: Fetch) -> None:
+    """The host itself is not a bucket, but that is not the reason."""
+    listing = (
+        "<ListBucketResult><Name>models</Name><IsTruncated>false</IsTruncated><Contents><Key>m//b</Key>"
+        "<LastModified>2026-01-02T03:04:05.000Z</LastModified><Size>1</Size></Contents></ListBucketResult>"
+    )
+
+    async def get(request: web.Request) -> web.Response:
+        known = request.path.rstrip("/") == "/models"
+        return web.Response(text=listing if known else "<Error/>", status=200 if known else 404)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", get)
+    async with TestServer(app) as server:
+        result = await fetch(s3({"url": str(server.make_url("/models/m"))}))
+    assert (result.code, "the key 'm//b' of" in result.message) == (1, True)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["public", "signed"])
+async def test_an_address_that_cannot_be_a_key_is_refused(fetch: Fetch, bucket: str, keys: object) -> None:
+    result = await fetch(s3({"url": f"{bucket}/models/x//y"}, keys=keys))
+    assert (result.code, "the key " in result.message, "x//y'" in result.message) == (1, True, True)
+
+
+@pytest.mark.contract
+async def test_a_key_that_cannot_be_signed_is_named(fetch: Fetch, bucket: str) -> None:
+    _put(f"{bucket}/models/t%09ab", b"x")
+    result = await fetch(s3({"url": f"{bucket}/models", "files": ["t\tab"]}, keys=KEYS))
+    assert result.code == 1
+    assert "the key 't\\tab'" in result.message
+    result = await fetch(s3({"url": f"{bucket}/models", "files": ["t\tab"]}))
+    assert (result.code, content_of(fetch.folder())) == (0, {"t\tab": b"x"})
 
 
 # -- a plain web server -----------------------------------------------------------------------------------

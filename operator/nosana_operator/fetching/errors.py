@@ -9,6 +9,10 @@ class FetchError(NosanaError):
     """A resource cannot be fetched, and a retry would not help."""
 
 
+class Missing(FetchError):
+    """The server does not have the file."""
+
+
 class Interrupted(FetchError):
     """The server is busy, or the connection broke: a retry may help."""
 

@@ -46,6 +46,8 @@ class RemoteFile:
     digest: Digest | None = None
     remedy: str = "check the name"
     """What the author can do when the server does not have the file or refuses it."""
+    may_be_missing: bool = False
+    """Whether to skip the file if the server does not have it."""
     md5_etag: bool = False
     """Whether the ETag may be the content's MD5, as on S3 servers."""
 

@@ -1,12 +1,21 @@
 """S3: resolves an address to a bucket, lists its objects, and makes the request for each.
 
 obstore lists and signs. Requests to public buckets have no signature.
+
+A bucket has no folders, so consoles and tools create markers: objects of 0 bytes whose key ends with a slash. obstore
+removes that slash from listed keys, and a marker then looks like an empty file (`markers_removed`):
+
+    key in the bucket      listed by obstore      fetched
+    m/sub/        0 B      m/sub        0 B       no: it is the folder of m/sub/f
+    m/sub/f       5 B      m/sub/f      5 B       yes
+    m/empty/      0 B      m/empty      0 B       GET m/empty is 404: no file, skipped
+    m/flag        0 B      m/flag       0 B       GET m/flag is 200: an empty file
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -16,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 import obstore
 from obstore.exceptions import (
     BaseError,
+    InvalidPathError,
     NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
@@ -31,9 +41,16 @@ from nosana_operator.fetching.web import Web
 _AWS_PATH_STYLE: Final = re.compile(r"s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 _AWS_VIRTUAL: Final = re.compile(r"(?P<bucket>.+)\.s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?')
+_INVALID_KEY: Final = re.compile(r'Path "(.+?)"(?: contained|: Encountered)', re.DOTALL)
+_INVALID_PATH: Final = (InvalidPathError, ValueError)
+"""obstore's errors for a listed key, and for a prefix, that is not one of its paths."""
 _SIGNATURE_LIFETIME: Final = timedelta(hours=12)
 _DEFAULT_REGION: Final = "us-east-1"
 """The region in signatures for servers without regions."""
+
+
+class InvalidKey(FetchError):
+    """An object's key that cannot be a file name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +120,23 @@ def list_s3(resource: S3, mirrors: dict[str, str], web: Web) -> Listing:
         source = replace(source, url=mirrored(source.url, mirrors) if source.url else None)
         for file in _source_files(source, resource.credentials, web):
             files[file.path] = file
-    return Listing(tuple(files.values()))
+    return Listing(tuple(markers_removed(files.values())))
+
+
+def markers_removed(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """The listed files without folder markers. Pure.
+
+    An empty file is a marker if its path is a folder of another file, or also that of a file with bytes. Every other
+    one may be the marker of an empty folder: it is skipped if the server does not have it.
+    """
+    listed = list(files)
+    taken = {folder for file in listed for folder in file.path.parents}
+    taken |= {file.path for file in listed if file.size}
+    return [
+        replace(file, may_be_missing=file.size == 0)
+        for file in listed
+        if file.size != 0 or file.path not in taken
+    ]
 
 
 def _source_files(source: S3Source, credentials: Credentials | None, web: Web) -> Iterator[RemoteFile]:
@@ -124,7 +157,9 @@ def _source_files(source: S3Source, credentials: Credentials | None, web: Web) -
     problem: FetchError | None = None
     for place in candidates:
         try:
-            files = list(_listed(place, credentials, what))
+            files = markers_removed(_listed(place, credentials, what))
+        except InvalidKey:
+            raise
         except FetchError as error:
             problem = problem or error
             continue
@@ -159,6 +194,8 @@ def _first_that_lists(candidates: list[Place], credentials: Credentials | None) 
     for place in candidates:
         try:
             next(iter(_store(place, credentials).list(place.prefix or None, chunk_size=1)), None)
+        except _INVALID_PATH:
+            return place
         except BaseError:
             continue
         return place
@@ -172,8 +209,8 @@ def _listed(place: Place, credentials: Credentials | None, what: str) -> Iterato
             for meta in batch:
                 key = str(meta["path"])
                 name = key[len(place.prefix) :].lstrip("/") if place.prefix else key
-                if not name or (name.endswith("/") and not meta["size"]):
-                    continue  # a folder marker of a browsing tool
+                if not name:
+                    continue  # the marker of the folder itself
                 file = _file(place, key, safe_path(name, what), credentials, what)
                 md5 = _MD5.fullmatch(meta["e_tag"] or "")
                 yield replace(file, size=meta["size"], digest=Digest("md5", md5[1]) if md5 else None)
@@ -188,12 +225,22 @@ def _listed(place: Place, credentials: Credentials | None, what: str) -> Iterato
         ) from None
     except NotFoundError:
         raise FetchError(f"there is no bucket at {what}; check its name") from None
-    except BaseError:
-        # The error's text may contain the signature.
+    except (BaseError, ValueError) as error:
+        # The error's text is not shown: it may contain the signature.
+        match = _INVALID_KEY.search(str(error)) if isinstance(error, _INVALID_PATH) else None
+        if match:
+            raise _invalid_key(match[1], what) from None
         raise FetchError(
             f"{what} cannot be listed: the server cannot be reached, or is not an S3 server; check the url, or "
             "list its files in `files`"
         ) from None
+
+
+def _invalid_key(key: str, what: str) -> InvalidKey:
+    return InvalidKey(
+        f"the key {key[:200]!r} of {what} cannot be a file name: it has an empty part, a part of dots, or a control "
+        "character; rename the object, or list the other files in `files`"
+    )
 
 
 def _store(place: Place, credentials: Credentials | None) -> S3Store:
@@ -222,7 +269,11 @@ def _file(
         store = _store(place, credentials)
 
         def request() -> Request:
-            return Request(obstore.sign(store, "GET", key, _SIGNATURE_LIFETIME))
+            try:
+                return Request(obstore.sign(store, "GET", key, _SIGNATURE_LIFETIME))
+            except TypeError:
+                # obstore's error for every key that is not one of its paths.
+                raise _invalid_key(key, what) from None
 
         remedy = "check its name, and the keys, the region and the rights of IAM"
     return RemoteFile(key, path, request, remedy=remedy, md5_etag=True)

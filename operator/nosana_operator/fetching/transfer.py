@@ -18,7 +18,7 @@ from typing import IO, Final
 import urllib3
 
 from nosana_operator.backoff import Backoff
-from nosana_operator.fetching.errors import Damaged, FetchError, Interrupted
+from nosana_operator.fetching.errors import Damaged, FetchError, Interrupted, Missing
 from nosana_operator.fetching.listing import Digest, RemoteFile
 from nosana_operator.fetching.progress import Progress
 from nosana_operator.fetching.web import Web, check_status
@@ -112,6 +112,12 @@ class Transfer:
             try:
                 self._complete(file, part, target)
                 break
+            except Missing:
+                part.unlink(missing_ok=True)
+                if not file.may_be_missing:
+                    raise
+                self._progress.file_done()
+                return
             except Damaged as error:
                 part.unlink(missing_ok=True)
                 if last:

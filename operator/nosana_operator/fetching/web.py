@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from nosana_operator.fetching.errors import FetchError, Interrupted
+from nosana_operator.fetching.errors import FetchError, Interrupted, Missing
 from nosana_operator.fetching.listing import Request
 
 _CONNECT_SECONDS: Final = 10.0
@@ -97,14 +97,14 @@ class Web:
 
 
 def check_status(response: urllib3.BaseHTTPResponse, what: str, remedy: str) -> None:
-    """Raise an error unless the status is 2xx: FetchError when a retry would not help, else Interrupted."""
+    """Raise an error unless the status is 2xx: Missing or FetchError when a retry would not help, else Interrupted."""
     status = response.status
     if 200 <= status < 300:
         return
     if status in (401, 403):
         raise FetchError(f"the server refuses {what} (HTTP {status}); {remedy}")
     if status in (404, 410):
-        raise FetchError(f"there is no {what} (HTTP {status}); {remedy}")
+        raise Missing(f"there is no {what} (HTTP {status}); {remedy}")
     if status == 451:
         raise FetchError(f"the server may not serve {what} for legal reasons (HTTP 451)")
     if status in (408, 425, 429) or status >= 500:
