@@ -64,6 +64,7 @@ test: setup ## Every ring: unit, contract, cluster (needs Linux and root for the
 soak: setup ## The full numbers: 100 jobs with the operator killed at random moments, and more
 	$(BIN)/python -m nosana_sandbox.prepare
 	$(BIN)/pytest -m soak -s
+	$(BIN)/python -m nosana_tools.mutations --workers 2
 
 .PHONY: rights
 rights: setup ## Record again what the operator asks of the API server in a full run (tests/data/rights)
