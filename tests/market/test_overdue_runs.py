@@ -226,6 +226,18 @@ async def test_a_run_whose_spec_cannot_be_read_and_whose_job_does_not_end_is_set
     lab.check_books()
 
 
+async def test_a_status_with_words_of_another_version_keeps_no_settlement_waiting() -> None:
+    lab = MarketLab(seconds=lambda: 5)
+    await lab.until(lab.standing)
+    posted = lab.post(timeout=60)
+    await lab.until(lambda: lab.says("RunVerified", posted) == ("True", "Verified"))
+    name = (lab.job_of(posted) or {})["metadata"]["name"]
+    lab.kube.edit(JOB_KIND, JOBS, name, {"status": {"phase": "Hibernating"}}, validated=False)
+    await lab.until(lab.settled(), 120)
+    assert lab.says("Settled", posted) == ("True", "Finished")
+    lab.check_books()
+
+
 async def test_an_unverified_job_that_cannot_be_read_is_refused_and_replaced() -> None:
     lab = MarketLab(seconds=lambda: 5)
     await lab.until(lab.standing)

@@ -25,7 +25,6 @@ from nosana_operator.api import (
     JobReason,
     MarketReason,
     NosanaJobSpec,
-    NosanaJobStatus,
     NosanaMarketSpec,
     Run,
     parse_part,
@@ -40,7 +39,7 @@ from nosana_operator.market.ports import Chain, Edges, Posters, Wallet
 from nosana_operator.market.runs.decide import not_settled, overdue_end
 from nosana_operator.market.runs.on_chain import Accounts
 from nosana_operator.market.runs.result import ResultCache, ended_at
-from nosana_operator.market.runs.status import JobRecord
+from nosana_operator.market.runs.status import JobRecord, read_status
 from nosana_operator.market.runs.view import Attempts, PublishedResult, RunView
 from nosana_operator.ports import Body
 
@@ -100,7 +99,7 @@ class RunContext:
         self.meta: Mapping[str, Any] = body["metadata"]
         self.generation = int(self.meta.get("generation", 0))
         self.conditions: Sequence[Condition] = (body.get("status") or {}).get("conditions") or ()
-        self.logistics = parse_part(NosanaJobStatus, JOB_KIND, "status", body.get("status")).logistics
+        self.logistics = read_status(body).logistics
         """Where the definition comes from and the result goes to; None: the job is not confidential."""
         self.ended_at = ended_at(body)
         self.now = edges.clock.now()

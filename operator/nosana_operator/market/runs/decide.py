@@ -102,9 +102,10 @@ RESULT_TRIES = 4
 DELIVERY_LIMIT = timedelta(seconds=40)
 """After the job's end, for all tries together: the settlement waits for it, and nobody pays after the time-out."""
 
-OVERDUE_NOTICE = timedelta(minutes=5)
-"""A job that has not ended so long after its run is reported: its pods stop and its result is stored before that."""
-OVERDUE_GRACE = timedelta(minutes=15)
+OVERDUE_NOTICE = timedelta(minutes=8)
+"""A job that has not ended so long after its run is reported. When its job controller keeps failing, it stores a
+minimal result after five minutes."""
+OVERDUE_GRACE = timedelta(minutes=12)
 """Between that report and the settlement without the job's result."""
 OVERDUE_WATCHED = timedelta(minutes=2)
 """The job controller of the same process gets this long before either: nobody may have worked for hours."""
@@ -221,7 +222,7 @@ def _overdue(view: RunView) -> RunDecision | None:
     The job controller ends every job at its expiry, and stops pods and stores a minimal result when all else
     fails. Only when even that does not come, for example because every write is refused, does the run go on alone:
 
-        over ────── 5 min ──────> condition and Event ────── 15 min ──────> finish, with a substitute result
+        over ────── 8 min ──────> condition and Event ────── 12 min ──────> finish, with a substitute result
         └── this process watches for 2 min at least ──┘  └── and again ──┘
 
     Both moments survive a crash: the expiry in the status, the report as the condition's transition. A process that

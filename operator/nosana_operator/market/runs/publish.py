@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from nosana_operator.api import JOB_KIND, JobReason, NosanaJobStatus, parse_part
+from nosana_operator.api import JobReason
 from nosana_operator.errors import Refused
 from nosana_operator.market.ports import Pinner
 from nosana_operator.market.runs.blank_result import blank_result
@@ -20,6 +20,7 @@ from nosana_operator.market.runs.result import (
     result_bytes,
     substitute,
 )
+from nosana_operator.market.runs.status import read_status
 from nosana_operator.market.runs.view import (
     PinState,
     Publication,
@@ -75,9 +76,8 @@ class Publisher:
         if cache.data is None and not has_ended(self.ctx.conditions):
             cache.data, cache.overdue = self._overdue_substitute(), True
         if cache.data is None:
-            status = parse_part(NosanaJobStatus, JOB_KIND, "status", ctx.body.get("status"))
-            before = cache.lost
-            await result_bytes(ctx.edges.kube, ctx.body, status, self._started(), cache)
+            before, secrets = cache.lost, read_status(ctx.body).result_secrets
+            await result_bytes(ctx.edges.kube, ctx.body, secrets, self._started(), cache)
             if cache.lost != before and cache.lost is not None:
                 self._lost(cache.lost)
         return cache.data or b""

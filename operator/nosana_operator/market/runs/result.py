@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from nosana_operator.api import (
     JobCondition,
-    NosanaJobStatus,
     condition_is_true,
     find_condition,
     parse_timestamp,
@@ -90,12 +89,15 @@ LOST: Final = "the host lost the result of this job before it was published"
 
 
 async def result_bytes(
-    kube: Kube, body: Mapping[str, Any], status: NosanaJobStatus, started: datetime, cache: ResultCache
+    kube: Kube, body: Mapping[str, Any], names: Sequence[str], started: datetime, cache: ResultCache
 ) -> bytes:
-    """The stored result, or its substitute when it is gone. Raises the API server's other errors."""
+    """The result in the Secrets of these names, or its substitute when it is gone.
+
+    Raises the other errors of the API server.
+    """
     if cache.data is not None:
         return cache.data
-    namespace, names = body["metadata"]["namespace"], status.result_secrets
+    namespace = body["metadata"]["namespace"]
     try:
         cache.data = read_result([await kube.get("Secret", namespace, name) for name in names])
     except (NotFound, ResultError) as exc:

@@ -28,7 +28,18 @@ from nosana_operator.api import (
 
 _MAX_MESSAGE = 4096
 """Characters of a condition's message: the API server refuses a status with one of more than 32,768."""
+_FIELDS_READ = ("run", "delivery", "settlement", "resultCID", "timing", "logistics", "resultSecrets")
 OWN_CONDITIONS = (JobCondition.RUN_VERIFIED, JobCondition.SETTLED)
+
+
+def read_status(job: Mapping[str, Any]) -> NosanaJobStatus:
+    """The part of a NosanaJob's status that the market host reads. Raises ApiError when that does not parse.
+
+    The rest may be from a version with other phases or states of ops: a settlement must not wait for that.
+    """
+    raw = job.get("status") or {}
+    part = {name: raw[name] for name in _FIELDS_READ if name in raw}
+    return parse_part(NosanaJobStatus, JOB_KIND, "status", part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class JobRecord:
     def of(cls, body: Mapping[str, Any]) -> JobRecord:
         """From a NosanaJob. Raises ApiError when the status does not parse."""
         raw = body.get("status") or {}
-        status = parse_part(NosanaJobStatus, JOB_KIND, "status", raw)
+        status = read_status(body)
         own = tuple(
             dict(found)
             for kind in OWN_CONDITIONS
