@@ -31,25 +31,25 @@ def noise(size: int) -> bytes:
 
 @given(st.binary(max_size=2000))
 def test_the_bytes_come_back(raw: bytes) -> None:
-    assert read_result(result_secrets(JOB, raw)) == raw
+    assert read_result(result_secrets(JOB, [raw])) == raw
 
 
 def test_a_large_result_is_split_and_joined() -> None:
     raw = noise(2 * MAX_PART + 10)
-    secrets = result_secrets(JOB, raw)
+    secrets = result_secrets(JOB, [raw])
     assert [s["metadata"]["name"] for s in secrets] == ["hello-result-0", "hello-result-1", "hello-result-2"]
     assert result_names(secrets[0]) == tuple(s["metadata"]["name"] for s in secrets)
     assert read_result(secrets) == raw
 
 
 def test_the_same_bytes_are_packed_the_same() -> None:
-    assert result_secrets(JOB, b"abc") == result_secrets(JOB, b"abc")
+    assert result_secrets(JOB, [b"abc"]) == result_secrets(JOB, [b"abc"])
 
 
 @pytest.mark.parametrize("raw", [noise(4 * 1024 * 1024 + 1), bytes(MAX_RAW + 1)], ids=["compressed", "raw"])
 def test_what_does_not_fit_is_refused(raw: bytes) -> None:
     with pytest.raises(ResultTooLarge):
-        pack_result(raw)
+        pack_result([raw])
 
 
 def missing_part(secrets: list[dict[str, Any]]) -> None:
@@ -61,7 +61,7 @@ def swapped(secrets: list[dict[str, Any]]) -> None:
 
 
 def other_bytes(secrets: list[dict[str, Any]]) -> None:
-    secrets[0]["data"] = result_secrets(JOB, b"other")[0]["data"]
+    secrets[0]["data"] = result_secrets(JOB, [b"other"])[0]["data"]
 
 
 def not_base64(secrets: list[dict[str, Any]]) -> None:
@@ -84,7 +84,7 @@ def nothing(secrets: list[dict[str, Any]]) -> None:
     "damage", [missing_part, swapped, other_bytes, not_base64, no_key, no_annotations, nothing]
 )
 def test_damage_is_noticed(damage: Any) -> None:
-    secrets = copy.deepcopy(list(result_secrets(JOB, noise(MAX_PART + 10))))
+    secrets = copy.deepcopy(list(result_secrets(JOB, [noise(MAX_PART + 10)])))
     damage(secrets)
     with pytest.raises(ResultError):
         read_result(secrets)

@@ -65,7 +65,7 @@ def cluster(job: Body, flow: Body | None = None) -> Cluster:
     kube = Cluster()
     made = kube.add(job)
     if flow is not None:
-        for secret in result_secrets(made, json.dumps(flow).encode()):
+        for secret in result_secrets(made, [json.dumps(flow).encode()]):
             kube.add(secret)
     return kube
 

@@ -82,7 +82,7 @@ def test_a_job_that_has_not_started() -> None:
 )
 def test_an_unusable_definition_tells_every_reason(status: FlowStatus, word: str, event: str) -> None:
     problems = [Problem("ops[0].args.image", "is required", "name it"), Problem("$", "too large")]
-    document = FlowState.unusable(problems, status=status, start=1, end=2).to_dict()
+    document = json.loads(FlowState.unusable(problems, status=status, start=1, end=2).to_bytes())
 
     assert document == {
         "status": word,
@@ -141,14 +141,27 @@ def test_a_log_tail_keeps_the_newest_and_tells_what_it_left_out(
         assert entries[-1].log == f"{count - 1}\n"
 
 
-def test_a_log_tail_is_bounded_in_bytes_but_keeps_the_last_line() -> None:
+def test_a_log_tail_is_bounded_in_bytes() -> None:
     tail = LogTail(max_bytes=10)
     tail.extend([LogEntry("stdout", "12345"), LogEntry("stdout", "67890"), LogEntry("stdout", "x")])
     assert [entry.log for entry in tail.lines] == ["67890", "x"]
 
     tail.extend([LogEntry("stdout", "y" * 50)])
-    assert [entry.log for entry in tail.lines] == ["y" * 50]
-    assert tail.dropped == 3
+    assert tail.lines == ()
+    assert tail.dropped == 4
+
+
+@pytest.mark.parametrize("character", ["y", "é", "😀", "\x00"])
+def test_a_line_that_is_longer_than_the_limit_is_cut_and_says_so(character: str) -> None:
+    tail = LogTail(max_bytes=1000)
+    tail.extend([LogEntry("stderr", character * 5000, "2026-01-02T03:04:05Z")])
+    [entry] = tail.lines
+    assert entry.log.startswith(character * 200)
+    assert entry.log.endswith(
+        f" … {len(character.encode()) * 5000} bytes: the rest of this line was left out\n"
+    )
+    assert 990 < len(entry.log.encode()) <= 1000
+    assert (entry.type, entry.timestamp, tail.dropped) == ("stderr", "2026-01-02T03:04:05Z", 0)
 
 
 def test_lines_that_were_gone_before_they_were_read_are_told_too() -> None:

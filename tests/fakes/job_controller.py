@@ -70,7 +70,7 @@ class StandInJobs:
         meta, now = body["metadata"], self._clock.now()
         raw = json.dumps({"run": body["spec"]["run"]["run"], "uid": meta["uid"], "said": reason}).encode()
         names = []
-        for secret in result_secrets(body, raw):
+        for secret in result_secrets(body, [raw]):
             names.append(secret["metadata"]["name"])
             if self._kube.find("Secret", meta["namespace"], names[-1]) is None:
                 self._kube.add(secret)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from nosana_operator.api.names import API_VERSION, GROUP, JOB_KIND, LABEL_JOB, LABEL_JOB_UID
@@ -30,6 +29,9 @@ MAX_PART: Final = 900 * 1024
 """Bytes of one part before base64: the API server accepts 1 MiB of data in a Secret."""
 MAX_COMPRESSED: Final = 4 * 1024 * 1024
 MAX_RAW: Final = 48 * 1024 * 1024
+_LEVEL: Final = 6
+_GZIP: Final = 31
+"""zlib's `wbits` for the gzip format."""
 
 
 class ResultError(NosanaError):
@@ -40,16 +42,26 @@ class ResultTooLarge(ResultError):
     """The FlowState is too large to be stored."""
 
 
-def pack_result(raw: bytes) -> tuple[bytes, ...]:
-    """FlowState bytes → compressed parts, deterministic. Raises ResultTooLarge."""
-    if len(raw) > MAX_RAW:
-        raise ResultTooLarge(f"a result has {len(raw)} bytes, at most {MAX_RAW} can be kept; drop log lines")
-    packed = gzip.compress(raw, compresslevel=6, mtime=0)
+def pack_result(chunks: Iterable[bytes]) -> tuple[tuple[bytes, ...], str]:
+    """FlowState bytes → compressed parts, deterministic, and the SHA-256 of the bytes in hex.
+
+    Reads no more than fits, and never holds the bytes as a whole. Raises ResultTooLarge.
+    """
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    digest, size, packed = hashlib.sha256(), 0, bytearray()
+    for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_RAW:
+            raise ResultTooLarge(f"a result has more than {MAX_RAW} bytes; drop log lines")
+        digest.update(chunk)
+        packed += compressor.compress(chunk)
+        if len(packed) > MAX_COMPRESSED:
+            break
+    packed += compressor.flush()
     if len(packed) > MAX_COMPRESSED:
-        raise ResultTooLarge(
-            f"a compressed result has {len(packed)} bytes, at most {MAX_COMPRESSED} can be kept; drop log lines"
-        )
-    return tuple(packed[at : at + MAX_PART] for at in range(0, len(packed), MAX_PART))
+        raise ResultTooLarge(f"a compressed result has more than {MAX_COMPRESSED} bytes; drop log lines")
+    parts = tuple(bytes(packed[at : at + MAX_PART]) for at in range(0, len(packed), MAX_PART))
+    return parts, digest.hexdigest()
 
 
 def result_secret_name(job: str, part: int) -> str:
@@ -57,11 +69,10 @@ def result_secret_name(job: str, part: int) -> str:
     return f"{job}-result-{part}"
 
 
-def result_secrets(job: Mapping[str, Any], raw: bytes) -> tuple[Body, ...]:
-    """The Secrets of a NosanaJob's result, part 0 first. Raises ResultTooLarge."""
+def result_secrets(job: Mapping[str, Any], chunks: Iterable[bytes]) -> tuple[Body, ...]:
+    """The Secrets of a NosanaJob's result, part 0 first; `chunks` are its bytes. Raises ResultTooLarge."""
     meta = job["metadata"]
-    parts = pack_result(raw)
-    digest = hashlib.sha256(raw).hexdigest()
+    parts, digest = pack_result(chunks)
     return tuple(
         {
             "apiVersion": "v1",
@@ -115,7 +126,7 @@ def read_result(secrets: Sequence[Mapping[str, Any]]) -> bytes:
         raise ResultError(f"the result has {len(names)} parts: {', '.join(names)}; not all are here in order")
     try:
         packed = b"".join(base64.b64decode(secret["data"][RESULT_KEY], validate=True) for secret in secrets)
-        unpacker = zlib.decompressobj(wbits=31)
+        unpacker = zlib.decompressobj(wbits=_GZIP)
         raw = unpacker.decompress(packed, MAX_RAW)
     except (KeyError, TypeError, binascii.Error, zlib.error) as error:
         raise ResultError(f"the result in Secret {names[0]} cannot be read: {error}") from error

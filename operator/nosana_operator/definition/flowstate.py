@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from nosana_operator.definition.model import LogType
 MAX_LOG_ENTRIES = 24_999
 # A compressed result has to fit into the Secrets that hold it until it is pinned.
 MAX_LOG_BYTES = 16 * 1024 * 1024
+
+_PIECE_BYTES = 64 * 1024
+_ENTRY_BYTES = 64
 
 OpStatus = Literal["init", "running", "success", "failed", "stopped"]
 
@@ -73,6 +76,7 @@ class OpState:
     """One op in the result; an op that never started has status `init` and everything else empty.
 
     `provider_id`: the container's id. `state`: the container runtime's last state block with RestartCount.
+    `logs` may be an iterator, so that not all logs of a job are in memory at once; then it is read only once.
     """
 
     operation_id: str
@@ -82,7 +86,7 @@ class OpState:
     start_time: int | None = None
     end_time: int | None = None
     exit_code: int | None = None
-    logs: Sequence[LogEntry] = ()
+    logs: Iterable[LogEntry] = ()
     errors: Sequence[FlowError] = ()
     results: Mapping[str, ResultValue] | None = None
     reason: EndReason = EndReason()
@@ -113,8 +117,11 @@ class FlowState:
         """The public stand-in for a confidential job's result: status, times and errors only."""
         return FlowState(self.status, self.start_time, self.end_time, errors=self.errors)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The document as plain JSON data, keys in their fixed order."""
+    def chunks(self) -> Iterator[bytes]:
+        """The exact bytes that are pinned: compact JSON with keys in a fixed order, UTF-8, in pieces.
+
+        A piece is small, except for the results of an op: encoding a piece holds the interpreter's lock.
+        """
         document: dict[str, Any] = {
             "status": self.status.value,
             "startTime": self.start_time,
@@ -124,14 +131,15 @@ class FlowState:
         }
         if self.errors:
             document["errors"] = [_error(error) for error in self.errors]
-        document["opStates"] = [_op(op) for op in self.ops]
-        return document
+        yield _encoded(document).removesuffix(b"}") + b',"opStates":['
+        for index, op in enumerate(self.ops):
+            yield b"," if index else b""
+            yield from _op(op)
+        yield b"]}"
 
     def to_bytes(self) -> bytes:
-        """The exact bytes that are pinned: compact JSON, UTF-8."""
-        text = json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        # A container may print half of a surrogate pair, which UTF-8 cannot encode: it becomes a question mark.
-        return text.encode("utf-8", errors="replace")
+        """All `chunks` together."""
+        return b"".join(self.chunks())
 
 
 class LogTail:
@@ -150,13 +158,12 @@ class LogTail:
         self.dropped = 0
 
     def extend(self, entries: Iterable[LogEntry]) -> None:
-        """Add lines that came after all earlier ones."""
+        """Add lines that came after all earlier ones. A line that is longer than the limit is cut."""
         for entry in entries:
+            entry = _cut(entry, self._max_bytes)
             self._lines.append(entry)
-            self._bytes += len(entry.log)
-            while self._bytes > self._max_bytes and len(self._lines) > 1:
-                self._drop_oldest()
-            if len(self._lines) > self._max_entries:
+            self._bytes += _size(entry)
+            while self._bytes > self._max_bytes or len(self._lines) > self._max_entries:
                 self._drop_oldest()
 
     def lost(self, count: int) -> None:
@@ -182,11 +189,31 @@ class LogTail:
         return (notice, *lines)
 
     def _drop_oldest(self) -> None:
-        self._bytes -= len(self._lines.popleft().log)
+        self._bytes -= _size(self._lines.popleft())
         self.dropped += 1
 
 
-def _op(op: OpState) -> dict[str, Any]:
+def _size(entry: LogEntry) -> int:
+    return len(entry.log) if entry.log.isascii() else len(entry.log.encode("utf-8", "replace"))
+
+
+def _cut(entry: LogEntry, max_bytes: int) -> LogEntry:
+    """The entry, its text cut to `max_bytes` with a note of what is missing."""
+    size = _size(entry)
+    if size <= max_bytes:
+        return entry
+    note = f" … {size} bytes: the rest of this line was left out\n"
+    kept = entry.log.encode("utf-8", "replace")[: max(0, max_bytes - len(note.encode()))]
+    return replace(entry, log=kept.decode("utf-8", "ignore") + note)
+
+
+def _encoded(data: Any) -> bytes:
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # A container may print half of a surrogate pair, which UTF-8 cannot encode: it becomes a question mark.
+    return text.encode("utf-8", errors="replace")
+
+
+def _op(op: OpState) -> Iterator[bytes]:
     document: dict[str, Any] = {
         "operationId": op.operation_id,
         "group": op.group,
@@ -195,9 +222,10 @@ def _op(op: OpState) -> dict[str, Any]:
         "startTime": op.start_time,
         "endTime": op.end_time,
         "exitCode": op.exit_code,
-        "logs": [_log(entry) for entry in op.logs],
-        "errors": [_error(error) for error in op.errors],
     }
+    yield _encoded(document).removesuffix(b"}") + b',"logs":['
+    yield from _logs(op.logs)
+    document = {"errors": [_error(error) for error in op.errors]}
     if op.results is not None:
         document["results"] = dict(op.results)
     reason: dict[str, Any] = {
@@ -210,7 +238,21 @@ def _op(op: OpState) -> dict[str, Any]:
     document["diagnostics"] = {"reason": reason}
     if op.state is not None:
         document["diagnostics"]["state"] = dict(op.state)
-    return document
+    yield b"]," + _encoded(document).removeprefix(b"{")
+
+
+def _logs(entries: Iterable[LogEntry]) -> Iterator[bytes]:
+    """The entries as JSON, separated by commas, in pieces."""
+    piece: list[dict[str, Any]] = []
+    size, separator = 0, b""
+    for entry in entries:
+        piece.append(_log(entry))
+        size += len(entry.log) + _ENTRY_BYTES
+        if size >= _PIECE_BYTES:
+            yield separator + _encoded(piece)[1:-1]
+            piece, size, separator = [], 0, b","
+    if piece:
+        yield separator + _encoded(piece)[1:-1]
 
 
 def _log(entry: LogEntry) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from nosana_operator.jobs.errors import NameTaken, NoStorageClass, ResultsNotCap
 from nosana_operator.jobs.logs import LogMemory, LogReader
 from nosana_operator.jobs.policies import PolicyApplier
 from nosana_operator.jobs.ports import Cache, Clock, JsonPatch, Kube, Metrics
-from nosana_operator.jobs.result import Log, result_parts, retained
+from nosana_operator.jobs.result import Log, op_log_share, result_parts, retained
 from nosana_operator.ports import Body
 from nosana_operator.workload import Isolation
 
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
+_RESULTS_AT_ONCE: Final = 2
+"""Results built at the same time over all jobs, each with up to `MAX_JOB_LOGS` of log. First come, first served."""
 CAPTURE_SECONDS: Final = 2.0
 """How long a reconcile waits until the results of an op are captured."""
 
@@ -90,6 +92,7 @@ class Actor:
         self._clock = clock
         self._match = match
         self._logs = logs
+        self._storing = asyncio.Semaphore(_RESULTS_AT_ONCE)
         self._policies = PolicyApplier(kube, cache, clock, isolation)
 
     async def before(self, view: JobView, effect: Before, outcomes: Outcomes) -> None:
@@ -237,12 +240,17 @@ class Actor:
     # -- the result --------------------------------------------------------------------------------------
 
     async def _store(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
-        namespace = view.meta["namespace"]
+        async with self._storing:
+            return await self._stored(view, plan, outcomes)
+
+    async def _stored(self, view: JobView, plan: StoreResult, outcomes: Outcomes) -> tuple[str, ...]:
+        namespace, share = view.meta["namespace"], op_log_share(len(plan.ops))
         if plan.without_logs is not None:
             logs = {op.index: Log(problem=plan.without_logs) for op in plan.ops}
         else:
             logs = {
-                op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs) for op in plan.ops
+                op.index: await self._logs.read(namespace, plan.pods, op, outcomes.logs, share)
+                for op in plan.ops
             }
         # Parsing and compressing megabytes of log must not block the event loop.
         first, *rest = await asyncio.to_thread(result_parts, view.body, plan, logs)

@@ -15,12 +15,14 @@ a run that ended is read when the kubelet starts the container again, because it
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from nosana_operator.api import OpStatus
+from nosana_operator.definition.flowstate import MAX_LOG_BYTES
 from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.errors import LogGone, LogNotReadYet
@@ -42,9 +44,13 @@ _DROPPED: Final = b"unable to retrieve container logs for "
 """A kubelet answers this in place of the log when it has removed the container."""
 KEEP_BYTES: Final = 4 * 1024 * 1024
 """Bytes kept of the logs of one job's earlier runs; the newest stay."""
+KEEP_ALL_BYTES: Final = 32 * 1024 * 1024
+"""Bytes kept of the logs of all jobs' earlier runs; the job with the most loses its oldest run first."""
+_READS: Final = 2
+"""Logs read at the same time over all jobs, each of up to `MAX_LOG_READ` bytes a stream. First come, first served."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class LogMemory:
     """The logs of one job so far. Keys are container ids: each run of a container has its own.
 
@@ -60,6 +66,15 @@ class LogMemory:
     earlier_runs: dict[tuple[str, str], RunLog] = field(default_factory=dict)
     """Logs of runs that have ended, oldest first, by pod uid and container id."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the earlier runs."""
+        return sum(log.size for log in self.earlier_runs.values())
+
+    def drop_oldest(self) -> None:
+        """Forget the log of the oldest run."""
+        del self.earlier_runs[next(iter(self.earlier_runs))]
+
 
 class LogReader:
     """Reads the logs of ops that have ended. `kube` and `clock` are shared by all jobs."""
@@ -67,6 +82,8 @@ class LogReader:
     def __init__(self, kube: Kube, clock: Clock) -> None:
         self._kube = kube
         self._clock = clock
+        self._reads = asyncio.Semaphore(_READS)
+        self._memories: weakref.WeakSet[LogMemory] = weakref.WeakSet()
         self._whole: set[str | None] = set()
         """Nodes whose logs come as one stream: their kubelet or the API server cannot separate them."""
 
@@ -91,17 +108,28 @@ class LogReader:
                 waits.append((due - now).total_seconds())
         return min(waits, default=None)
 
-    async def read(self, namespace: str, pods: Sequence[PodView], op: OpStatus, memory: LogMemory) -> Log:
-        """The logs of the op's runs that can still be read, first run first. Raises LogNotReadYet."""
+    async def read(
+        self,
+        namespace: str,
+        pods: Sequence[PodView],
+        op: OpStatus,
+        memory: LogMemory,
+        max_bytes: int = MAX_LOG_BYTES,
+    ) -> Log:
+        """The logs of the op's runs that can still be read, first run first. Raises LogNotReadYet.
+
+        The newest lines, at most `max_bytes` of them.
+        """
         mine = [pod for pod in pods if pod.op_index == op.index and pod.started_at is not None]
         runs = [run for pod in mine for run in _runs(pod, memory)]
-        limit = MAX_LOG_READ // max(1, len(runs))
+        limit, share = MAX_LOG_READ // max(1, len(runs)), max_bytes // max(1, len(runs))
         missing = (op.attempt or 0) + 1 + sum(pod.restarts for pod in mine) - len(runs) if mine else 0
         problems: list[str] = []
         logs: list[RunLog] = []
         for run in runs:
             try:
-                log = run.kept or await self._run(namespace, run.pod, run.previous, limit)
+                async with self._reads:
+                    log = run.kept or await self._run(namespace, run.pod, run.previous, limit)
             except (NotFound, Refused) as error:
                 problems.append(f"the log is gone: {error}")
                 continue
@@ -114,15 +142,18 @@ class LogReader:
                     ) from error
                 problems.append(f"the log could not be read: {error}")
                 continue
-            if log in logs and _size(log):
-                # For a container whose log it lost, the kubelet serves the log of the container before it.
-                missing += 1
-                continue
-            logs.append(log)
             read_limit = KEEP_BYTES if run.kept else limit
             if max(len(log.stdout), len(log.stderr or b"")) >= read_limit:
                 problems.append(f"the log is longer: only its first {read_limit} bytes were read")
             problems += _rotated(log, memory.first_line.get(run.container or ""))
+            if log.size > share:
+                problems.append(f"only the newest {share} of {log.size} bytes of the log are kept")
+                log = log.newest(share)
+            if log in logs and log.size:
+                # For a container whose log it lost, the kubelet serves the log of the container before it.
+                missing += 1
+                continue
+            logs.append(log)
         if missing > 0:
             problems.insert(
                 0, f"the logs of {missing} of the op's runs are gone: only the last ones are kept"
@@ -133,13 +164,16 @@ class LogReader:
         if pod.previous_id is None or (pod.uid, pod.previous_id) in memory.earlier_runs:
             return
         try:
-            async with asyncio.timeout(_CHECK_TIMEOUT):
+            async with asyncio.timeout(_CHECK_TIMEOUT), self._reads:
                 log = await self._run(namespace, pod, True, KEEP_BYTES)
         except (NotFound, Refused, Unavailable, TimeoutError):
             return  # `read` tries again when the op has ended.
-        memory.earlier_runs[pod.uid, pod.previous_id] = log
-        while sum(map(_size, memory.earlier_runs.values())) > KEEP_BYTES and len(memory.earlier_runs) > 1:
-            del memory.earlier_runs[next(iter(memory.earlier_runs))]
+        memory.earlier_runs[pod.uid, pod.previous_id] = log.newest(KEEP_BYTES)
+        self._memories.add(memory)
+        while memory.size > KEEP_BYTES:
+            memory.drop_oldest()
+        while sum(each.size for each in self._memories) > KEEP_ALL_BYTES:
+            max(self._memories, key=lambda each: each.size).drop_oldest()
 
     async def _run(self, namespace: str, pod: PodView, previous: bool, limit: int) -> RunLog:
         """The log of one run, with separate streams where the cluster supports that."""
@@ -200,10 +234,6 @@ def _runs(pod: PodView, memory: LogMemory) -> Iterator[_Run]:
     if pod.previous_id not in (None, pod.container_id, *earlier):
         yield _Run(pod, pod.previous_id, previous=True)
     yield _Run(pod, pod.container_id)
-
-
-def _size(log: RunLog) -> int:
-    return len(log.stdout) + len(log.stderr or b"")
 
 
 def _next_check(pod: PodView, memory: LogMemory) -> datetime | None:

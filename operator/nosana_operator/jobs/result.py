@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -20,15 +20,20 @@ from nosana_operator.definition.flowstate import (
     LogTail,
     OpState,
 )
+from nosana_operator.definition.limits import MAX_MESSAGE, MAX_PATTERNS
+from nosana_operator.definition.literals import ResultValue
 from nosana_operator.jobs.decision.effects import StoreResult
 from nosana_operator.jobs.decision.ending import STOPS
 from nosana_operator.jobs.decision.ops import OpReason
 from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.ports import Body
 
-MAX_LOG_READ: Final = 32 * 1024 * 1024
-"""Bytes read of one container's log; kubelets rotate at 10 MiB by default."""
-_MAX_ALL_LOGS: Final = 32 * 1024 * 1024
+MAX_LOG_READ: Final = 16 * 1024 * 1024
+"""Bytes read of one stream of a container's log; kubelets rotate at 10 MiB by default."""
+MAX_JOB_LOGS: Final = 32 * 1024 * 1024
+"""Bytes of the logs of all ops of a job, in memory and in the result; each op has an equal share."""
+_NOT_KEPT: Final = "not kept: the results of this job's ops do not fit into its result; capture less"
+_LONGEST_NAME: Final = 256
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d)$")
 _FLOW_STATUS: Final[Mapping[str, Literal["success", "failed", "stopped"]]] = {
     "Succeeded": "success",
@@ -54,6 +59,21 @@ class RunLog:
         stamps = (leading_timestamp(self.stdout), leading_timestamp(self.stderr or b""))
         return min((stamp for stamp in stamps if stamp is not None), default=None)
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.stdout) + len(self.stderr or b"")
+
+    def newest(self, max_bytes: int) -> RunLog:
+        """The newest lines, at most so many bytes of both streams together."""
+        if self.size <= max_bytes:
+            return self
+        if self.stderr is None:
+            return RunLog(_newest(self.stdout, max_bytes))
+        # A stream that needs less than half leaves the rest to the other one.
+        stderr = _newest(self.stderr, max(max_bytes // 2, max_bytes - len(self.stdout)))
+        return RunLog(_newest(self.stdout, max_bytes - len(stderr)), stderr)
+
     def lines(self) -> Iterator[LogEntry]:
         """The lines of both streams in the order in which they were written."""
         if not self.stderr:
@@ -76,15 +96,31 @@ class Log:
 
 
 def result_parts(job: Body, plan: StoreResult, logs: Mapping[int, Log]) -> tuple[Body, ...]:
-    """The Secrets that hold the result. The oldest log lines are left out until it fits."""
-    budget = min(MAX_LOG_BYTES, _MAX_ALL_LOGS // max(1, len(logs)))
+    """The Secrets that hold the result.
+
+    Until it fits, the oldest log lines are left out, and then the captured results. What is left has at most
+    64 ids and some sentences, so there is always a result that can be stored.
+    """
+    budget = op_log_share(len(logs))
     while True:
         try:
-            return result_secrets(job, flow_state(plan, logs, budget).to_bytes())
+            return result_secrets(job, flow_state(plan, logs, budget).chunks())
         except ResultTooLarge:
-            if budget == 0:
+            if budget == 0 and not plan.results:
                 raise
+            if budget == 0:
+                shorter = {index: _not_kept(values) for index, values in plan.results.items()}
+                plan = replace(plan, results=shorter if shorter != plan.results else {})
             budget //= 2
+
+
+def op_log_share(ops: int) -> int:
+    """Bytes of the log of each op in the result of a job with so many of them."""
+    return min(MAX_LOG_BYTES, MAX_JOB_LOGS // max(1, ops))
+
+
+def _not_kept(values: Mapping[str, ResultValue]) -> Mapping[str, ResultValue]:
+    return {name[:_LONGEST_NAME]: _NOT_KEPT for name in list(values)[:MAX_PATTERNS]}
 
 
 def flow_state(plan: StoreResult, logs: Mapping[int, Log], log_bytes: int = MAX_LOG_BYTES) -> FlowState:
@@ -117,7 +153,7 @@ def _op(op: OpStatus, pod: PodView | None, log: Log, plan: StoreResult, log_byte
         start_time=_milliseconds(op.started_at),
         end_time=_milliseconds(op.ended_at),
         exit_code=op.exit_code,
-        logs=tuple(_entries(op, log, log_bytes)),
+        logs=_entries(op, log, log_bytes),
         errors=_errors(op),
         results=plan.results.get(op.index),
         reason=_reason(op, plan),
@@ -135,7 +171,7 @@ def _entries(op: OpStatus, log: Log, log_bytes: int) -> Iterator[LogEntry]:
         yield LogEntry("nodeerr", f"{op.message}\n")
     yield from retained(log, log_bytes).entries()
     if log.problem is not None:
-        yield LogEntry("nodeerr", f"{log.problem}\n")
+        yield LogEntry("nodeerr", f"{log.problem[:MAX_MESSAGE]}\n")
 
 
 def log_lines(data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> Iterator[LogEntry]:
@@ -151,6 +187,17 @@ def log_lines(data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> It
             yield LogEntry(stream, text.decode("utf-8", "replace"), stamp.decode())
         else:
             yield LogEntry(stream, line.decode("utf-8", "replace"))
+
+
+def _newest(data: bytes, max_bytes: int) -> bytes:
+    """The last whole lines; the first bytes of the last line, when even that is longer."""
+    if len(data) <= max_bytes:
+        return data
+    begin = data.find(b"\n", len(data) - max_bytes - 1) + 1
+    if 0 < begin < len(data):
+        return data[begin:]
+    last = data.rfind(b"\n", 0, len(data) - 1) + 1
+    return data[last : last + max_bytes]
 
 
 def leading_timestamp(data: bytes) -> str | None:
