@@ -231,6 +231,32 @@ async def test_a_key_that_cannot_be_a_file_name_is_named(
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize(
+    ("status", "keys", "message"),
+    [
+        (403, None, "the server refuses to list {} (HTTP 403); set IAM when the bucket is private"),
+        (403, KEYS, "the server refuses to list {} (HTTP 403); check the keys and the REGION of IAM"),
+        (401, KEYS, "the server refuses to list {} (HTTP 401); check the keys"),
+        (404, KEYS, "there is no bucket at {} (HTTP 404); check its name"),
+        (405, None, "{} cannot be listed: the server responds with HTTP 405, or it is not an S3 server"),
+    ],
+)
+async def test_a_listing_that_fails_names_the_reason(
+    fetch: Fetch, status: int, keys: object, message: str
+) -> None:
+    async def get(request: web.Request) -> web.Response:
+        return web.Response(text="<Error><Code>No</Code></Error>", status=status)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", get)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/models/m"))
+        result = await fetch(s3({"url": url}, keys=keys))
+    assert result.code == 1
+    assert result.message.startswith(message.format(url))
+
+
+@pytest.mark.contract
 async def test_the_key_is_named_whatever_else_the_address_may_mean(fetch: Fetch) -> None:
     """The host itself is not a bucket, but that is not the reason."""
     listing = (

@@ -23,13 +23,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import (
-    BaseError,
-    InvalidPathError,
-    NotFoundError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from nosana_operator.fetching.errors import FetchError, Interrupted
@@ -42,6 +36,7 @@ _AWS_PATH_STYLE: Final = re.compile(r"s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:
 _AWS_VIRTUAL: Final = re.compile(r"(?P<bucket>.+)\.s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 _MD5: Final = re.compile(r'"?([0-9a-f]{32})"?')
 _INVALID_KEY: Final = re.compile(r'Path "(.+?)"(?: contained|: Encountered)', re.DOTALL)
+_STATUS: Final = re.compile(r"status code: (\d{3})\b")
 _INVALID_PATH: Final = (InvalidPathError, ValueError)
 """obstore's errors for a listed key, and for a prefix, that is not one of its paths."""
 _SIGNATURE_LIFETIME: Final = timedelta(hours=12)
@@ -214,26 +209,32 @@ def _listed(place: Place, credentials: Credentials | None, what: str) -> Iterato
                 file = _file(place, key, safe_path(name, what), credentials, what)
                 md5 = _MD5.fullmatch(meta["e_tag"] or "")
                 yield replace(file, size=meta["size"], digest=Digest("md5", md5[1]) if md5 else None)
-    except (PermissionDeniedError, UnauthenticatedError):
-        raise FetchError(
-            f"the server refuses to list {what}; "
+    except (BaseError, ValueError) as error:
+        raise _listing_error(error, credentials, what) from None
+
+
+def _listing_error(error: Exception, credentials: Credentials | None, what: str) -> FetchError:
+    """What obstore's error means. Its text is not shown, because it may contain the signature."""
+    text = str(error)
+    if isinstance(error, _INVALID_PATH) and (match := _INVALID_KEY.search(text)):
+        return _invalid_key(match[1], what)
+    # A listing fails with GenericError whatever the status; only the text has it.
+    status = match[1] if (match := _STATUS.search(text)) else None
+    if status in ("401", "403"):
+        return FetchError(
+            f"the server refuses to list {what} (HTTP {status}); "
             + (
                 "check the keys and the REGION of IAM, and that the key may list the bucket"
                 if credentials
                 else "set IAM when the bucket is private, or list its files in `files`"
             )
-        ) from None
-    except NotFoundError:
-        raise FetchError(f"there is no bucket at {what}; check its name") from None
-    except (BaseError, ValueError) as error:
-        # The error's text is not shown: it may contain the signature.
-        match = _INVALID_KEY.search(str(error)) if isinstance(error, _INVALID_PATH) else None
-        if match:
-            raise _invalid_key(match[1], what) from None
-        raise FetchError(
-            f"{what} cannot be listed: the server cannot be reached, or is not an S3 server; check the url, or "
-            "list its files in `files`"
-        ) from None
+        )
+    if status == "404":
+        return FetchError(f"there is no bucket at {what} (HTTP 404); check its name")
+    reason = f"the server responds with HTTP {status}" if status else "the server cannot be reached"
+    return FetchError(
+        f"{what} cannot be listed: {reason}, or it is not an S3 server; check the url, or list its files in `files`"
+    )
 
 
 def _invalid_key(key: str, what: str) -> InvalidKey:
