@@ -33,7 +33,7 @@ another market, it must yield: one of its wallets leaves the queue.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -322,7 +322,7 @@ def _start(
     pods: Sequence[Mapping[str, Any]],
     holders: Sequence[Holder],
     eligible: Mapping[str, Mapping[str, str | None]],
-    quotas: Iterable[Mapping[str, Any]],
+    quotas: Sequence[Mapping[str, Any]],
 ) -> _Board:
     """The nodes minus what runs on them: a whole slot for each of a holder's jobs, other pods by their requests."""
     needs = {one.name: need_of(one.gpu, one.resources) for one in holders}

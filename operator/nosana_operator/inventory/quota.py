@@ -92,7 +92,7 @@ def pod_part(cost: Amounts) -> Amounts:
 
 
 def quotas_left(
-    quotas: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], own_jobs: Collection[str]
+    quotas: Sequence[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], own_jobs: Collection[str]
 ) -> dict[str, list[Quota]]:
     """By namespace: what each ResourceQuota leaves, as if the pods of the markets' own jobs were not there.
 
@@ -102,17 +102,18 @@ def quotas_left(
             may lag: so what the pods take is counted here too, and the larger figure holds.
         own_jobs: uids of the markets' own jobs.
     """
+    out: dict[str, list[Quota]] = {}
+    bounded = {quota["metadata"]["namespace"] for quota in quotas}
     costs: dict[str, list[tuple[Amounts, bool]]] = defaultdict(list)
     for pod in pods:
         metadata = pod["metadata"]
-        if not has_ended(pod):
+        if metadata.get("namespace", "") in bounded and not has_ended(pod):
             own = (metadata.get("labels") or {}).get(LABEL_JOB_UID, "") in own_jobs
-            costs[metadata.get("namespace", "")].append((pod_cost(pod), own))
-    out: dict[str, list[Quota]] = defaultdict(list)
+            costs[metadata["namespace"]].append((pod_cost(pod), own))
     for quota in quotas:
         namespace = quota["metadata"]["namespace"]
-        out[namespace].append(_left(quota, costs[namespace]))
-    return dict(out)
+        out.setdefault(namespace, []).append(_left(quota, costs[namespace]))
+    return out
 
 
 def _left(quota: Mapping[str, Any], costs: Iterable[tuple[Amounts, bool]]) -> Quota:
