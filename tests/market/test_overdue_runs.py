@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
+from fakes.both_loops import BothRooms
+from fakes.jobs import definition, op
 from fakes.kube import Request
 from fakes.market import MarketLab, Posted
 from fakes.market_objects import ADMIN, JOBS, MARKET
@@ -16,6 +18,7 @@ from nosana_operator.content import digest_of
 from nosana_operator.errors import Refused
 from nosana_operator.market.runs.decide import OVERDUE_GRACE, OVERDUE_NOTICE, OVERDUE_WATCHED
 
+HELLO = json.dumps(definition(op("hello", cmd="echo hi"))).encode()
 NOTICE, GRACE = OVERDUE_NOTICE.total_seconds(), OVERDUE_GRACE.total_seconds()
 
 
@@ -299,3 +302,22 @@ async def test_a_result_that_the_api_refuses_delays_the_settlement_ten_minutes()
     assert [error["event"] for error in on_chain(lab, posted)["errors"]] == ["result-lost"]
     assert lab.says("Settled", posted) == ("True", "Finished")
     lab.check_books()
+
+
+async def test_a_result_that_cannot_be_stored_delays_the_settlement_five_minutes() -> None:
+    """The job controller gives it up; the market host publishes the substitute, and has nothing to report."""
+    both = BothRooms()
+    lab = both.market
+
+    async def forbidden(request: Request, when: Literal["before", "after"]) -> None:
+        if request.kind == "Secret" and request.verb in ("create", "apply"):
+            raise Refused("secrets is forbidden: exceeded quota")
+
+    posted = await both.post(HELLO, timeout=600)
+    lab.kube.interrupt = forbidden
+    await both.until(lab.settled(), 1200)
+    assert lab.says("Settled", posted) == ("True", "Finished")
+    assert [error["event"] for error in on_chain(lab, posted)["errors"]] == ["result-lost"]
+    assert not events(lab, "RunPastExpiry")
+    lab.check_books()
+    await both.close()
