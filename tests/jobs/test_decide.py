@@ -37,13 +37,17 @@ from nosana_operator.jobs.decision.effects import (
     StopPod,
     StoreResult,
 )
+from nosana_operator.jobs.decision.forced_end import force_end
+from nosana_operator.jobs.decision.health import unhealthy
 from nosana_operator.jobs.decision.view import (
     DefinitionState,
     Ended,
     JobView,
     Loaded,
     Loading,
+    OpHealth,
     PodView,
+    PortHealth,
     Refusal,
     Unusable,
 )
@@ -448,3 +452,42 @@ def test_no_pod_outlives_its_job() -> None:
     alive = pod()
     decision = decide(replace(over(False, settled=False, deleted=True), pods={0: alive}))
     assert decision.after == (StopPod(alive),)
+
+
+CHECK = {"type": "http", "path": "/", "method": "GET", "expected_status": 200, "continuous": True}
+SERVES = definition(op("a", expose=[{"port": 80, "health_checks": [CHECK]}]))
+
+
+@pytest.mark.parametrize(
+    ("ready", "health", "why"),
+    [
+        (False, None, "its health checks have not passed yet"),
+        (False, PortHealth(False, "Offline", "port 80 answers 500"), "port 80 answers 500"),
+        (True, PortHealth(True, "Online"), None),
+        (True, None, None),
+        (True, PortHealth(True, "Offline", "port 80 answers 500"), "port 80 answers 500"),
+        (True, PortHealth(True, "Offline"), "its health check failed"),
+    ],
+    ids=["not asked yet", "failing at first", "well", "unknown later", "failing later", "failing without a word"],
+)  # fmt: skip
+def test_an_unhealthy_op_and_why(ready: bool, health: PortHealth | None, why: str | None) -> None:
+    job = view(SERVES, states=("Running",), pods=(pod(),))
+    ports = tuple(parse(dict(SERVES)).ops[0].args.expose)
+    assert isinstance(job.definition, Loaded)
+    job = replace(
+        job,
+        definition=replace(job.definition, checks={0: ports}),
+        health={0: OpHealth({80: health})} if health is not None else {},
+    )
+    [op_status] = job.status.ops
+    shown = op_status.model_copy(update={"ready_at": timestamp(NOW) if ready else None})
+    found = unhealthy(job, (shown,))
+    assert found == (None if why is None else (shown, why))
+
+
+def test_a_server_whose_time_is_up_ends_well_although_nothing_could_be_written_before() -> None:
+    """Neither its stop nor its end came through, and its pod does not end, so the status says that it runs."""
+    job = view(states=("Running",), pods=(pod(),), timeout=30, status=STARTED)
+    decision = force_end(job, NOW - timedelta(hours=1), "it cannot be built")
+    [store] = [each for each in decision.before if isinstance(each, StoreResult)]
+    assert [each.state for each in store.ops] == ["Succeeded"]

@@ -59,7 +59,8 @@ TARGETS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "jobs/decision": (
         "tests/jobs/test_decide.py tests/jobs/test_health.py tests/jobs/test_attempts.py "
-        "tests/jobs/test_start_limits.py tests/jobs/test_aliases.py tests/jobs/test_captures.py",
+        "tests/jobs/test_start_limits.py tests/jobs/test_aliases.py tests/jobs/test_captures.py "
+        "tests/jobs/test_job_events.py",
         "tests/jobs/test_life.py tests/jobs/test_flows.py tests/jobs/test_forced_end.py",
     ),
     "jobs": (
