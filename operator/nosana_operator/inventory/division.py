@@ -342,7 +342,7 @@ def _start(
     for pod in pods:
         node = (pod.get("spec") or {}).get("nodeName")
         uid = (pod.get("metadata", {}).get("labels") or {}).get(LABEL_JOB_UID, "")
-        if uid in owner and not has_ended(pod):
+        if quotas and uid in owner and not has_ended(pod):
             add(charged[uid], pod_cost(pod))
         if node not in board.left or not holds_node(pod):
             continue
