@@ -41,6 +41,10 @@ LISTEN = {"type": "api-listen", "args": {}}
     ("definition", "path", "words"),
     [
         (_whole(), "ops", "nothing will run"),
+        (_whole(_op(entrypoint=["/bin/sh"], expose=80)), "ops[0].args.entrypoint", "listen on the exposed port"),
+        (_whole(_op(entrypoint="bash")), "ops[0].args.entrypoint", "ends at once"),
+        (_whole(_op(cmd=["bash -c ", "echo hi"])), "ops[0].args.cmd[0]", "a space in its name"),
+        (_whole(_op(entrypoint=["/bin/sh -c"], cmd=["echo hi"])), "ops[0].args.entrypoint[0]", "a space in its name"),
         (_whole(_op(), meta={"system_requirements": {"vram_total_mb": 4}}), "meta.system_requirements", "no effect"),
         (_whole(_op(), meta={"system_resources": {"gpu": 4}}), "meta.system_resources", "no effect"),
         (_whole(_op(), **{"global": {"image": "x"}}), "global.image", "no effect"),
@@ -95,6 +99,20 @@ def test_warning(definition: dict[str, Any], path: str, words: str) -> None:
     assert [(warning.path, words in warning.message) for warning in report.warnings] == [(path, True)], (
         report.warnings
     )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"entrypoint": ["/bin/sh"], "cmd": ["-c", "serve"], "expose": 80},
+        {"entrypoint": ["/bin/sh", "-c"], "cmd": ["serve"]},
+        {"entrypoint": "/bin/bash", "cmd": "serve", "expose": 80},
+        {"cmd": ["/bin/bash", "-c", "serve"]},
+        {"entrypoint": ["/shell"], "expose": 80},
+    ],
+)
+def test_shells_with_a_command_are_as_they_should_be(args: Any) -> None:
+    assert validate(_whole(_op(**args))).warnings == ()
 
 
 @pytest.mark.parametrize(

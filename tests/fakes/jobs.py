@@ -142,7 +142,7 @@ class Lab:
         self.news.set()
 
     async def _match(
-        self, searches: Sequence[Search], lines: Sequence[Line], max_bytes: int
+        self, searches: Sequence[Search], lines: Sequence[Line], max_bytes: int, seconds: float
     ) -> Sequence[ResultValue]:
         """Python's dialect does for the tests."""
         found: list[ResultValue] = []

@@ -86,11 +86,11 @@ async def test_patterns_that_take_long_keep_no_other_job_waiting(monkeypatch: py
     release, captures = asyncio.Event(), 0
     quick = lab._match
 
-    async def slow(searches: Any, lines: Any, budget: int) -> Any:
+    async def slow(searches: Any, lines: Any, budget: int, seconds: float) -> Any:
         nonlocal captures
         captures += 1
         await release.wait()
-        return await quick(searches, lines, budget)
+        return await quick(searches, lines, budget, seconds)
 
     monkeypatch.setattr(lab, "_match", slow)
     for name, ops in (("hello", [TRAIN]), ("other", [op("plain")])):
@@ -103,4 +103,60 @@ async def test_patterns_that_take_long_keep_no_other_job_waiting(monkeypatch: py
     await lab.drive(lab.over())
     assert captures == 1
     assert lab.result()["opStates"][0]["results"] == {"loss": ["loss=3", "3"]}
+    await lab.controller.close()
+
+
+async def test_captures_of_a_job_take_a_bounded_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 ops whose patterns take their whole time each would hold the end of their job for a quarter of an hour."""
+    monkeypatch.setattr("nosana_operator.jobs.act.MAX_RESULT_SECONDS", 0.05)
+    lab = Lab(exits={0: 0, 1: 0, 2: 0})
+    allowed: list[float] = []
+    quick = lab._match
+
+    async def slow(searches: Any, lines: Any, budget: int, seconds: float) -> Any:
+        allowed.append(seconds)
+        await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=seconds)
+        return await quick(searches, lines, budget, seconds)
+
+    monkeypatch.setattr(lab, "_match", slow)
+    ops = [op(f"op-{index}") | {"results": {"loss": PATTERN}} for index in range(3)]
+    lab.kube.add(private_job({"definition": definition(*ops)}, "hello"))
+    for index in range(3):
+        lab.kube.logs[NAMESPACE, f"hello-{index}"] = log(f"loss={index}")
+    lab.boot()
+    await lab.drive(lab.over())
+    assert allowed == [pytest.approx(0.05)]
+    values = [state["results"]["loss"] for state in lab.result()["opStates"]]
+    assert values[0] == ["loss=0", "0"]
+    assert all("longer than" in value for value in values[1:])
+    await lab.controller.close()
+
+
+async def test_one_jobs_captures_do_not_hold_everybody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs with many ops whose patterns hang: each has one capture under way, then the next job is served."""
+    lab = Lab(exits={})
+    order: list[str] = []
+    monkeypatch.setattr("nosana_operator.jobs.act.CAPTURE_SECONDS", 0.01)
+    quick = lab._match
+
+    async def noted(searches: Any, lines: Any, budget: int, seconds: float) -> Any:
+        order.append(searches[0][0])
+        await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
+        return await quick(searches, lines, budget, seconds)
+
+    monkeypatch.setattr(lab, "_match", noted)
+    hostile = [op(f"op-{index}", group="g") | {"results": {"x": "hostile"}} for index in range(6)]
+    for name, ops in (
+        ("one", hostile),
+        ("two", hostile),
+        ("good", [op("plain") | {"results": {"x": "honest"}}]),
+    ):
+        lab.kube.add(private_job({"definition": definition(*ops)}, name))
+        for index in range(len(ops)):
+            lab.exits[index] = 0
+            lab.kube.logs[NAMESPACE, f"{name}-{index}"] = log("x")
+    lab.boot()
+    await lab.drive(lambda: lab.over("good")() and lab.over("one")() and lab.over("two")())
+    # Both hostile jobs may be first, once each; after that it is the honest one's turn.
+    assert order.index("honest") <= 4
     await lab.controller.close()

@@ -56,6 +56,19 @@ async def test_the_dialect_is_javascripts() -> None:
         assert found == [expected or []], pattern
 
 
+async def test_the_message_of_an_invalid_pattern_repeats_its_beginning_only() -> None:
+    [found] = await RegexRunner().match([("(" + "a" * 100_000, None)], [], BUDGET)
+    assert len(found) < 300
+    assert str(found).startswith("SyntaxError: Invalid regular expression: /(aaa")
+    assert str(found).endswith("…/: Unterminated group")
+
+
+async def test_a_call_takes_no_longer_than_its_caller_allows() -> None:
+    found = await RegexRunner(Limits(cpu=5, total=60)).match([(FOREVER, None)] * 3, [BAIT], BUDGET, 1.0)
+    assert [str(value)[:4] for value in found] == ["stop", "not ", "not "]
+    assert "longer than 1 s" in str(found[0])
+
+
 async def test_what_is_wrong_with_a_pattern_is_said_as_javascript_says_it() -> None:
     found = await RegexRunner().match([(pattern, None) for pattern in BROKEN], [], BUDGET)
     assert found == [

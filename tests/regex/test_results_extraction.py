@@ -28,7 +28,9 @@ async def test_values_are_those_of_nosanas_own_node() -> None:
 async def test_a_log_type_takes_both_streams_where_they_are_not_told_apart() -> None:
     asked: list[Search] = []
 
-    async def match(searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[ResultValue]:
+    async def match(
+        searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float
+    ) -> list[ResultValue]:
         asked.extend(searches)
         return [[] for _ in searches]
 
@@ -45,7 +47,9 @@ async def test_a_log_type_takes_both_streams_where_they_are_not_told_apart() -> 
 
 
 async def test_an_op_without_results_starts_no_process() -> None:
-    async def match(searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[ResultValue]:
+    async def match(
+        searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float
+    ) -> list[ResultValue]:
         raise AssertionError("not asked")
 
     assert await extract({}, [LogEntry("stdout", "x\n")], match) == {}

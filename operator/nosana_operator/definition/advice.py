@@ -40,6 +40,8 @@ from nosana_operator.definition.stages import order_problems
 from nosana_operator.json_paths import json_path, quoted
 
 _NEWER_NODES = "only newer nodes support it"
+_SHELL = re.compile(r"(?:/(?:usr/)?bin/)?(?:env )?(?:ba|da|z|k|a)?sh")
+_SHELL_LINE = re.compile(r"(?:/(?:usr/)?bin/)?(?:ba|da|z|k|a)?sh\s")
 _HOST = re.compile(r"://([^/:?#\s\"'@]+)")
 # Text that was probably meant as a literal: the delimiters around a known scope, without a space.
 _LITERAL_LIKE = re.compile(r"%%(?:ops|globals?|variables|env|secrets?)\.[^%\s]*%%")
@@ -124,6 +126,7 @@ def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> 
             "each item of a list is one word, so this whole line is the name of one program",
             "write it as a string, which runs in /bin/sh -c, or give each word its own item",
         )
+    yield from _shells(place, args)
     if args.gpu is False and definition.global_ is not None and definition.global_.gpu:
         yield Problem(
             json_path((*place, "gpu")), "false has no effect: global.gpu is true", "remove global.gpu"
@@ -166,6 +169,30 @@ def _run(definition: Definition, place: Place, op: Operation, args: RunArgs) -> 
                 json_path((*place, "volumes", position, "name")),
                 f"no op creates the volume {quoted(volume.name)}",
                 "add a container/create-volume op in an earlier stage",
+            )
+
+
+def _shells(place: Place, args: RunArgs) -> Iterator[Problem]:
+    """Shells that end at once, or that are not found: the op then ends while its poster waits for its port."""
+    entrypoint = [args.entrypoint] if isinstance(args.entrypoint, str) else list(args.entrypoint or ())
+    alone = len(entrypoint) == 1 and _SHELL.fullmatch(entrypoint[0]) is not None
+    if alone and not args.cmd:
+        what = "it runs a shell without a command, which ends at once"
+        if args.expose is not None:
+            what += ", so nothing will listen on the exposed port"
+        yield Problem(
+            json_path((*place, "entrypoint")), what, "name the program in cmd, or remove entrypoint"
+        )
+    words = [*entrypoint, *args.cmd] if isinstance(args.cmd, list) else entrypoint
+    for word in words[:1]:
+        if _SHELL_LINE.match(word):
+            field, position = ("entrypoint", 0) if entrypoint else ("cmd", 0)
+            yield Problem(
+                json_path(
+                    (*place, field, position) if isinstance(getattr(args, field), list) else (*place, field)
+                ),
+                "this is one word, so it names a program that has a space in its name",
+                'write the shell and its flag as two items: ["bash", "-c", …]',
             )
 
 

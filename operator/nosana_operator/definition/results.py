@@ -15,13 +15,16 @@ from nosana_operator.definition.model import ResultPattern
 
 MAX_RESULT_BYTES: Final = 2 * 1024 * 1024
 """UTF-8 bytes that all ops of a job may capture together; they fit into a compressed result."""
+MAX_RESULT_SECONDS: Final = 30.0
+"""Seconds that the engine may work for all ops of a job together: after the end nobody pays for them."""
 
 Search = tuple[str, frozenset[str] | None]
 """A regular expression, and the types of the lines it is tried on (None: all)."""
 Line = tuple[str, str]
 """A line's log type and its text, line break included."""
-Match = Callable[[Sequence[Search], Sequence[Line], int], Awaitable[Sequence[ResultValue]]]
-"""The engine: searches, lines, and how many bytes may be captured → a value for each search, in order."""
+Match = Callable[[Sequence[Search], Sequence[Line], int, float], Awaitable[Sequence[ResultValue]]]
+"""The engine: searches, lines, how many bytes may be captured and how many seconds that may take → a value for each
+search, in order."""
 
 _CONTAINER: Final = frozenset({"stdout", "stderr"})
 
@@ -33,6 +36,7 @@ async def extract(
     *,
     streams_apart: bool = False,
     max_bytes: int = MAX_RESULT_BYTES,
+    seconds: float = MAX_RESULT_SECONDS,
 ) -> dict[str, ResultValue]:
     """The values of an op's `results` by name, in the definition's order.
 
@@ -43,7 +47,7 @@ async def extract(
     if not results:
         return {}
     searches = [_search(pattern, streams_apart) for pattern in results.values()]
-    values = await match(searches, [(entry.type, entry.log) for entry in entries], max_bytes)
+    values = await match(searches, [(entry.type, entry.log) for entry in entries], max_bytes, seconds)
     return dict(zip(results, values, strict=True))
 
 

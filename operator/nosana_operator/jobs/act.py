@@ -23,7 +23,7 @@ from nosana_operator.api import (
 )
 from nosana_operator.api.result import result_names
 from nosana_operator.definition.literals import ResultValue
-from nosana_operator.definition.results import Match, extract
+from nosana_operator.definition.results import MAX_RESULT_SECONDS, Match, extract
 from nosana_operator.errors import Conflict, NotFound, Refused
 from nosana_operator.jobs.decision.effects import (
     AddFinalizer,
@@ -55,8 +55,13 @@ _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 _RESULTS_AT_ONCE: Final = 2
 """Results built at the same time over all jobs, each with up to `MAX_JOB_LOGS` of log. First come, first served."""
+_CAPTURES_AT_ONCE: Final = 2
+"""Captures at the same time over all jobs; a job has one under way, so the others are served in turn."""
 CAPTURE_SECONDS: Final = 2.0
 """How long a reconcile waits until the results of an op are captured."""
+_TOOK_TOO_LONG: Final = (
+    f"not tried: the results of this job took longer than {MAX_RESULT_SECONDS:g} s together"
+)
 
 
 @dataclass(slots=True)
@@ -68,6 +73,8 @@ class Outcomes:
     volumes: set[int] = field(default_factory=set)
     results: dict[int, dict[str, ResultValue]] = field(default_factory=dict)
     capturing: dict[int, asyncio.Task[dict[str, ResultValue]]] = field(default_factory=dict)
+    capture_seconds: float = 0.0
+    """How long the engine has worked for this job."""
     published_aliases: dict[int, str | None] = field(default_factory=dict)
     result: tuple[str, ...] = ()
     logs: LogMemory = field(default_factory=LogMemory)
@@ -91,6 +98,7 @@ class Actor:
         self._metrics = metrics
         self._clock = clock
         self._match = match
+        self._captures = asyncio.Semaphore(_CAPTURES_AT_ONCE)
         self._logs = logs
         self._storing = asyncio.Semaphore(_RESULTS_AT_ONCE)
         self._policies = PolicyApplier(kube, cache, clock, isolation)
@@ -277,11 +285,25 @@ class Actor:
     async def _captured(
         self, view: JobView, effect: CaptureResults, outcomes: Outcomes
     ) -> dict[str, ResultValue]:
-        log = await self._logs.read(view.meta["namespace"], effect.pods, effect.op, outcomes.logs)
-        lines = (await asyncio.to_thread(retained, log)).lines
-        return await extract(
-            effect.patterns, lines, self._match, streams_apart=log.streams_apart, max_bytes=effect.max_bytes
-        )
+        loop = asyncio.get_running_loop()
+        async with self._captures:
+            left = MAX_RESULT_SECONDS - outcomes.capture_seconds
+            if left <= 0:
+                return dict.fromkeys(effect.patterns, _TOOK_TOO_LONG)
+            log = await self._logs.read(view.meta["namespace"], effect.pods, effect.op, outcomes.logs)
+            lines = (await asyncio.to_thread(retained, log)).lines
+            began = loop.time()
+            try:
+                return await extract(
+                    effect.patterns,
+                    lines,
+                    self._match,
+                    streams_apart=log.streams_apart,
+                    max_bytes=effect.max_bytes,
+                    seconds=left,
+                )
+            finally:
+                outcomes.capture_seconds += loop.time() - began
 
     # -- stopping pods and releasing objects -------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,27 +57,32 @@ class RegexRunner:
         self._limits = limits
         self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
-    async def match(self, searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[Value]:
+    async def match(
+        self, searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float = math.inf
+    ) -> list[Value]:
         """A value for each search, in order.
 
         For each line that matches: the whole match, then each capture group (None when it did not participate).
-        `budget`: UTF-8 bytes for all values together. Raises RegexUnavailable.
+        `budget`: UTF-8 bytes for all values together. `seconds`: for all of them, and never more than the limit
+        of a call; waiting for a process does not count. Raises RegexUnavailable.
         """
         async with self._processes:
-            return await self._match(searches, lines, budget)
+            return await self._match(searches, lines, budget, min(seconds, self._limits.total))
 
-    async def _match(self, searches: Sequence[Search], lines: Sequence[Line], budget: int) -> list[Value]:
+    async def _match(
+        self, searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float
+    ) -> list[Value]:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limits.total
+        deadline = loop.time() + seconds
         values: list[Value] = []
         while len(values) < len(searches):
             left = deadline - loop.time()
             if left <= 0:
-                late = f"not tried: the results of this op took longer than {self._limits.total:g} s together"
+                late = f"not tried: the results of this op took longer than {seconds:.3g} s together"
                 values += [late] * (len(searches) - len(values))
                 break
             bytes_left = budget - sum(_bytes(value) for value in values)
-            answers, problem = await self._attempt(searches[len(values) :], lines, bytes_left, left)
+            answers, problem = await self._attempt(searches[len(values) :], lines, bytes_left, left, seconds)
             values += answers
             if len(values) < len(searches):
                 log.warning("a regular expression of a job definition was stopped: %s", problem)
@@ -84,7 +90,7 @@ class RegexRunner:
         return values
 
     async def _attempt(
-        self, searches: Sequence[Search], lines: Sequence[Line], budget: int, seconds: float
+        self, searches: Sequence[Search], lines: Sequence[Line], budget: int, left: float, seconds: float
     ) -> tuple[list[Value], str]:
         """The values from one process, and the error message for the next pattern if values are missing."""
         try:
@@ -105,7 +111,7 @@ class RegexRunner:
             ) from error
         values: list[Value] = []
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(left):
                 with contextlib.suppress(ConnectionError):
                     await _send(process.stdin, self._header(searches, budget), lines)
                 while len(values) < len(searches) and (answer := await _read(process.stdout)) is not None:
@@ -114,7 +120,7 @@ class RegexRunner:
         except TimeoutError:
             return (
                 values,
-                f"stopped: the results of this op took longer than {self._limits.total:g} s together",
+                f"stopped: the results of this op took longer than {seconds:.3g} s together",
             )
         finally:
             if process.returncode is None:

@@ -26,6 +26,8 @@ FRAME: Final = struct.Struct(">BI")
 """A line's log type as one bit, and how many bytes it has."""
 TOO_MUCH: Final = "not captured: results may hold {budget} bytes here and this would take more; match less"
 _NICENESS: Final = 5
+_QUOTED: Final = 200
+"""Characters of a pattern that its error message repeats."""
 _PIECE: Final = 1024
 # The engine's messages → the messages of JavaScript engines, which Nosana's users know.
 _MESSAGES: Final = {
@@ -161,7 +163,8 @@ def syntax_error(pattern: str, problem: str) -> str:
     """The value of an invalid pattern in the result: the error message as JavaScript words it."""
     if problem == "Unbalanced parenthesis":
         problem = "Unmatched ')'" if _closes_too_much(pattern) else "Unterminated group"
-    return f"SyntaxError: Invalid regular expression: /{pattern}/: {_MESSAGES.get(problem, problem)}"
+    quoted = pattern if len(pattern) <= _QUOTED else pattern[:_QUOTED] + "…"
+    return f"SyntaxError: Invalid regular expression: /{quoted}/: {_MESSAGES.get(problem, problem)}"
 
 
 def _closes_too_much(pattern: str) -> bool:
