@@ -122,7 +122,7 @@ class NetworkSettings(SettingsGroup):
 
 
 class Settings(SettingsGroup):
-    """Everything that the operator can be told."""
+    """All settings of the operator."""
 
     cluster_name: str = "kubernetes"
     """Private jobs see it as `global.host`."""
@@ -215,11 +215,11 @@ def _sentences(error: ValidationError) -> list[str]:
     problems = error.errors(include_url=False)
     paths = [_path(problem["loc"]) for problem in problems]
     # `ws` follows from `rpc`: the mistake is named once.
-    told = {path for path, problem in zip(paths, problems, strict=True) if path.endswith(".rpc")}
+    wrong_rpc = {path for path, problem in zip(paths, problems, strict=True) if path.endswith(".rpc")}
     return [
         f"{path or 'the file'}: {_problem(problem)}"
         for path, problem in zip(paths, problems, strict=True)
-        if not (path.endswith(".ws") and path.removesuffix("ws") + "rpc" in told)
+        if not (path.endswith(".ws") and path.removesuffix("ws") + "rpc" in wrong_rpc)
     ]
 
 

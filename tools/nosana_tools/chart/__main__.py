@@ -1,4 +1,4 @@
-"""`python -m nosana_tools.chart`: makes again what is made from the chart (`make manifests`)."""
+"""`python -m nosana_tools.chart`: generates the files that depend on the chart (`make manifests`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nosana_tools.chart.generate import generated
 
 
 def main() -> None:
-    """Write each file that is not what it should be."""
-    # The order matters: the manifests are rendered under the schema.
+    """Write each file that has changed."""
+    # The order matters: Helm checks the schema when it renders the manifests.
     for path, text in generated(ensure_helm(click.echo)):
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The files that are made from others, each with its text; tests compare, `make manifests` writes."""
+"""The files that are generated from others, each with its text; tests compare them, `make manifests` writes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLDEST_KUBERNETES: Final = "1.31.0"
 """The chart has to render for it; what is rendered does not depend on the version."""
 
 _PLAIN: Final = {
-    # CRDs have a file of their own; hooks and rights through Helm's release mean nothing to kubectl.
+    # The CRDs have their own file, and kubectl has no hooks.
     "crds": {"enabled": False},
     "namespace": {"create": True},
     "leave": {"enabled": False},
@@ -36,7 +36,7 @@ _HEADER: Final = (
 
 
 def generated(helm: Path) -> Iterator[tuple[Path, str]]:
-    """(file, its text), in the order in which they depend on each other. Raises RenderError."""
+    """(file, its text), in the order of their dependencies. Raises RenderError."""
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     yield CHART / "files" / "crds.yaml", crds_yaml()
     yield CHART / "values.schema.json", json.dumps(values_schema(values), indent=1, ensure_ascii=False) + "\n"
@@ -45,7 +45,7 @@ def generated(helm: Path) -> Iterator[tuple[Path, str]]:
 
 
 def render(helm: Path, values: dict[str, Any], *options: str, kubernetes: str = OLDEST_KUBERNETES) -> str:
-    """`helm template` of the chart with these values. Raises RenderError with what Helm says."""
+    """`helm template` of the chart with these values. Raises RenderError with Helm's message."""
     done = subprocess.run(
         [
             str(helm),
@@ -57,7 +57,7 @@ def render(helm: Path, values: dict[str, Any], *options: str, kubernetes: str = 
             "--values=-",
             *options,
         ],
-        # JSON is YAML in which nothing can be mistaken for something else.
+        # JSON is YAML without ambiguities.
         input=json.dumps(values),
         capture_output=True,
         text=True,
@@ -69,19 +69,19 @@ def render(helm: Path, values: dict[str, Any], *options: str, kubernetes: str = 
 
 
 def plain_manifest(helm: Path) -> str:
-    """`manifests/operator.yaml`: the default values, without what only Helm makes sense of."""
+    """`manifests/operator.yaml`: the default values, without what only Helm understands."""
     documents = []
     for body in yaml.safe_load_all(render(helm, dict(_PLAIN), "--skip-tests")):
         if body is None:
             continue
-        _forget(body["metadata"])
+        _drop_helm_words(body["metadata"])
         if body["kind"] == "Deployment":
-            _forget(body["spec"]["template"]["metadata"])
+            _drop_helm_words(body["spec"]["template"]["metadata"])
         documents.append(yaml.safe_dump(body, sort_keys=False, width=110))
     return _HEADER + "---\n" + "---\n".join(documents)
 
 
-def _forget(metadata: dict[str, Any]) -> None:
+def _drop_helm_words(metadata: dict[str, Any]) -> None:
     for field in ("labels", "annotations"):
         words = metadata.get(field) or {}
         for name in _HELM_ONLY:

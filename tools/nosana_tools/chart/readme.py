@@ -22,41 +22,44 @@ helm test nosana-operator --namespace nosana-system --logs
 It says what to do next. Without Helm: `kubectl apply --server-side -f manifests/crds.yaml`, then
 `-f manifests/operator.yaml`, which is this chart with its defaults.
 
-## What it makes
+## What it creates
 The operator (Deployment, service account, roles, settings, disruption budget, network policy), the two CRDs, the
-namespace `nosana-jobs` for markets' jobs, and two admission policies: only the operator says that a NosanaJob
-is a market's, and only the operator makes pods where markets' jobs run. Wallets and other credentials are
-Secrets that exist; the chart makes none. Every pod of the chart passes Pod Security `restricted`, so that its
+namespace `nosana-jobs` for markets' jobs, and two admission policies: only the operator may declare a NosanaJob a
+market's, and only the operator may create pods where markets' jobs run. Wallets and other credentials are existing
+Secrets; the chart creates none. Every pod of the chart passes Pod Security `restricted`, so that its
 namespace may enforce it; namespaces of jobs enforce `baseline`.
 
 ## Rights
-The operator reads nodes, pods and storage classes of the whole cluster: what a slot is, follows from what is left
-of them. Everything else it may do only in `watchNamespaces`, where they are given. Namespace users get rights on
-NosanaJobs with Kubernetes' own roles: `view` reads them, `edit` makes them, `admin` offers GPUs in markets, too.
+The operator reads nodes, pods and storage classes of the whole cluster, because slots are what all pods leave free,
+and the Service of the cluster's DNS. With `watchNamespaces` all its other rights are limited to those namespaces.
+Users of a namespace get rights through Kubernetes' own roles: `view` reads NosanaJobs, `edit` creates them, `admin`
+offers GPUs in markets, too.
 
 ## Markets
-`markets` makes NosanaMarkets. Helm looks up each kind before it makes anything, so that a first install leaves
-them out, says so, and the same command with `upgrade` makes them. To change one, change the value. One that is
-taken out of the list stays, as it holds money; `kubectl delete` makes it leave its queue, settle its runs, and go.
+`markets` creates NosanaMarkets. Helm looks up each kind before it creates anything, so a first install leaves them
+out and says so; the same command with `upgrade` creates them. To change one, change the value. A NosanaMarket that
+you remove from the list stays, because it holds money; `kubectl delete` makes it leave its queue and settle its runs,
+and then removes it.
 
 ## Upgrade
-`helm upgrade` replaces the operator and, other than with a `crds/` folder, the CRDs. Jobs are not touched: the
-old one hands over, and the new one goes on with what stands in the cluster and on chain.
+`helm upgrade` replaces the operator and, unlike a `crds/` folder, the CRDs too. It touches no job: the old operator
+releases its Lease, and the new one continues from what the cluster and the chain hold.
 
 ## Uninstall
-`helm uninstall` first leaves all queues (`leave`), and fails when that cannot be done: `kubectl logs` of the Job
-`nosana-operator-leave` says why, and `--no-hooks` goes on all the same. Then the operator goes. What stays:
+`helm uninstall` first takes all keys out of their queues (`leave`), and fails when that is not possible: `kubectl
+logs` of the Job `nosana-operator-leave` says why, and `--no-hooks` uninstalls all the same. Then it removes the
+operator. What stays:
 
 - the CRDs (`crds.keep`), all NosanaJobs and all NosanaMarkets, those of `markets` too;
 - the job namespaces;
-- the pods of jobs that run. They run on, but nobody ends them at their time, and nobody is paid.
+- the pods of running jobs. They continue, but nobody ends them at their time, and nobody settles their runs.
 
-Install it again and it goes on with all of them; it stands in the queues again when the time for which it was told
-to leave is over, some minutes later.
+An operator that is installed again continues with all of them; its keys join the queues again some minutes later,
+when the time to leave is over.
 
-To remove everything, begin while the operator is there: delete the NosanaMarkets and NosanaJobs, wait until they are
-gone (runs are settled first), uninstall, then delete the job namespaces and the CRDs. NosanaJobs, NosanaMarkets and
-pods of jobs have finalizers that only an operator takes away; a CRD that is deleted without one waits for ever.
+To remove everything, begin while the operator runs: delete the NosanaMarkets and NosanaJobs, wait until they are gone
+(runs are settled first), uninstall, then delete the job namespaces and the CRDs. NosanaJobs, NosanaMarkets and pods
+of jobs have finalizers that only an operator removes; without one, a CRD that you delete stays.
 
 ## Values
 """
@@ -73,7 +76,7 @@ def _rows(values: Sequence[Value]) -> Iterator[str]:
     for value in values:
         if value.description:
             name = ".".join(value.path)
-            # What stands below has rows of its own.
+            # The keys below have their own rows.
             default = "" if value.path in groups else f"`{_text(value.default)}`"
             yield f"| `{name}` | {default} | {value.description.replace('|', chr(92) + '|')} |"
 

@@ -1,8 +1,8 @@
-"""values.schema.json: closed, so that a value that nobody reads is refused instead of being passed over.
+"""values.schema.json: closed, so that Helm refuses a value that nobody reads instead of ignoring it.
 
-Types follow from the defaults in values.yaml; what they do not tell stands here. The operator's settings, the
-specs of markets and the parts of pods come from where they are defined: the settings' models, the CRDs,
-Kubernetes' own schemas.
+Types follow from the defaults in values.yaml; this file adds what a default does not show. The operator's settings, the
+specs of markets and the parts of pods come from their definitions: the settings' models, the CRDs, Kubernetes' own
+schemas.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ JsonSchema = dict[str, Any]
 
 _DIALECT: Final = "http://json-schema.org/draft-07/schema#"
 _KUBERNETES: Final = "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
-"""The newest release of the support range: later fields are refused by the API servers that lack them."""
+"""The newest supported release; an API server that lacks a field refuses it."""
 _DNS_LABEL: Final = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _DURATION: Final = "^([0-9]+(ms|s|m|h))+$"
 _OWN_SETTINGS: Final = ("watchNamespaces",)
-"""Settings that the chart writes itself, because more than the settings file depends on them."""
+"""Settings that the chart writes itself, because other objects depend on them too."""
 
 
 def values_schema(values: Sequence[Value]) -> JsonSchema:
@@ -61,11 +61,11 @@ def _of_default(default: Any) -> JsonSchema:
         return {"type": "string"}
     if isinstance(default, dict) and default:
         return _closed({})
-    raise TypeError(f"the default {default!r} does not tell its type; state it in nosana_tools.chart.schema")
+    raise TypeError(f"the default {default!r} does not show its type; add it to nosana_tools.chart.schema")
 
 
 def _given(definitions: dict[str, JsonSchema]) -> Mapping[str, JsonSchema]:
-    """What no default tells, by the value's path."""
+    """The schemas that defaults do not show, by the value's path."""
     words: JsonSchema = {"type": "object", "additionalProperties": {"type": "string"}}
     namespaces: JsonSchema = _list({"type": "string", "pattern": _DNS_LABEL}, unique=True)
 
@@ -108,18 +108,18 @@ def _given(definitions: dict[str, JsonSchema]) -> Mapping[str, JsonSchema]:
         "affinity": kubernetes("core.v1.Affinity"),
         "topologySpreadConstraints": _list(kubernetes("core.v1.TopologySpreadConstraint")),
         "extraEnv": _list(kubernetes("core.v1.EnvVar")),
-        # Whatever the admin likes: the API server judges it.
+        # Any object: the API server validates it.
         "extraObjects": _list({"type": ["object", "string"]}),
     }
 
 
 def _closed(properties: JsonSchema, required: Sequence[str] | None = None) -> JsonSchema:
-    wanted = list(properties) if required is None else list(required)
+    needed = list(properties) if required is None else list(required)
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        **({"required": wanted} if wanted else {}),
+        **({"required": needed} if needed else {}),
     }
 
 
@@ -131,7 +131,7 @@ def _list(items: JsonSchema, *, unique: bool = False) -> JsonSchema:
 
 
 def settings_schema() -> JsonSchema:
-    """What the operator takes as settings, less what the chart writes itself."""
+    """The schema of the operator's settings, without those that the chart writes itself."""
     models = Settings.model_json_schema()
     schema = _shape(models, models["$defs"])
     for name in _OWN_SETTINGS:
@@ -176,7 +176,7 @@ def _market_spec() -> JsonSchema:
 
 
 def _closed_structural(schema: JsonSchema) -> JsonSchema:
-    """A CRD's schema, where what is not named is refused; without what only the API server can check."""
+    """A CRD's schema, closed, and without what only the API server can check."""
     out = {
         key: value
         for key, value in schema.items()
@@ -198,11 +198,11 @@ def _closed_structural(schema: JsonSchema) -> JsonSchema:
 
 
 def _kubernetes(name: str, definitions: dict[str, JsonSchema]) -> str:
-    """A reference to one of Kubernetes' own types, which is put into `definitions` with all it needs."""
+    """A reference to one of Kubernetes' own types; adds it to `definitions`, with the types that it uses."""
     reference = f"#/definitions/{name}"
     if name not in definitions:
         schema = copy.deepcopy(_kubernetes_definitions()[name])
-        definitions[name] = {}  # types may hold themselves
+        definitions[name] = {}  # a type may contain itself
         definitions[name] = _without_text(schema, definitions)
     return reference
 
@@ -226,5 +226,5 @@ def _without_text(node: Any, definitions: dict[str, JsonSchema]) -> Any:
 @functools.cache
 def _kubernetes_definitions() -> Mapping[str, JsonSchema]:
     file = importlib.resources.files("kubernetes_validate").joinpath(_KUBERNETES)
-    found: Mapping[str, JsonSchema] = json.loads(file.read_text())["$defs"]
-    return found
+    definitions: Mapping[str, JsonSchema] = json.loads(file.read_text())["$defs"]
+    return definitions

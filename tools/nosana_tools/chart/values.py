@@ -19,7 +19,7 @@ _COMMENT: Final = re.compile(r" *# ?(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One key: where it is, its default, and what is said of it ("" for what only groups others)."""
+    """One key: its path, its default and its description ("" for a key that only groups others)."""
 
     path: Path
     default: Any
@@ -29,7 +29,7 @@ class Value:
 def read_values(text: str) -> list[Value]:
     """Every key that has a comment, and every group of such keys. Raises UndocumentedValue.
 
-    What is below a key with a comment belongs to that key's default, unless it has comments too.
+    Keys below a key with a comment are part of its default, unless they have comments too.
     """
     comments = dict(_comments(text))
     return list(_walk((), yaml.safe_load(text), comments))
@@ -37,20 +37,20 @@ def read_values(text: str) -> list[Value]:
 
 def _walk(path: Path, data: Mapping[str, Any], comments: Mapping[Path, str]) -> Iterator[Value]:
     for key, default in data.items():
-        here = (*path, key)
-        said = comments.get(here, "")
-        documented = [other for other in comments if len(other) > len(here) and other[: len(here)] == here]
-        if not said and not documented:
+        full = (*path, key)
+        description = comments.get(full, "")
+        documented = [other for other in comments if len(other) > len(full) and other[: len(full)] == full]
+        if not description and not documented:
             if comments.get(path):
                 continue
-            raise UndocumentedValue(f"values.yaml: {'.'.join(here)} has no comment; write one above it")
-        yield Value(here, default, said)
+            raise UndocumentedValue(f"values.yaml: {'.'.join(full)} has no comment; write one above it")
+        yield Value(full, default, description)
         if documented:
-            yield from _walk(here, default, comments)
+            yield from _walk(full, default, comments)
 
 
 def _comments(text: str) -> Iterator[tuple[Path, str]]:
-    """Path of a key → the lines of comment right above it, as one."""
+    """(path of a key, the comment right above it as one line)."""
     above: list[str] = []
     parents: list[tuple[int, str]] = []
     for line in text.splitlines():

@@ -9,7 +9,7 @@ from nosana_tools.reference.pages import pages
 
 
 def main() -> None:
-    """Write each page that is not what it should be."""
+    """Write each page that has changed."""
     for path, text in pages():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(exist_ok=True)

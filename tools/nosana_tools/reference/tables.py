@@ -8,13 +8,13 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a pipe inside a cell, and what a browser would take for a tag, is escaped."""
+    """A table, with pipes inside cells and possible HTML tags escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
 
 
 def code(value: Any) -> str:
-    """A value as it is written in YAML's flow style, or nothing."""
+    """A value in YAML's flow style; "" for None."""
     return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
