@@ -66,6 +66,21 @@ def test_a_log_lies_between_an_ops_start_and_end() -> None:
     assert view.ended.at == NOW + timedelta(seconds=1)
 
 
+@pytest.mark.parametrize(
+    ("image_id", "state", "pulled"),
+    [
+        ("", {"waiting": {"reason": "ContainerCreating"}}, False),
+        ("sha", {"waiting": {"reason": "ContainerCreating"}}, True),
+        ("", {"running": {"startedAt": JUST}}, True),
+    ],
+    ids=["being pulled", "pulled", "running, whatever the kubelet says of its image"],
+)
+def test_when_an_image_has_been_pulled(image_id: str, state: dict[str, Any], pulled: bool) -> None:
+    pod = body(state)
+    pod["status"]["containerStatuses"][0]["imageID"] = image_id
+    assert (look(pod).pulled_at is not None) == pulled
+
+
 def test_a_container_that_could_not_be_started_has_not_started() -> None:
     epoch = "1970-01-01T00:00:00Z"
     view = look(body(terminated(128, startedAt=epoch, reason="StartError", message="no such file")))
