@@ -153,7 +153,8 @@ FLOWS: dict[str, Flow] = {
         (op("a", group="g"), op("b", group="g"), op("c")),
         {1: 0},
         ("0 1",),
-        ("success", "success", "stopped"),
+        ("success", "success", "failed"),
+        "failed",
         spec={"timeout": 6},
     ),
     "stopped in the middle": Flow(

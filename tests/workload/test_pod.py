@@ -22,6 +22,7 @@ from nosana_operator.api import (
 from nosana_operator.api.quantity import parse_quantity
 from nosana_operator.workload import ArgsError, JobContext, build_pod, pod_name, run_args
 from nosana_operator.workload.container import escape_expansion
+from nosana_operator.workload.image import full_reference
 from support.workload import RUN, context, op, run_op
 
 
@@ -215,7 +216,8 @@ def test_only_gpu_ops_are_bound_to_kinds_of_gpus() -> None:
     wanted = Gpu(product="X", min_memory_mi_b=100, node_selector={"pool": "p"})
     ctx = context(op("a", gpu=True), op("b"), gpu=wanted)
     gpu, plain = pod(ctx, 0)["spec"], pod(ctx, 1)["spec"]
-    assert gpu["nodeSelector"] == {"pool": "p", "nvidia.com/gpu.product": "X"}
+    anywhere = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "pool": "p"}
+    assert gpu["nodeSelector"] == {**anywhere, "nvidia.com/gpu.product": "X"}
     terms = gpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
     ]
@@ -223,7 +225,7 @@ def test_only_gpu_ops_are_bound_to_kinds_of_gpus() -> None:
     assert terms == [
         {"matchExpressions": [{"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["99"]}]}
     ]
-    assert plain["nodeSelector"] == {"pool": "p"}
+    assert plain["nodeSelector"] == anywhere
     assert "affinity" not in plain
 
 
@@ -253,8 +255,8 @@ def test_the_walls_of_every_pod() -> None:
         "a:tag@sha256:" + "f" * 64,
     ],
 )
-def test_image_references_are_passed_on_as_written(image: str) -> None:
-    assert container(context(op(image=image)))["image"] == image
+def test_image_references_are_taken(image: str) -> None:
+    assert container(context(op(image=image)))["image"] == full_reference(image)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from nosana_operator.api import Gpu
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.workload import JobContext, Storage, build_op_objects, unsupported
 from nosana_operator.workload.pull_secret import registry_of
 from support.workload import context, op
@@ -91,3 +93,45 @@ def test_a_login_is_filed_under_the_images_registry(image: str, registry: str) -
 def test_without_a_login_there_is_no_secret() -> None:
     [made] = build_op_objects(context(op(authentication={"docker": {}})), 0)
     assert "imagePullSecrets" not in made["spec"]
+
+
+def test_ops_that_share_a_node_go_where_the_gpus_are() -> None:
+    """A CPU op that mounts the volume first would pin it to a node without GPUs."""
+    spec = Gpu(product="A100", min_memory_mi_b=8000)
+    ctx = context(MAKE, op("a", volumes=[DATA]), op("b", volumes=[DATA], gpu=True), op("c"), gpu=spec)
+    first, second, apart = (build_op_objects(ctx, index)[-1]["spec"] for index in (1, 2, 3))
+    assert first["nodeSelector"] == second["nodeSelector"]
+    assert first["nodeSelector"]["nvidia.com/gpu.product"] == "A100"
+    assert first["tolerations"] == second["tolerations"]
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    near, far = (each["affinity"]["nodeAffinity"][required] for each in (first, second))
+    assert near == far
+    assert "nvidia.com/gpu.product" not in apart["nodeSelector"]
+    assert "limits" not in first["containers"][0].get("resources", {})
+    anywhere = replace(ctx, storage=Storage(access_mode="ReadWriteMany"))
+    assert "nvidia.com/gpu.product" not in build_op_objects(anywhere, 1)[-1]["spec"]["nodeSelector"]
+
+
+@pytest.mark.parametrize("dest", ["/dev/shm", "/dev/shm/", "//dev//shm"])
+def test_a_volume_replaces_what_we_mount(dest: str) -> None:
+    ctx = context(MAKE, op("a", volumes=[{"name": DATA["name"], "dest": dest}]))
+    spec = build_op_objects(ctx, 1)[-1]["spec"]
+    assert [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]] == ["/dev/shm"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["volume-0"]
+
+
+def test_every_pod_runs_on_linux_nodes_of_the_architecture() -> None:
+    ctx = replace(context(op()), nodes=NodeSettings(architecture="arm64"))
+    selector = build_op_objects(ctx, 0)[-1]["spec"]["nodeSelector"]
+    assert selector == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}
+    other = context(op(), gpu=Gpu(node_selector={"kubernetes.io/arch": "riscv64"}))
+    assert build_op_objects(other, 0)[-1]["spec"]["nodeSelector"]["kubernetes.io/arch"] == "riscv64"
+
+
+def test_another_attempt_avoids_nodes_that_refused_the_op() -> None:
+    affinity = build_op_objects(context(op()), 0, attempt=1, avoid_nodes=("n1", "n2"))[-1]["spec"]["affinity"]
+    [term] = affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [(e["operator"], e["values"]) for e in term["preference"]["matchFields"]] == [
+        ("NotIn", ["n1"]),
+        ("NotIn", ["n2"]),
+    ]

@@ -52,6 +52,9 @@ from nosana_operator.workload import Isolation
 log = logging.getLogger(__name__)
 
 _AGAIN_AFTER_REFUSAL: Final = timedelta(seconds=2)
+_QUOTA: Final = "exceeded quota"
+"""In the message of the API server's quota admission, which has no reason of its own."""
+_AGAIN_AFTER_QUOTA: Final = timedelta(seconds=10)
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 _RESULTS_AT_ONCE: Final = 2
 """Results built at the same time over all jobs, each with up to `MAX_JOB_LOGS` of log. First come, first served."""
@@ -189,7 +192,9 @@ class Actor:
             now = self._clock.now()
             before = outcomes.refused.get(effect.op_index)
             since = before.since if before else now
-            outcomes.refused[effect.op_index] = Refusal(since, now + _AGAIN_AFTER_REFUSAL, str(error))
+            no_room = isinstance(error, Refused) and _QUOTA in str(error)
+            again_at = now + (_AGAIN_AFTER_QUOTA if no_room else _AGAIN_AFTER_REFUSAL)
+            outcomes.refused[effect.op_index] = Refusal(since, again_at, str(error), no_room)
         else:
             outcomes.refused.pop(effect.op_index, None)
             if effect.bodies[-1]["kind"] == "PersistentVolumeClaim":

@@ -177,6 +177,7 @@ class DefinitionLoader:
             cluster_domain=self._settings.cluster_domain,
             trusted_runtime_class=self._settings.isolation.trusted_runtime_class,
             fetching=self._settings.fetching,
+            nodes=self._settings.nodes,
             storage=self._settings.storage,
         )
 

@@ -13,11 +13,8 @@ from nosana_operator.errors import NotFound, Refused, Unavailable
 from nosana_operator.jobs.decision.ops import OpReason
 from nosana_operator.jobs.decision.view import PodView
 from nosana_operator.jobs.ports import Kube
+from nosana_operator.jobs.waiting import waiting_trouble
 from nosana_operator.workload import FETCHER
-
-_PULL_TROUBLE: Final = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-)
 
 READ_EVERY: Final = timedelta(seconds=10)
 """How often the progress of a fetch is read. Each time costs a request and a status write."""
@@ -64,13 +61,10 @@ def fetch_of(status: Mapping[str, Any]) -> Fetch | None:
         return Fetch(
             (OpReason.RESOURCE_FETCH_FAILED.value, sentence), failure=(sentence, terminated.get("finishedAt"))
         )
-    waiting = state.get("waiting") or {}
-    if waiting.get("reason") in _PULL_TROUBLE:
-        message = (
-            "the image that fetches resources cannot be pulled; check fetch.image in the operator's settings"
-        )
-        return Fetch(trouble=("ImagePull", message))
-    return Fetch()
+    no_image = (
+        "the image that fetches resources cannot be pulled; check fetch.image in the operator's settings"
+    )
+    return Fetch(trouble=waiting_trouble(state.get("waiting"), None, no_image=no_image))
 
 
 def _sentence(terminated: Mapping[str, Any]) -> str:

@@ -23,16 +23,11 @@ from nosana_operator.api import (
 from nosana_operator.jobs.decision.ops import OpReason
 from nosana_operator.jobs.decision.view import Ended, PodView
 from nosana_operator.jobs.fetch_progress import Fetch, fetch_of
+from nosana_operator.jobs.waiting import waiting_trouble
 
 _FRESH: Final = timedelta(seconds=3)
 """A younger timestamp was set while this process watched: seconds are truncated, and clocks differ slightly."""
 _GRAIN: Final = timedelta(seconds=1)
-_PULL_TROUBLE: Final = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-)
-_CREATE_TROUBLE: Final = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-)
 _FINISHED: Final = ("Succeeded", "Failed")
 _PLAIN_ENDS: Final = frozenset({"Completed", "Error", "ContainerStatusUnknown"})
 
@@ -45,6 +40,8 @@ class Observer:
     """Remembers when this process first saw each fact about the pods of one job."""
 
     _seen: dict[Fact, datetime] = field(default_factory=dict)
+    _ends: dict[str, Ended] = field(default_factory=dict)
+    """The ends of containers by the pod's uid: a kubelet may rewrite the pod's status afterwards."""
 
     def pods(self, bodies: Iterable[Mapping[str, Any]], now: datetime) -> list[PodView]:
         """The pods of all ops and attempts."""
@@ -68,7 +65,12 @@ class Observer:
         started = _started(running or terminated or last)
         deleting = "deletionTimestamp" in meta
         fetch = fetch_of(status) or Fetch()
-        trouble = fetch.trouble or _trouble(state.get("waiting"), scheduled, last)
+        trouble = fetch.trouble or _trouble(
+            state.get("waiting"), scheduled, last, has_started=started is not None
+        )
+        ended = self._ended(uid, body, None if fetch.failure else terminated, last, fetch, now)
+        refusal = None if deleting or terminated or fetch.failure else _refusal(uid, status, self._ends)
+        disruption = None if ended is not None and ended.exit_code == 0 else _disruption(status)
         return PodView(
             name=str(meta["name"]),
             uid=uid,
@@ -88,13 +90,14 @@ class Observer:
             fetched_at=self._when(uid, "fetched", fetch.done, now) if fetch.done else None,
             started_at=self._when(uid, "started", started, now) if started else None,
             start_stamp=min(parse_timestamp(started), now) if started else None,
-            ended=self._ended(uid, body, None if fetch.failure else terminated, last, fetch, now),
+            ended=ended,
             trouble=trouble,
             trouble_since=self._since(uid, trouble, scheduled, now),
             silent_since=parse_timestamp(stamp)
             if (stamp := _silent(container, running, status)) is not None
             else None,
-            disrupted=_disruption(status),
+            disrupted=disruption or refusal,
+            refused=refusal is not None and disruption is None,
             deleting=deleting,
             stopping=deleting or spec.get("activeDeadlineSeconds") is not None,
             secrets=_secrets(spec),
@@ -119,6 +122,8 @@ class Observer:
     ) -> Ended | None:
         meta, status = body["metadata"], body.get("status") or {}
         pod_reason = status.get("reason")
+        if uid in self._ends:
+            return self._ends[uid]
         if terminated is not None:
             at = self._when(uid, "ended", terminated.get("finishedAt"), now)
             # Evicted, DeadlineExceeded: the pod's reason says more than the container's "Error".
@@ -126,7 +131,15 @@ class Observer:
             message = status.get("message") or terminated.get("message")
             code = terminated.get("exitCode")
             by = min(at, parse_timestamp(stamp) + _GRAIN) if (stamp := terminated.get("finishedAt")) else at
-            return Ended(at, by, code, None if reason in _PLAIN_ENDS else reason, message)
+            disrupted_at = (_condition(status, "DisruptionTarget") or {}).get("lastTransitionTime")
+            if code == 0 and not (disrupted_at and _disruption(status) and disrupted_at <= (stamp or "")):
+                # Whatever became of the pod afterwards, its container had ended well.
+                reason, message = None, None
+            elif code == 0:
+                code = None
+            end = Ended(at, by, code, None if reason in _PLAIN_ENDS else reason, message)
+            self._ends[uid] = end
+            return end
         finished = status.get("phase") in _FINISHED
         # The API server itself ends a pod without a node; a kubelet confirms the end with a grace period of 0.
         gone = "deletionTimestamp" in meta and (
@@ -169,6 +182,14 @@ def _started(state: Mapping[str, Any] | None) -> str | None:
     """When the container started; Kubernetes reports 1970-01-01 for a container that never started."""
     stamp = (state or {}).get("startedAt")
     return None if stamp is None or stamp.startswith("1970-") else str(stamp)
+
+
+def _refusal(uid: str, status: Mapping[str, Any], ends: Mapping[str, Ended]) -> str | None:
+    """Why the kubelet failed the pod without running its container (admission, a missing device, …)."""
+    reason = status.get("reason")
+    if status.get("phase") != "Failed" or uid in ends or reason in (None, "DeadlineExceeded"):
+        return None
+    return ": ".join(filter(None, (reason, status.get("message"))))
 
 
 def _disruption(status: Mapping[str, Any]) -> str | None:
@@ -215,23 +236,15 @@ def _trouble(
     waiting: Mapping[str, Any] | None,
     scheduled: Mapping[str, Any] | None,
     last: Mapping[str, Any] | None,
+    *,
+    has_started: bool,
 ) -> tuple[str, str] | None:
     """(reason, message): why the op does not run; the message stays the same while the cause does."""
     if scheduled is not None and scheduled.get("status") == "False":
         return "Unschedulable", str(scheduled.get("message") or "no node can take the pod")
-    reason = (waiting or {}).get("reason")
-    if reason in _PULL_TROUBLE:
-        # ErrImagePull and ImagePullBackOff take turns; only the former says what is wrong.
-        return (
-            "ImagePull",
-            "the image cannot be pulled; check its name, and that the node reaches its registry",
-        )
-    if reason == "CrashLoopBackOff":
+    if (waiting or {}).get("reason") == "CrashLoopBackOff" and has_started:
         return (
             "BackOff",
             f"exit code {(last or {}).get('exitCode')}; the kubelet starts it again after a wait",
         )
-    if reason in _CREATE_TROUBLE:
-        detail = (waiting or {}).get("message") or reason
-        return "ContainerNotCreated", f"the container cannot be created: {detail}"
-    return None
+    return waiting_trouble(waiting, last)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nosana_operator import ports
 from nosana_operator.api import Exposure
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.ports import Bodies as Bodies
 from nosana_operator.ports import Cache as Cache
 from nosana_operator.ports import Clock as Clock
@@ -79,6 +80,8 @@ class JobSettings:
     """The domain below which the cluster's DNS serves the names of Services."""
     isolation: Isolation = field(default_factory=Isolation)
     """The addresses that ops may not reach, and who may reach the ops."""
+    nodes: NodeSettings = field(default_factory=NodeSettings)
+    """The nodes that ops run on."""
     storage: Storage = field(default_factory=Storage)
     """The storage that the claims of `create-volume` ops request."""
     fetching: Fetching = field(default_factory=Fetching)

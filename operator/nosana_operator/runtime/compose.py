@@ -52,6 +52,7 @@ def build_loops(ctx: OperatorContext) -> Loops:
             cluster_domain=settings.cluster_domain,
             fetching=settings.fetch,
             isolation=settings.isolation,
+            nodes=settings.nodes,
             storage=settings.volumes,
             exposure=settings.exposure,
         ),

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator
 
 from nosana_operator.api import Exposure, NosanaJobSpec
+from nosana_operator.api.placement import NodeSettings
 from nosana_operator.definition import Definition, Operation, RunArgs
 from nosana_operator.definition.literals import ResultValue
 from nosana_operator.settings_group import HttpUrl, SettingsGroup
@@ -68,6 +69,8 @@ class JobContext:
     """From the settings; without an image this operator cannot fetch resources."""
     trusted_runtime_class: str | None = None
     """From the settings; None: this operator does not serve `trusted_execution_env`."""
+    nodes: NodeSettings = field(default_factory=NodeSettings)
+    """From the settings: the nodes that ops run on."""
     storage: Storage = field(default_factory=Storage)
     """From the settings."""
     results: Mapping[str, Mapping[str, ResultValue]] = field(default_factory=dict)

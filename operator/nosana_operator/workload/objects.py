@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from nosana_operator.definition import RunArgs, VolumeArgs, exposed_ports, interpolate
@@ -58,7 +58,9 @@ def run_args(ctx: JobContext, op_index: int) -> RunArgs:
     return args
 
 
-def build_op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> list[Body]:
+def build_op_objects(
+    ctx: JobContext, op_index: int, *, attempt: int = 0, avoid_nodes: Sequence[str] = ()
+) -> list[Body]:
     """The objects of one op in the order of their creation: Services, Ingress, Secrets, pod; or a claim.
 
     Raises LiteralError or ArgsError (both DefinitionError) when the op can never start.
@@ -74,7 +76,7 @@ def build_op_objects(ctx: JobContext, op_index: int, *, attempt: int = 0) -> lis
         *build_ingresses(ctx, op_index, ports),
         *build_pull_secret(ctx, op_index, args),
         *build_fetch_secret(ctx, op_index, args),
-        build_pod(ctx, op_index, args, attempt=attempt),
+        build_pod(ctx, op_index, args, attempt=attempt, avoid_nodes=avoid_nodes),
     ]
 
 

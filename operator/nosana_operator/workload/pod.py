@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from nosana_operator.api import (
@@ -12,13 +12,14 @@ from nosana_operator.api import (
     FINALIZER_OP,
     Toleration,
 )
-from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration
+from nosana_operator.api.placement import LABEL_GPU_MEMORY, LABEL_GPU_PRODUCT, gpu_toleration, is_nvidia
 from nosana_operator.api.quantity import cores, parse_quantity, size
 from nosana_operator.definition import RunArgs, exposed_ports
 from nosana_operator.workload.aliases import make_dns_config
 from nosana_operator.workload.container import args_problems, make_command, make_env, work_dir
 from nosana_operator.workload.context import JobContext
 from nosana_operator.workload.errors import ArgsError
+from nosana_operator.workload.image import full_reference
 from nosana_operator.workload.isolation import LABEL_EXPOSED
 from nosana_operator.workload.metadata import Body, make_op_metadata, pod_name
 from nosana_operator.workload.pull_secret import image_pull_policy, make_pull_secrets
@@ -29,6 +30,7 @@ from nosana_operator.workload.storage import (
     make_storage_labels,
     make_volume_mounts,
     make_volumes,
+    needs_gpu_node,
 )
 
 CONTAINER: Final = "op"
@@ -49,9 +51,12 @@ _STAY_ON_SILENT_NODE: Final = tuple(
 )
 
 
-def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0) -> Body:
+def build_pod(
+    ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0, avoid_nodes: Sequence[str] = ()
+) -> Body:
     """The pod of one op; `args` are the op's arguments with all literals replaced.
 
+    `avoid_nodes` are chosen only when there is no other node.
     Raises ArgsError when no container can be created from them.
     """
     problems = list(args_problems(ctx, op_index, args))
@@ -69,10 +74,19 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
     metadata["labels"] |= make_storage_labels(ctx, args)
     if exposed_ports(args):
         metadata["labels"][LABEL_EXPOSED] = "true"
-    placement = _make_placement(ctx, gpu=ctx.uses_gpu(args))
+    placement = _make_placement(
+        ctx, gpu=needs_gpu_node(ctx, args), takes_gpu=ctx.uses_gpu(args), avoid_nodes=avoid_nodes
+    )
     if near := make_storage_affinity(ctx, args):
         placement["affinity"] = placement.get("affinity", {}) | near
     files = make_fetch_parts(ctx, op_index, args, _make_resources(ctx, op_index, gpu=False))
+    own_mounts, own_volumes = _make_own_volumes(ctx)
+    mounts = [*files.mounts, *make_volume_mounts(ctx, args)]
+    # What a definition mounts replaces what we mount there: two mounts of one path are refused.
+    taken = {mount["mountPath"] for mount in mounts}
+    own_mounts = [mount for mount in own_mounts if mount["mountPath"] not in taken]
+    own_volumes = [v for v in own_volumes if v["name"] in {mount["name"] for mount in own_mounts}]
+    mounts = [*own_mounts, *mounts]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -88,34 +102,35 @@ def build_pod(ctx: JobContext, op_index: int, args: RunArgs, *, attempt: int = 0
             **placement,
             **make_dns_config(ctx),
             **({"initContainers": [*files.init_containers]} if files.init_containers else {}),
-            "containers": [
-                _make_container(ctx, op_index, args, [*files.mounts, *make_volume_mounts(ctx, args)])
-            ],
-            "volumes": [
-                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory_size(ctx)}},
-                *files.volumes,
-                *make_volumes(ctx, args),
-            ],
+            "containers": [_make_container(ctx, op_index, args, mounts)],
+            "volumes": [*own_volumes, *files.volumes, *make_volumes(ctx, args)],
         },
     }
 
 
-def _make_container(ctx: JobContext, op_index: int, args: RunArgs, folders: Iterable[Body]) -> Body:
+def _make_container(ctx: JobContext, op_index: int, args: RunArgs, mounts: list[Body]) -> Body:
     folder = work_dir(ctx, args)
     ports = [{"containerPort": port.number, "protocol": "TCP"} for port in exposed_ports(args)]
     resources = _make_resources(ctx, op_index, gpu=ctx.uses_gpu(args))
     return {
         "name": CONTAINER,
-        "image": args.image,
-        "imagePullPolicy": image_pull_policy(args),
+        "image": full_reference(args.image),
+        "imagePullPolicy": image_pull_policy(ctx, args),
         **make_command(ctx, args),
         **({"workingDir": folder} if folder else {}),
         "env": make_env(ctx, args),
         **({"ports": ports} if ports else {}),
         **({"resources": resources} if resources else {}),
         "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *folders],  # noqa: S108 - the op's own
+        **({"volumeMounts": mounts} if mounts else {}),
     }
+
+
+def _make_own_volumes(ctx: JobContext) -> tuple[list[Body], list[Body]]:
+    """The mounts and volumes that every op gets."""
+    mounts = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - the op's own
+    volumes = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory_size(ctx)}}]
+    return mounts, volumes
 
 
 def _make_resources(ctx: JobContext, op_index: int, *, gpu: bool) -> dict[str, dict[str, str]]:
@@ -147,26 +162,44 @@ def _shared_memory_size(ctx: JobContext) -> str:
     return size(min(_SHARED_MEMORY, memory) if memory > 0 else _SHARED_MEMORY)
 
 
-def _make_placement(ctx: JobContext, *, gpu: bool) -> dict[str, Any]:
+def _make_placement(
+    ctx: JobContext, *, gpu: bool, takes_gpu: bool, avoid_nodes: Sequence[str]
+) -> dict[str, Any]:
     """The node selector, affinity and tolerations.
 
-    The admin's selector and tolerations apply to all ops of a job, so that it stays on the nodes assigned to it;
-    the GPU's product and memory apply to ops with GPUs. Ops with GPUs tolerate the taint of GPU nodes, and so do
-    ops that the selector binds to such nodes.
+    The settings' labels and the admin's selector and tolerations apply to all ops of a job, so that it stays on the
+    nodes assigned to it; the GPU's product and memory apply to ops with GPUs, and to those that share a node with
+    them (`gpu`). These tolerate the taint of GPU nodes, and so do ops that the selector binds to such nodes.
     """
-    wanted = ctx.spec.gpu
-    selector = dict(wanted.node_selector)
-    tolerations = [*_STAY_ON_SILENT_NODE, *wanted.tolerations]
-    fields: dict[str, Any] = {}
-    if gpu or wanted.node_selector:
-        tolerations.append(gpu_toleration(wanted))
-    if gpu and wanted.product is not None:
-        selector[LABEL_GPU_PRODUCT] = wanted.product
-    if selector:
-        fields["nodeSelector"] = selector
-    if gpu and wanted.min_memory_mi_b is not None:
-        above = {"key": LABEL_GPU_MEMORY, "operator": "Gt", "values": [str(wanted.min_memory_mi_b - 1)]}
-        terms = {"nodeSelectorTerms": [{"matchExpressions": [above]}]}
-        fields["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-    fields["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations]
-    return fields
+    spec = ctx.spec.gpu
+    selector = ctx.nodes.labels | dict(spec.node_selector)
+    tolerations = [*_STAY_ON_SILENT_NODE, *spec.tolerations]
+    if gpu or spec.node_selector:
+        tolerations.append(gpu_toleration(spec))
+    required: list[Body] = []
+    preferred: list[Body] = []
+    if gpu and spec.product is not None:
+        selector[LABEL_GPU_PRODUCT] = spec.product
+    if gpu and spec.min_memory_mi_b is not None:
+        required.append(
+            {"key": LABEL_GPU_MEMORY, "operator": "Gt", "values": [str(spec.min_memory_mi_b - 1)]}
+        )
+    if gpu and not takes_gpu and is_nvidia(spec.resource_name):
+        # Nothing that an op without GPUs may request leads it to GPU nodes; their label does, where they have it.
+        preferred.append({"matchExpressions": [{"key": LABEL_GPU_PRODUCT, "operator": "Exists"}]})
+    if avoid_nodes:
+        names = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid_nodes]
+        preferred.append({"matchFields": names})
+    affinity: Body = {}
+    if required:
+        terms = {"nodeSelectorTerms": [{"matchExpressions": required}]}
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = terms
+    if preferred:
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [
+            {"weight": 100, "preference": term} for term in preferred
+        ]
+    return {
+        "nodeSelector": selector,
+        **({"affinity": {"nodeAffinity": affinity}} if affinity else {}),
+        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations],
+    }

@@ -11,6 +11,7 @@ from typing import Any
 
 from nosana_operator.definition import RunArgs
 from nosana_operator.workload.context import JobContext
+from nosana_operator.workload.image import DOCKER_HUB, full_reference, split_registry
 from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
 
 _HUB = "https://index.docker.io/v1/"
@@ -18,9 +19,8 @@ _HUB = "https://index.docker.io/v1/"
 
 def registry_of(image: str) -> str:
     """The registry of an image, in the form that a login is stored under; Docker Hub when it names none."""
-    first, slash, _ = image.partition("/")
-    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
-    return first if is_host and first not in ("docker.io", "index.docker.io") else _HUB
+    registry, _ = split_registry(image)
+    return _HUB if registry == DOCKER_HUB else registry
 
 
 def has_login(args: RunArgs) -> bool:
@@ -66,13 +66,12 @@ def make_pull_secrets(ctx: JobContext, op_index: int, args: RunArgs) -> dict[str
     return {"imagePullSecrets": [{"name": pull_secret_name(ctx, op_index)}]} if has_login(args) else {}
 
 
-def image_pull_policy(args: RunArgs) -> str:
+def image_pull_policy(ctx: JobContext, args: RunArgs) -> str:
     """Whether the kubelet asks the registry although the node has the image.
 
-    It does for an image behind a login, because the node may have it from somebody else's pull, and for a tag that
+    It does for every job of a market: the node may have the image from the pull of another poster who had a login,
+    and the registry decides who may use it. A private job's image is asked for behind a login, and for a tag that
     moves by convention.
     """
-    name, _, digest = args.image.partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2]
-    moves = not digest and tag in ("", "latest")
-    return "Always" if moves or has_login(args) else "IfNotPresent"
+    moves = full_reference(args.image).endswith(":latest")
+    return "Always" if ctx.spec.run is not None or moves or has_login(args) else "IfNotPresent"

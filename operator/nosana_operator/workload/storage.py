@@ -41,7 +41,7 @@ def build_claim(ctx: JobContext, op_index: int) -> Body:
 def make_volume_mounts(ctx: JobContext, args: RunArgs) -> list[Body]:
     """The `volumeMounts` of the op's container for its volumes."""
     return [
-        {"name": f"volume-{ctx.definition.volume_ops[mount.name]}", "mountPath": mount.dest}
+        {"name": f"volume-{ctx.definition.volume_ops[mount.name]}", "mountPath": str(mount_path(mount.dest))}
         for mount in args.volumes or ()
     ]
 
@@ -58,6 +58,16 @@ def make_volumes(ctx: JobContext, args: RunArgs) -> list[Body]:
 def make_storage_labels(ctx: JobContext, args: RunArgs) -> dict[str, str]:
     """The labels of a pod that has to share a node with its job's other pods with volumes."""
     return {LABEL_STORAGE: "true"} if args.volumes and ctx.storage.access_mode == "ReadWriteOnce" else {}
+
+
+def needs_gpu_node(ctx: JobContext, args: RunArgs) -> bool:
+    """Whether an op has to run where the job's GPUs are: it gets some, or shares a node with an op that does."""
+    if ctx.uses_gpu(args):
+        return True
+    if not make_storage_labels(ctx, args):
+        return False
+    others = (op.args for op in ctx.definition.ops if isinstance(op.args, RunArgs))
+    return any(other.volumes and ctx.uses_gpu(other) for other in others)
 
 
 def make_storage_affinity(ctx: JobContext, args: RunArgs) -> dict[str, Any]:

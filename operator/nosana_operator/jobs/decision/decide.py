@@ -194,25 +194,22 @@ def _give_up_at(view: JobView) -> datetime | None:
 
 def _with_deadline(view: JobView) -> JobView:
     """The view; a definition that could not be loaded in time counts as unusable."""
-    loading, at = view.definition, _give_up_at(view)
-    if (
-        not isinstance(loading, Loading)
-        or loading.problem is None
-        or view.status.ops
-        or view.pods
-        or not view.is_market_job
-        or at is None
-        or view.now < at
-    ):
+    loading, at, end = view.definition, _give_up_at(view), expiry(view)
+    if not isinstance(loading, Loading) or view.status.ops or view.pods or not view.is_market_job:
         return view
-    message = f"given up after {GIVE_UP_DEFINITION.seconds} s: {loading.problem}"
+    expired = end is not None and view.now >= end
+    if not expired and (loading.problem is None or at is None or view.now < at):
+        return view
+    when = "when the job's time was up" if expired else f"after {GIVE_UP_DEFINITION.seconds} s"
+    message = f"given up {when}: {loading.problem or 'the definition was still being fetched'}"
     untyped = loading.reason in (JobReason.FETCHING_DEFINITION, JobReason.WAITING_FOR_POSTER)
     reason = JobReason.DEFINITION_UNREACHABLE if untyped else loading.reason
     poster = loading.reason is JobReason.WAITING_FOR_POSTER
     flow: UnusableFlow = FlowStatus.LOGISTICS_ERROR if poster else FlowStatus.INIT_ERROR
     verb = "found" if reason is JobReason.DEFINITION_NOT_FOUND else "fetched"
     # The result is published: it may quote what the poster's own endpoint answered, never how this host fetches.
-    published = message if poster else f"the definition could not be {verb} in {GIVE_UP_DEFINITION.seconds} s"
+    within = "within the job's time" if expired else f"in {GIVE_UP_DEFINITION.seconds} s"
+    published = message if poster else f"the definition could not be {verb} {within}"
     return altered(view, definition=Unusable(reason, message, (Problem("$", published),), flow))
 
 

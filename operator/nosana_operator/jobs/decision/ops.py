@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 from typing import Final, Literal
 
 from nosana_operator.api import OpStatus, micro_timestamp, parse_timestamp
@@ -29,6 +30,8 @@ LIVE: Final = frozenset({"Starting", "Running", "Stopping"})
 OVER: Final = frozenset({"Succeeded", "Failed", "Stopped"})
 DETAIL_AFTER: Final = timedelta(seconds=5)
 SILENT_NODE_LIMIT: Final = timedelta(minutes=5)
+MAX_REFUSALS: Final = 5
+"""How many attempts in a row kubelets may refuse before the op fails; not more than KEPT_PODS."""
 KEPT_PODS: Final = 5
 """How many earlier pods of an op are kept for their logs."""
 _FIRST_WAIT: Final = 10
@@ -60,7 +63,13 @@ class OpReason(StrEnum):
     NO_CAPACITY = "NoCapacity"
 
 
-GIVEN_UP: Final = frozenset({OpReason.IMAGE_PULL, OpReason.NOT_CREATED, OpReason.NO_CAPACITY})
+_UNSTARTED: Final = {
+    "Unschedulable": OpReason.NO_CAPACITY,
+    OpReason.IMAGE_PULL: OpReason.IMAGE_PULL,
+    OpReason.NOT_CREATED: OpReason.NOT_CREATED,
+}
+"""The reason of a pod's trouble → the reason that its op ends with."""
+GIVEN_UP: Final = frozenset(_UNSTARTED.values())
 """Reasons for which the operator stops waiting for an op that never started; the op has failed."""
 
 
@@ -166,6 +175,9 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
     op = op.model_copy(update={"exit_code": end.exit_code})
     if op.state == "Stopping":
         return stopped(op, end.by)
+    if pod.refused:
+        message = f"node {pod.node} refused pod {pod.name}: {pod.disrupted}"
+        return ended(op, "Failed", OpReason.NODE_LOST, message, end.by)
     if pod.disrupted is not None:
         message = f"pod {pod.name} was removed from node {pod.node}: {pod.disrupted}"
         return ended(op, "Failed", OpReason.NODE_LOST, message, end.by)
@@ -181,11 +193,23 @@ def _outcome(op: OpStatus, pod: PodView, now: datetime) -> OpStatus:
 
 def stopped(op: OpStatus, at: datetime) -> OpStatus:
     """The op, which was told to stop, at its end."""
-    if op.reason == OpReason.EXPIRED and op.started_at is not None:
-        return ended(op, "Succeeded", op.reason, op.message, at)
-    if op.reason in GIVEN_UP:
+    if op.started_at is not None and op.reason in (OpReason.EXPIRED, OpReason.NEVER_STARTED):
+        # NeverStarted: its container started while it was being stopped.
+        return ended(op, "Succeeded", OpReason.EXPIRED, op.message, at)
+    if op.reason in GIVEN_UP or op.reason == OpReason.NEVER_STARTED:
         return ended(op, "Failed", op.reason, op.message, at)
     return ended(op, "Stopped", op.reason, op.message, at)
+
+
+def unstarted(op: OpStatus, pod: PodView | None) -> tuple[OpReason, str]:
+    """Why an op without a container that ran did not start: the reason that it ends with, and a message."""
+    detail = op.message or (f"its pod waits on node {pod.node}" if pod is not None and pod.node else None)
+    reason = (
+        _UNSTARTED.get(pod.trouble[0], OpReason.NEVER_STARTED) if pod is not None and pod.trouble else None
+    )
+    if op.reason == OpReason.NO_CAPACITY:
+        reason = OpReason.NO_CAPACITY
+    return reason or OpReason.NEVER_STARTED, detail or "its turn had not come"
 
 
 def stopping(op: OpStatus, reason: str, message: str) -> OpStatus:
@@ -275,12 +299,20 @@ def _restarted(view: JobView, before: OpStatus, op: OpStatus, pod: PodView | Non
     if op.state != "Failed" or before.state not in ("Waiting", *LIVE) or before.state == "Stopping":
         return op
     restarts = op.restarts or 0
+    if pod.refused and _refusals(view, op) >= MAX_REFUSALS:
+        return op.model_copy(update={"message": cut(f"{op.message}; so did {MAX_REFUSALS} earlier attempts")})
     if pod.disrupted is not None:
         return op if view.spec.node_loss_policy == "Fail" else _next_attempt(op, OpReason.NODE_LOST)
     if restarts < pod.tries and pod.ended.exit_code is not None and not pod.deleting:
         which = f" ({restarts + 1} of {pod.tries} times)"
         return _next_attempt(op, OpReason.RESTARTING, which, restarts=restarts + 1)
     return op
+
+
+def _refusals(view: JobView, op: OpStatus) -> int:
+    """How many attempts in a row, before the current one, failed because a kubelet refused their pods."""
+    earlier = [pod for pod in view.earlier if pod.op_index == op.index]
+    return len(list(takewhile(lambda pod: pod.refused, reversed(earlier))))
 
 
 def _next_attempt(op: OpStatus, reason: OpReason, which: str = "", **counts: int) -> OpStatus:

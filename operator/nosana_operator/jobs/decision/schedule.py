@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from nosana_operator.api import OpStatus, parse_timestamp
+from nosana_operator.api import JobReason, OpStatus, parse_timestamp
 from nosana_operator.definition import DefinitionError, LiteralError, next_ops
 from nosana_operator.jobs.decision.effects import StartOp
 from nosana_operator.jobs.decision.ending import expiry
@@ -16,6 +16,7 @@ from nosana_operator.jobs.decision.ops import (
     OVER,
     OpReason,
     Ops,
+    cut,
     ended,
     next_start,
     progress,
@@ -24,14 +25,15 @@ from nosana_operator.jobs.decision.ops import (
     starts_now,
     stopped,
     stopping,
+    unstarted,
     worth_a_write,
 )
-from nosana_operator.jobs.decision.start_limits import give_up_limit
-from nosana_operator.jobs.decision.view import Cause, JobView, Loaded, Loading, Unusable
+from nosana_operator.jobs.decision.start_limits import capacity_limit, give_up_limit
+from nosana_operator.jobs.decision.view import Cause, JobView, Loaded, Loading, PodView, Unusable
 from nosana_operator.workload import build_op_objects
 
 REFUSED_LIMIT: Final = timedelta(seconds=60)
-"""A new namespace refuses pods until its service account exists; a quota may free up."""
+"""A new namespace refuses pods until its service account exists."""
 
 
 def schedule(view: JobView, ops: Ops) -> tuple[Ops, tuple[StartOp, ...]]:
@@ -85,12 +87,15 @@ def _prepare(view: JobView, definition: Loaded, op: OpStatus) -> StartOp | OpSta
     """The start of the op; or the updated op when it cannot start now, or never can."""
     refusal = view.refused.get(op.index)
     if refusal is not None:
-        if view.now - refusal.since >= REFUSED_LIMIT:
-            return ended(op, "Failed", OpReason.POD_REFUSED, refusal.message, view.now)
+        reason = OpReason.NO_CAPACITY if refusal.no_room else OpReason.POD_REFUSED
+        limit = capacity_limit(view) if refusal.no_room else REFUSED_LIMIT
+        if limit is not None and view.now - refusal.since >= limit:
+            return ended(op, "Failed", reason, refusal.message, view.now)
         if view.now < refusal.again_at:
-            return op.model_copy(update={"reason": str(OpReason.POD_REFUSED), "message": refusal.message})
+            return op.model_copy(update={"reason": str(reason), "message": cut(refusal.message)})
     try:
-        bodies = build_op_objects(definition.context, op.index, attempt=op.attempt or 0)
+        refusing = tuple(sorted({pod.node for pod in view.earlier if pod.refused and pod.node}))
+        bodies = build_op_objects(definition.context, op.index, attempt=op.attempt or 0, avoid_nodes=refusing)
         return StartOp(op.index, tuple(bodies))
     except DefinitionError as error:
         reason = OpReason.LITERAL_INVALID if isinstance(error, LiteralError) else OpReason.ARGS_INVALID
@@ -138,12 +143,31 @@ def suspend(view: JobView, ops: Ops) -> Ops:
 def end_all(view: JobView, ops: Ops, cause: Cause) -> Ops:
     """The ops, all told to stop because of `cause`."""
     for op in ops:
-        if op.state == "Waiting":
+        pod = view.pods.get(op.index)
+        if cause.reason is JobReason.EXPIRED and op.state not in OVER and not _has_run(op, pod):
+            # Only an op that ran until the time was up has done what its poster asked for.
+            reason, detail = unstarted(op, pod)
+            message = f"the op had not started when {cause.message}: {detail}"
+            ops = replace(ops, _failed_unstarted(view, op, pod, reason, message))
+        elif op.state == "Waiting":
             message = f"the op had not started when {cause.message}"
             ops = replace(ops, ended(op, "Stopped", OpReason.NEVER_STARTED, message, view.now))
         elif op.state not in OVER:
             ops = replace(ops, _with_stop(view, op, cause.reason, cause.message))
     return ops
+
+
+def _has_run(op: OpStatus, pod: PodView | None) -> bool:
+    return op.started_at is not None or (pod is not None and pod.started_at is not None)
+
+
+def _failed_unstarted(
+    view: JobView, op: OpStatus, pod: PodView | None, reason: OpReason, message: str
+) -> OpStatus:
+    has_pod = op.pod is not None or (pod is not None and pod.ended is None)
+    if op.state == "Waiting" or not has_pod or next_start(view, op) is not None:
+        return ended(op, "Failed", reason, message, view.now)
+    return stopping(op, reason, message)
 
 
 def time_limits(view: JobView, ops: Sequence[OpStatus], cause: Cause | None) -> list[datetime]:

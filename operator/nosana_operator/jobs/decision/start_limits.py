@@ -29,10 +29,12 @@ def give_up_limit(view: JobView, op: OpStatus) -> tuple[datetime, OpReason] | No
             return pod.trouble_since + PULL_LIMIT, OpReason.IMAGE_PULL
         case "ContainerNotCreated":
             return pod.trouble_since + CREATE_LIMIT, OpReason.NOT_CREATED
-        case "Unschedulable" if not _waits(view):
-            return pod.trouble_since + CAPACITY_LIMIT, OpReason.NO_CAPACITY
+        case "Unschedulable" if (limit := capacity_limit(view)) is not None:
+            return pod.trouble_since + limit, OpReason.NO_CAPACITY
     return None
 
 
-def _waits(view: JobView) -> bool:
-    return (view.spec.on_no_capacity or ("Finish" if view.is_market_job else "Wait")) == "Wait"
+def capacity_limit(view: JobView) -> timedelta | None:
+    """How long the job waits for room in the cluster; None: until its time is up."""
+    policy = view.spec.on_no_capacity or ("Finish" if view.is_market_job else "Wait")
+    return None if policy == "Wait" else CAPACITY_LIMIT

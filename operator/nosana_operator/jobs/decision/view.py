@@ -122,6 +122,8 @@ class PodView:
     """Since when the pod's node has not reported; whether the pod still runs is unknown."""
     disrupted: str | None = None
     """Why the cluster removed the pod: it was evicted or preempted, or its node is gone."""
+    refused: bool = False
+    """The kubelet failed the pod without running its container; `disrupted` then has the kubelet's message."""
     deleting: bool = False
     stopping: bool = False
     """The pod has been told to stop: a deadline is set, or it is being deleted."""
@@ -177,6 +179,8 @@ class Refusal:
     since: datetime
     again_at: datetime
     message: str
+    no_room: bool = False
+    """A ResourceQuota is used up: it is a lack of room like any other, which passes when other pods end."""
 
 
 @dataclass(frozen=True, slots=True)
