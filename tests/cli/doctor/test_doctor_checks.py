@@ -572,6 +572,6 @@ def test_the_wallets_line_tells_what_it_has() -> None:
 
 def test_every_check_is_explained() -> None:
     page = (Path(__file__).parents[3] / "docs" / "troubleshooting.md").read_text()
-    section = page.split("## What the doctor looks at\n", 1)[1].split("\n## ", 1)[0]
+    section = page.split("## What the doctor checks\n", 1)[1].split("\n## ", 1)[0]
     checks = {finding.check for facts, *_ in BROKEN.values() for finding in examine(facts)}
     assert set(re.findall(r"^\| `([\w.-]+)` \|", section, flags=re.M)) == checks
