@@ -92,7 +92,7 @@ def test_what_we_show_can_be_read(path: Path) -> None:
     for body in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         if body["kind"] in kinds:
             seen += 1
-            spec = parse_part(kinds[body["kind"]], body["kind"], "spec", body["spec"])
+            spec = parse_part(kinds[body["kind"]], body["kind"], "spec", body["spec"])  # type: ignore[arg-type, var-annotated]
             if isinstance(spec, NosanaJobSpec) and spec.definition is not None:
                 parse(spec.definition)
         if body["kind"] == "ConfigMap":

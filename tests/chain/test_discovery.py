@@ -103,7 +103,7 @@ class Node:
 
     async def signature_statuses(self, signatures: Sequence[str]) -> Slotted[list[SignatureStatus | None]]:
         self.asked.append("statuses")
-        landed = {e.signature: SignatureStatus(e.slot, e.err, True) for e in self.history[MARKET]}
+        landed = {e.signature: SignatureStatus(e.slot, e.err, "confirmed") for e in self.history[MARKET]}  # type: ignore[arg-type]
         return Slotted(self.slot, [landed.get(signature) for signature in signatures])
 
 

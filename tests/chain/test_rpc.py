@@ -346,7 +346,8 @@ class Parrot:
     """A session in which every request is answered with the same bytes."""
 
     def __init__(self, body: bytes) -> None:
-        self.status, self.headers, self.content, self._body = 200, {}, self, body
+        self.status, self.content, self._body = 200, self, body
+        self.headers: dict[str, str] = {}
 
     def post(self, *_: Any, **__: Any) -> Parrot:
         return self

@@ -38,7 +38,7 @@ def test_an_hour_without_a_websocket_keeps_the_bounds() -> None:
             ):
                 held = bank.account(job)
                 assert held is not None
-                bank.place(job, account(replace(Job.decode(held.data), **change)))
+                bank.place(job, account(replace(Job.decode(held.data), **change)))  # type: ignore[arg-type]
                 if event == "end":
                     bank.place(run, None)
 

@@ -95,7 +95,7 @@ class Session(DirectSession):
         return self._make()
 
 
-def run(program: Any, make: Callable[[], Socket], **world: int) -> Any:
+def run(program: Any, make: Callable[[], Socket], **world: Any) -> Any:
     return simulate(program, session=partial(Session, make), **world)
 
 
@@ -120,7 +120,8 @@ async def latest_end(scene: Scene) -> float:
 
 @pytest.mark.parametrize("how", ["refuse", "forget"])
 def test_accounts_that_the_websocket_does_not_tell_of_are_read_as_without_one(how: str) -> None:
-    socket: Any = partial(Socket, **{how: ACCOUNTS})
+    given: dict[str, Any] = {how: ACCOUNTS}
+    socket: Any = partial(Socket, **given)
     assert run(latest_end, socket, jobs=50) <= 10
 
 

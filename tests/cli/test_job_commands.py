@@ -203,7 +203,7 @@ async def test_following_a_job_that_is_deleted_tells_its_last_lines_and_that_it_
         await gone.wait()
         yield b"2026-01-02T03:04:06Z told to end\n"
 
-    kube.follow_logs = lambda *_, **__: last_lines()  # type: ignore[method-assign,assignment]
+    kube.follow_logs = lambda *_, **__: last_lines()  # type: ignore[method-assign]
 
     async def sleep(_: float) -> None:
         await asyncio.sleep(0)

@@ -117,8 +117,8 @@ class Cluster:
         self.now += timedelta(seconds=seconds)
         self.acts(self)
 
-    async def leave(self, *namespaces: str) -> list[str]:
-        return await leave_queues(self, namespaces, MINUTE, now=lambda: self.now, sleep=self.sleep)
+    async def leave(self, *namespaces: str) -> list[str]:  # type: ignore[valid-type]
+        return await leave_queues(self, namespaces, MINUTE, now=lambda: self.now, sleep=self.sleep)  # type: ignore[arg-type]
 
 
 def obeys(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fakes.kube import FakeKube
 from nosana_operator.api import MAX_JOB_NAME
 from nosana_operator.cli import main
 from nosana_operator.cli.documents import DocumentError, JobDocument, read_job
@@ -22,10 +23,11 @@ DEFINITION = {
 Body = dict[str, Any]
 
 
-class Kube:
+class Kube(FakeKube):
     """Answers what it is told, in order; the last answer stays."""
 
     def __init__(self, *answers: Body | Exception) -> None:
+        super().__init__()
         self.answers = list(answers)
         self.sent: list[tuple[str, Any]] = []
 
@@ -39,11 +41,13 @@ class Kube:
         self.sent.append(("get", (kind, namespace, name)))
         return self._answer()
 
-    async def create(self, body: Mapping[str, Any]) -> Body:
+    async def create(self, body: Mapping[str, Any], *, manager: str | None = None) -> Body:
         self.sent.append(("create", body))
         return self._answer()
 
-    async def apply(self, body: Mapping[str, Any], *, manager: str) -> Body:
+    async def apply(
+        self, body: Mapping[str, Any], *, manager: str, subresource: str | None = None, force: bool = True
+    ) -> Body:
         self.sent.append((f"apply as {manager}", body))
         return self._answer()
 

@@ -65,7 +65,7 @@ def test_two_clusters_side_by_side_and_a_crash_of_one(
         pid = second.pid(program)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        _until(lambda program=program: second.pid(program) is None)
+        _until(lambda program=program: second.pid(program) is None)  # type: ignore[misc]
     status = second.status()
     assert (status.state, set(status.missing)) == ("broken", {"kubelet-1", "containerd-1"})
 

@@ -42,7 +42,7 @@ def failed(findings: Findings) -> set[str]:
 
 
 async def test_a_cluster_that_works_has_no_failure(scene: Scene, tmp_path: Path) -> None:
-    code, findings = await doctor(scene, scene.host.settings(scene.running.world), tmp_path)
+    code, findings = await doctor(scene, scene.host.settings(scene.running.world), tmp_path)  # type: ignore[arg-type]
     assert failed(findings) == set()
     assert code == 0
     well = {each["check"] for each in findings if each["level"] == "ok"}
@@ -69,7 +69,7 @@ async def test_a_cluster_that_works_has_no_failure(scene: Scene, tmp_path: Path)
 
 
 async def test_mistakes_are_found_by_their_names(scene: Scene, tmp_path: Path) -> None:
-    settings = scene.host.settings(scene.running.world)
+    settings = scene.host.settings(scene.running.world)  # type: ignore[arg-type]
     network = settings["networks"]["localnet"]
     settings["networks"]["away"] = {**network, "rpc": ["http://127.0.0.1:9"], "ws": ["ws://127.0.0.1:9"]}
     settings["networks"]["bare"] = {**network, "ipfs": {"gateways": [], "pin": []}}

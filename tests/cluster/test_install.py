@@ -99,7 +99,7 @@ def chart(installed: Installed) -> ChartHost:
 
 @pytest.fixture
 async def scene(installed: Installed, chart: ChartHost) -> AsyncIterator[Scene]:
-    async with scene_of(installed.running, chart) as ready:
+    async with scene_of(installed.running, chart) as ready:  # type: ignore[arg-type]
         yield ready
 
 
@@ -237,7 +237,7 @@ async def test_an_upgrade_touches_no_job(installed: Installed, scene: Scene) -> 
     # Other settings, rights in two namespaces only from here on, and a second replica: every pod of the
     # operator is another one after it.
     settings = {**installed.host.values()["settings"], "clusterName": "renamed"}
-    changed = {"settings": settings, "watchNamespaces": [SYSTEM, JOBS], "replicas": 2}
+    changed: dict[str, Any] = {"settings": settings, "watchNamespaces": [SYSTEM, JOBS], "replicas": 2}
     await asyncio.to_thread(installed.host.offer, **changed)
     after = {pod["metadata"]["uid"] for pod in installed.pods()}
     assert len(after) == 2

@@ -133,7 +133,7 @@ async def test_the_page_leads_to_the_first_paid_job(user: NewUser) -> None:
     assert "0 failures" in tested
     (ready,) = [text for block, text in said.items() if "get nosanamarkets" in block]
     assert "condition met" in ready
-    async with scene_of(user.running, user.host) as scene:
+    async with scene_of(user.running, user.host) as scene:  # type: ignore[arg-type]
         posted = await scene.post(says("paid"))
         body = await scene.settled(posted)
         view = await scene.poster.job(posted.job)

@@ -23,7 +23,7 @@ from nosana_sandbox.cluster.apiserver import BareApiServer
 
 pytestmark = pytest.mark.contract
 
-QUICK = ElectionSettings.model_construct(lease_seconds=3, renew_seconds=2, retry_seconds=0.5)
+QUICK = ElectionSettings.model_construct(lease_seconds=3, renew_seconds=2, retry_seconds=0.5)  # type: ignore[arg-type]
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -26,7 +27,7 @@ async def world() -> AsyncIterator[World]:
         yield made
 
 
-async def ledger(world: World, **more: int) -> list[LedgerEntry]:
+async def ledger(world: World, **more: Any) -> list[LedgerEntry]:
     return await read_ledger(world.client.rpc, world.client.program.programs, world.host.address, **more)
 
 
@@ -131,7 +132,7 @@ async def test_amounts_that_a_node_does_not_keep_are_unknown(
     call = world.client.rpc.call
 
     async def forgetful(method: str, params: object, *more: object) -> object:
-        result = await call(method, params, *more)  # type: ignore[arg-type]
+        result = await call(method, params, *more)  # type: ignore[arg-type, var-annotated]
         return replace(result, inner=None) if isinstance(result, LandedTransaction) else result
 
     monkeypatch.setattr(world.client.rpc, "call", forgetful)

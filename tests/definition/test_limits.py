@@ -29,7 +29,7 @@ Body = dict[str, Any]
 
 def run(name: str = "a", **more: Any) -> Body:
     op = {key: more.pop(key) for key in ("results", "execution") if key in more}
-    return {"type": "container/run", "id": name, "args": {"image": "x", **more}, **op}
+    return {"type": "container/run", "id": name, "args": {"image": "x", **more}, **op}  # type: ignore[dict-item]
 
 
 def whole(*ops: Body, **more: Any) -> Body:
@@ -263,7 +263,7 @@ def test_hostile_documents_are_refused_in_bounded_memory() -> None:
         whole(*({"x": 1} for _ in range(8_000))),
         whole(*(run("same") for _ in range(MAX_OPS))),
         whole(run(env={f"é{n}": n for n in range(8_000)})),
-        whole(run(**{f"key-{n}": n for n in range(8_000)})),
+        whole(run(**{f"key-{n}": n for n in range(8_000)})),  # type: ignore[arg-type]
     ]
     for body in bodies:
         tracemalloc.start()

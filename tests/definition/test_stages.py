@@ -48,7 +48,7 @@ def _one(*depends_on: str, group: str = "g", **more: Any) -> dict[str, Any]:
     return {"group": group, "depends_on": list(depends_on), **more}
 
 
-FLAG = {"stop_if_dependent_stops": True}
+FLAG: dict[str, Any] = {"stop_if_dependent_stops": True}
 
 
 @pytest.mark.parametrize(

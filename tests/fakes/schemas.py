@@ -82,11 +82,11 @@ def compiled(schema: Mapping[str, Any]) -> Check:
         return lambda value, old, path, out: (
             None if isinstance(value, kinds) else out.append(f"{path}: {value!r} is of another type")
         )
-    kinds = _type_of(schema)
-    if not kinds:
+    kind = _type_of(schema)
+    if not kind:
         return lambda value, old, path, out: None
-    parts = [_typed(_TYPES[kinds], kinds)]
-    parts += _PARTS.get(kinds, lambda _: [])(schema)
+    parts = [_typed(_TYPES[kind], kind)]
+    parts += _PARTS.get(kind, lambda _: [])(schema)
     if "enum" in schema:
         words = schema["enum"]
         parts.append(

@@ -35,9 +35,9 @@ from nosana_operator.chain import ChainClient, ChainClock, ChainWatcher
 from nosana_operator.kube import AlwaysLeading, ObjectCache
 from nosana_operator.runtime import compose, networks
 from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
-from nosana_operator.runtime.operator import ObjectKey, OperatorContext
+from nosana_operator.runtime.operator import OperatorContext
 from nosana_operator.runtime.queue import WorkQueue
-from nosana_operator.runtime.routing import Router
+from nosana_operator.runtime.routing import ObjectKey, Router
 from nosana_operator.runtime.settings import parse_settings
 from nosana_operator.runtime.watching import Change
 from nosana_sandbox.chain import ChainClock as BankClock
@@ -130,8 +130,8 @@ class SteadyFleet:
             bank.place(address, jobs_account(market))
         self.jobs = [keypair(f"job-{n}").pubkey() for n in range(self.shape.jobs)]
         for n, job in enumerate(self.jobs):
-            host = n % self.shape.keys
-            key, where = self.hosts[host].pubkey(), self.markets[host % self.shape.markets]
+            which = n % self.shape.keys
+            key, where = self.hosts[which].pubkey(), self.markets[which % self.shape.markets]
             listed = Job(
                 ipfs_job=hashlib.sha256(b"definition").digest(),
                 market=where,

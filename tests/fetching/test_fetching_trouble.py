@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -50,7 +51,7 @@ def test_plan_refuses_a_file_that_is_a_folder() -> None:
 def test_writable_files_are_writable_for_every_user() -> None:
     request = always(Request("http://x"))
     file = RemoteFile("a", path=Path("a"), request=request)  # type: ignore[arg-type]
-    listed = [
+    listed: list[tuple[S3 | HuggingFace, Listing]] = [
         (S3(Path("/r/0"), (), writable=True), Listing((file,))),
         (HuggingFace(Path("/r/1"), "x"), Listing((file,))),
     ]
@@ -169,7 +170,7 @@ async def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
     async with TestServer(app) as server:
         source = {"url": str(server.make_url("")).rstrip("/"), "files": ["f"]}
         resource = {"type": "S3", "folder": str(tmp_path / "0"), "sources": [source]}
-        spec = {"mirrors": {}, "room": None, "folders": [], "resources": [resource]}
+        spec: dict[str, Any] = {"mirrors": {}, "room": None, "folders": [], "resources": [resource]}
         (tmp_path / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, "-m", "nosana_operator.fetching", str(tmp_path / "spec.json")]
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)

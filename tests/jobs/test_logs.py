@@ -42,10 +42,10 @@ class Logs:
             raise Refused("stream: Forbidden: may not be specified")
         found = self.streams.get(stream) if stream is not None and self.offers == "apart" else None
         if found is None:
-            found = self.before if options.get("previous") and self.before is not None else self.whole[pod]
+            found = self.before if options.get("previous") and self.before is not None else self.whole[pod]  # type: ignore[assignment]
         if isinstance(found, Exception):
             raise found
-        return found[: options.get("limit_bytes")]
+        return found[: options.get("limit_bytes")]  # type: ignore[index]
 
 
 def reader(logs: Logs, clock: FakeClock) -> LogReader:
@@ -189,7 +189,7 @@ class TestRestarts:
     async def test_what_cannot_be_kept_is_read_at_the_end(self) -> None:
         clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": Unavailable("no answer")})
         reads = reader(logs, clock)
-        running = {"restarts": 1, "container_id": "c2", "previous_id": "c1"}
+        running: dict[str, Any] = {"restarts": 1, "container_id": "c2", "previous_id": "c1"}
         await reads.track("ns", [pod(clock, ended=False, **running)], memory, clock.now())
         assert memory.earlier_runs == {}
         logs.before, logs.whole = OUT, {"p": ERR}

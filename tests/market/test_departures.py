@@ -125,7 +125,7 @@ async def test_put_out_is_told_once_and_held_back_for_a_while() -> None:
     await lab.look(STANDS, (run("5"),))
     lab.node.runs = (run("5"),)
     found = await lab.look(EMPTY, (run("5"),))
-    assert (found.unexplained, found.held_back, lab.evicted()) == (frozenset(), {KEY}, [KEY])
+    assert (found.unexplained, found.held_back, lab.evicted()) == (frozenset(), {KEY}, [KEY])  # type: ignore[comparison-overlap]
     assert (await lab.look(EMPTY, (run("5"),))).held_back == {KEY}
     assert lab.evicted() == []
     lab.clock.advance(HOLD_BACK.total_seconds())

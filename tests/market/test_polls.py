@@ -96,7 +96,7 @@ async def test_nothing_is_offered_or_told_before_the_keys_funds_were_asked_for()
     process = lab.boot()
     asked = Asked(lab)
     process.dirty = {(kind, key) for kind, key in process.dirty if kind == MARKET_KIND}
-    checks, process.checks.reconcile = process.checks.reconcile, _later  # type: ignore[method-assign]
+    checks, process.checks.reconcile = process.checks.reconcile, _later  # type: ignore[method-assign, assignment]
     await lab.pass_time(30)
     assert lab.market()["status"] == before, "a restart is no news"
     assert not asked
@@ -149,7 +149,7 @@ async def test_an_access_key_that_is_gone_is_looked_for_at_once() -> None:
         asked.held = frozenset()
         raise Refused("the token is gone")
 
-    lab.process.solana.sign_work = sign_work  # type: ignore[method-assign]
+    lab.process.solana.sign_work = sign_work  # type: ignore[method-assign, assignment]
     closed(lab)
     await lab.until(lambda: signed > 0, 60)
     await lab.until(lambda: first_key(lab)["reason"] == "AccessKeyMissing", 5)

@@ -103,7 +103,7 @@ def intent(kind: str = "finish", *, failures: int | None = None, signed: float =
         kind=kind, key=KEY, signature="sig", raw="raw", blockhash="hash", last_valid_block_height=1,
         signed_at=timestamp(ago(signed)), epoch=1,
     )  # fmt: skip
-    return Settlement(kind=kind, result_cid="Qm", transaction=transaction, failures=failures)  # type: ignore[arg-type]
+    return Settlement(kind=kind, result_cid="Qm", transaction=transaction, failures=failures)
 
 
 def market(**spec: Any) -> NosanaMarketSpec:
@@ -134,7 +134,7 @@ def says(decision: RunDecision) -> str | None:
     return None if found is None else found["reason"]
 
 
-READY = {"result": StoredResult(), "published": CID}
+READY: dict[str, Any] = {"result": StoredResult(), "published": CID}
 PAYABLE = PaymentFacts(market=True, vault=10**9, payer_account=True, account_rent=1000)
 NO_PAYER = replace(PAYABLE, payer_account=False, account_rent=10**6)
 DEAD = Outcome(Fate.FAILED, "no such account")
@@ -278,7 +278,7 @@ def test_a_posters_obstacle_is_read_once_more_at_the_end_of_their_time() -> None
 
 
 def confidential(posted: str | None = None, *, definition: str = "Stored", **facts: Any) -> RunView:
-    record = JobRecord(delivery=Delivery(definition=definition, result=posted))  # type: ignore[arg-type]
+    record = JobRecord(delivery=Delivery(definition=definition, result=posted))
     facts.setdefault("result", StoredResult())
     return view(record=record, confidential=True, **facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_expressions_use_metrics_and_labels_that_exist(rule: dict[str, Any]) -> 
 def test_reasons_and_phases_are_words_of_the_api(rule: dict[str, Any]) -> None:
     words = {
         "reason": {*(str(one) for one in MarketReason), *(str(one) for one in JobReason)},
-        "phase": set(Phase.__args__),
+        "phase": set(typing.get_args(Phase)),
     }
     for label, known in words.items():
         for text in re.findall(rf'\b{label}[=!]~?"([^"]+)"', rule["expr"]):

@@ -44,7 +44,7 @@ async def server(api: Api) -> AsyncIterator[TestServer]:
     app.router.add_get("/api/v1/pods", api.watch)
     app.router.add_get("/api/v1/nodes", api.watch)
     async with TestServer(app) as started:
-        yield started
+        yield started  # type: ignore[misc]
 
 
 @pytest.fixture

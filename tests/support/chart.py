@@ -8,7 +8,7 @@ import yaml
 
 Body = dict[str, Any]
 
-MARKET = {
+MARKET: Body = {
     "name": "lab",
     "spec": {
         "address": "97G9NnvBDQ2WpKu6fasoMsAKmfj63C9rhysJnkeWodAf",

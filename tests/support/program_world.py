@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import replace
+from typing import Any
 
 from solders.pubkey import Pubkey
 
@@ -145,7 +146,7 @@ class World:
         )
 
 
-def with_meta(instruction: Instruction, role: str, **changes: object) -> Instruction:
+def with_meta(instruction: Instruction, role: str, **changes: Any) -> Instruction:
     """The instruction with one account's key or flags changed."""
     spec = BY_DISCRIMINATOR[instruction.data[:8]]
     position = next(i for i, field in enumerate(spec.fields) if field.name == role)

@@ -181,7 +181,7 @@ def test_shared_memory_never_exceeds_the_memory(memory: str | None, size: str) -
     [(True, False, True), (False, True, True), (None, True, True), (False, False, False)],
 )
 def test_an_op_cannot_refuse_the_global_gpu(own: bool | None, everywhere: bool, gets: bool) -> None:
-    args = {} if own is None else {"gpu": own}
+    args: dict[str, Any] = {} if own is None else {"gpu": own}
     ctx = context(op(**args), defaults={"gpu": everywhere}, gpu=Gpu(count=3))
     limits = container(ctx).get("resources", {}).get("limits", {})
     assert limits == ({"nvidia.com/gpu": "3"} if gets else {})

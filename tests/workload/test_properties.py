@@ -94,7 +94,7 @@ def refused_or_built(ctx: JobContext) -> list[dict[str, Any]] | None:
     # What ops would show while the job runs; what its literals make of that is not known before.
     shown = {op.id: {name: ["seen"] for name in op.results or ()} for op in ctx.definition.ops}
     try:
-        return build_objects(replace(ctx, results=shown))
+        return build_objects(replace(ctx, results=shown))  # type: ignore[arg-type]
     except DefinitionError:
         if any(shown.values()):
             return None

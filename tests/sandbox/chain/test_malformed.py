@@ -70,8 +70,8 @@ def test_odd_subscriptions(world: Founded, method: str) -> None:
         ODD,
     ]:
         with contextlib.suppress(RpcError):
-            hub.announce(hub.subscribe(method, params, [].append))
+            hub.announce(hub.subscribe(method, params, [].append))  # type: ignore[arg-type]
     world.bank.tick(3)
     with pytest.raises(RpcError):
-        hub.unsubscribe(["x"], [].append)
+        hub.unsubscribe(["x"], [].append)  # type: ignore[arg-type]
     hub.close()

@@ -331,8 +331,8 @@ async def test_tokens(client: AsyncClient, founded: Founded) -> None:
         )
     ).value
     info = parsed[0].account.data.parsed["info"]
-    assert info["tokenAmount"]["uiAmount"] == 100_000.0
-    assert info["owner"] == str(owner)
+    assert info["tokenAmount"]["uiAmount"] == 100_000.0  # type: ignore[index, call-overload]
+    assert info["owner"] == str(owner)  # type: ignore[index, call-overload]
     supply = (await client.get_token_supply(NOS_MINT)).value
     assert supply.ui_amount_string == "100000000"
 
@@ -344,9 +344,9 @@ async def test_block_hashes_over_rpc(client: AsyncClient, founded: Founded) -> N
     finalized = (await client.get_latest_blockhash(Finalized)).value
     assert finalized.last_valid_block_height == height + 150 - 2
     message = signed(founded.bank, [pay(founded.poster, Pubkey.default(), 1)], founded.poster).message
-    assert (await client.get_fee_for_message(message)).value == 5_000  # type: ignore[arg-type]
+    assert (await client.get_fee_for_message(message)).value == 5_000
     founded.bank.tick(151)
-    assert (await client.get_fee_for_message(message)).value is None  # type: ignore[arg-type]
+    assert (await client.get_fee_for_message(message)).value is None
 
 
 async def test_recent_fees(chain: RunningChain, founded: Founded) -> None:

@@ -207,7 +207,7 @@ async def test_solana_py_subscribes(chain: RunningChain, founded: Founded) -> No
         founded.bank.submit(wire(transaction))
         founded.submit([pay(founded.poster, to, SOL)], founded.poster)
         founded.bank.tick(3)
-        told = [(await socket.recv())[0] for _ in range(7)]
+        told: list[Any] = [(await socket.recv())[0] for _ in range(7)]
         assert sorted(each.subscription for each in told) == sorted(
             [*numbers[:3], *[numbers[3]] * 3, numbers[4]]
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nosana_sandbox.cache import cache_folder
 from nosana_sandbox.cluster import build
 from nosana_sandbox.cluster.errors import BuildError
 
@@ -58,7 +59,7 @@ def test_a_failed_build_leaves_no_program(tmp_path: Path, monkeypatch: pytest.Mo
     fake_go(tmp_path, monkeypatch, "go1.26.0", MAKES_FILES + "echo no space left >&2; exit 1")
     with pytest.raises(BuildError, match=r"(?s)`go build` of kube-apiserver.*failed.*no space left"):
         build.ensure_programs(lambda line: None)
-    assert not list((build.cache_folder() / build.cache_key() / "bin").iterdir())
+    assert not list((cache_folder() / build.cache_key() / "bin").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_failed_build_leaves_no_program(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_old_go_is_passed_over(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], used: str
 ) -> None:
-    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(build, "_go_version", lambda go: version if go == "/usr/bin/go" else (0, 0))
     monkeypatch.setattr(build, "_install_go", lambda report: "our own")
     assert build._find_go(lambda line: None) == used
@@ -77,7 +78,7 @@ def test_a_go_that_cannot_be_installed_is_said(tmp_path: Path, monkeypatch: pyte
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no network >&2; exit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(build.sys, "executable", str(python))
+    monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(BuildError, match=r"no network.*install Go 1\.21 or newer by hand"):
         build._install_go(lambda line: None)
 

@@ -199,7 +199,7 @@ async def backend() -> AsyncIterator[TestServer]:
         app.router.add_get(path, handler)
     app.router.add_route("*", "/{path:.*}", echo)
     async with TestServer(app) as server:
-        yield server
+        yield server  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,7 +25,7 @@ def store() -> IpfsStore:
 
 
 @pytest.fixture
-async def client(store: IpfsStore):
+async def client(store: IpfsStore) -> AsyncIterator[Any]:
     async with TestClient(TestServer(ipfs_app(store))) as client:
         yield client
 

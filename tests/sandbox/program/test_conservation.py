@@ -136,8 +136,8 @@ def test_money_is_conserved_and_failures_change_nothing(seed: int) -> None:
         assert min(account.lamports for account in world.accounts.values()) >= 0
         for where in MARKETS:
             if where in world.accounts and world.accounts[where].owner == at.JOBS_PROGRAM:
-                market = world.market(where)
-                assert (market.queue_type == QUEUE_EMPTY) == (not market.queue)
+                held = world.market(where)
+                assert (held.queue_type == QUEUE_EMPTY) == (not held.queue)
 
 
 def test_the_sequences_reach_every_instruction() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def world() -> World:
     return World()
 
 
-def running(world: World, timeout: int = 1000, price: int = 100, market: str = "market"):
+def running(world: World, timeout: int = 1000, price: int = 100, market: str = "market") -> Any:
     """A job of POSTER, paid by PAYER, that NODE works on since 60 s after START."""
     where = world.open_market(market, price=price)
     world.must("list", CONTENT, timeout, market=where, job=JOB, run=RUN, authority=POSTER, payer=PAYER)
@@ -31,7 +33,7 @@ def running(world: World, timeout: int = 1000, price: int = 100, market: str = "
     return where
 
 
-def finish(world: World, market, **roles):
+def finish(world: World, market: Any, **roles: Any) -> Any:
     given = {"market": market, "job": JOB, "run": RUN, "authority": NODE, "payer_job": PAYER}
     given |= {"user": wallet_account(NODE), "deposit": wallet_account(PAYER)} | roles
     return world.instruction("finish", RESULT, **given)
@@ -203,7 +205,7 @@ def test_accounts_that_cannot_be_read(
 ) -> None:
     market = running(world)
     data = world.accounts[JOB].data[:100] if data is None else data
-    world.accounts[JOB] = Account(1, owner, data)
+    world.accounts[JOB] = Account(1, owner, data)  # type: ignore[arg-type]
     result = world.run(finish(world, market))
     assert (result.error, result.log_error) == (error, f"Error Code: {name}. Error Number: {error.code}")
 
