@@ -299,8 +299,10 @@ async def test_a_run_cannot_be_suspended(installed: KubeClient, namespace: str) 
 async def test_the_walls_of_a_namespace_are_taken_and_not_changed_twice(
     installed: KubeClient, namespace: str
 ) -> None:
-    nodes = ["203.0.113.7/32", "2001:db8::7/128"]
-    for body in build_namespace_policies(namespace, Isolation(gateway_namespaces=("ingress",)), nodes):
+    addresses = [{"type": "InternalIP", "address": one} for one in ("203.0.113.7", "2001:db8::7")]
+    nodes: list[dict[str, Any]] = [{"metadata": {"name": "n"}, "status": {"addresses": addresses}}]
+    isolation = Isolation(gateway_namespaces=("ingress",))
+    for body in build_namespace_policies(namespace, isolation, nodes, []):
         first = await installed.apply(body, manager="tests")
         second = await installed.apply(body, manager="tests")
         assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]

@@ -473,7 +473,8 @@ SERVES = definition(op("a", expose=[{"port": 80, "health_checks": [CHECK]}]))
 )  # fmt: skip
 def test_an_unhealthy_op_and_why(ready: bool, health: PortHealth | None, why: str | None) -> None:
     job = view(SERVES, states=("Running",), pods=(pod(),))
-    ports = tuple(parse(dict(SERVES)).ops[0].args.expose)
+    args: Any = parse(dict(SERVES)).ops[0].args
+    ports = tuple(args.expose)
     assert isinstance(job.definition, Loaded)
     job = replace(
         job,

@@ -18,7 +18,7 @@ from nosana_operator.api.result import read_result
 from nosana_operator.definition import FlowStatus
 from nosana_operator.definition.limits import MAX_MESSAGE, MAX_OPS
 from nosana_operator.jobs.decision.effects import StoreResult
-from nosana_operator.jobs.decision.ending import Cause
+from nosana_operator.jobs.decision.view import Cause
 from nosana_operator.jobs.result import Log, RunLog, flow_state, log_lines, result_parts
 
 JOB: dict[str, Any] = {"metadata": {"name": "j", "namespace": "n", "uid": "u"}}
@@ -158,7 +158,7 @@ def test_a_line_that_does_not_fit_is_cut(ops: int, line: bytes) -> None:
 
 
 def test_results_that_do_not_fit_are_left_out_and_say_so() -> None:
-    large = [noise(6 * 2**20).decode()]
+    large: list[str | None] = [noise(6 * 2**20).decode()]
     made = replace(many(2), results={0: {"r": large}, 1: {"r": ["x"]}})
     states = json.loads(read_result(result_parts(JOB, made, {})))["opStates"]
     assert [state["results"]["r"][:9] for state in states] == ["not kept:", "not kept:"]

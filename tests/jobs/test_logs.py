@@ -157,7 +157,7 @@ class TestRestarts:
         """Container ids are unique on a node only, and the result asks pod by pod."""
         clock, memory, logs = FakeClock(), LogMemory(), Logs(whole={"p": OUT, "q": ERR})
         reads = reader(logs, clock)
-        restarted = {"ended": False, "restarts": 1, "container_id": "c2", "previous_id": "c1"}
+        restarted: dict[str, Any] = {"ended": False, "restarts": 1, "container_id": "c2", "previous_id": "c1"}
         await reads.track("ns", [pod(clock, **restarted)], memory, clock.now())
         log = await reads.read("ns", [pod(clock, "q", container_id="c3")], OP, memory)
         assert log == Log((RunLog(ERR),))

@@ -226,6 +226,7 @@ async def endpoint_that_is_away() -> None:
     ):
         attempts = runs.Attempts(posts=posts)
         decision = decide(runs.confidential("Posting", reply=away, ended=ended, attempts=attempts))
+        assert decision.record.delivery is not None
         assert decision.record.delivery.result == result
 
 

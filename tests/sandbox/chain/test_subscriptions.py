@@ -203,14 +203,13 @@ async def test_solana_py_subscribes(chain: RunningChain, founded: Founded) -> No
         await socket.slot_subscribe()
         transaction = signed(founded.bank, [post(founded, job, run)], founded.poster, job, run)
         await socket.signature_subscribe(transaction.signatures[0], Finalized)
-        numbers = [(await socket.recv())[0].result for _ in range(5)]
+        numbers: list[Any] = [(await socket.recv())[0].result for _ in range(5)]
         founded.bank.submit(wire(transaction))
         founded.submit([pay(founded.poster, to, SOL)], founded.poster)
         founded.bank.tick(3)
         told: list[Any] = [(await socket.recv())[0] for _ in range(7)]
-        assert sorted(each.subscription for each in told) == sorted(
-            [*numbers[:3], *[numbers[3]] * 3, numbers[4]]
-        )
+        subscriptions: list[int] = [each.subscription for each in told]
+        assert sorted(subscriptions) == sorted([*numbers[:3], *[numbers[3]] * 3, numbers[4]])
 
 
 async def test_the_next_port_answers_too(chain: RunningChain) -> None:
