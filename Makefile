@@ -60,6 +60,15 @@ test: setup ## Every ring: unit, contract, cluster (needs Linux and root for the
 	$(BIN)/python -m nosana_sandbox.prepare
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not soak"
 
+.PHONY: unit
+unit: setup ## The unit ring alone: no cluster, no Go
+	$(BIN)/pytest -m "not contract and not cluster and not soak"
+
+.PHONY: contract
+contract: setup ## The contract ring alone: builds a bare API server, needs Go
+	$(BIN)/python -m nosana_sandbox.prepare
+	$(BIN)/pytest -m "contract and not soak"
+
 .PHONY: soak
 soak: setup ## The full numbers: 100 jobs with the operator killed at random moments, and more
 	$(BIN)/python -m nosana_sandbox.prepare

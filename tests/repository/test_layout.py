@@ -58,7 +58,20 @@ def test_requirements_are_hashed_and_name_no_index(name: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["help", "setup", "demo", "test", "soak", "check", "manifests", "sandbox", "sandbox-down", "bench"],
+    [
+        "help",
+        "setup",
+        "demo",
+        "test",
+        "unit",
+        "contract",
+        "soak",
+        "check",
+        "manifests",
+        "sandbox",
+        "sandbox-down",
+        "bench",
+    ],
 )
 def test_make_has_the_targets_it_promises(target: str) -> None:
     assert re.search(rf"^{target}:.*## \S", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
