@@ -235,7 +235,7 @@ async def test_what_no_node_gives_while_it_gives_later_ones_is_given_up(
     assert (await finder.find([MARKET])).problem is not None, "perhaps the node keeps no transactions"
     node.land(work(fresh()))
     assert len(await found(finder)) == 1
-    assert f"gives transaction {lost}" in caplog.text
+    assert f"returns transaction {lost}" in caplog.text
 
 
 async def test_many_transactions_between_two_looks(
