@@ -52,9 +52,9 @@ class Spoiled(DirectSession):
         super().__init__(bank, seconds=seconds)
         self.asked: set[str] = set()
 
-    async def answer(self, body: Any, patience: float | None) -> Any:
+    async def answer(self, body: Any, time_limit: float | None) -> Any:
         self.asked.add(body["method"])
-        answer = await super().answer(body, patience)
+        answer = await super().answer(body, time_limit)
         if self.spoil is not None and body["method"] == self.method:
             reply = json.loads(b"".join([piece async for piece in answer.content.iter_any()]))
             self.spoil(reply["result"])

@@ -148,8 +148,13 @@ def test_an_op_that_takes_results_is_shown_once_the_status_has_them() -> None:
 
 
 def test_a_definition_that_is_too_large_for_a_job_says_where_it_may_stand() -> None:
-    answer = run("-", stdin=json.dumps(with_args(cmd=["x" * 1000] * 263)))
+    def two_ops(words: int) -> str:
+        """Each op is within the limit of its own arguments."""
+        one, two = (with_args(cmd=["x" * 1000] * words)["ops"][0] | {"id": name} for name in "ab")
+        return json.dumps(DEFINITION | {"ops": [one, two]})
+
+    answer = run("-", stdin=two_ops(132))
     assert answer.exit_code == 1
     assert "a NosanaJob holds at most 262144 bytes of definition" in answer.stderr
     assert "spec.definitionFrom" in answer.stderr
-    assert run("-", stdin=json.dumps(with_args(cmd=["x" * 1000] * 260))).exit_code == 0
+    assert run("-", stdin=two_ops(129)).exit_code == 0

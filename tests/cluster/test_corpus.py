@@ -133,8 +133,8 @@ async def _row(scene: Scene, case: Case, job: Posted, deadline: float) -> tuple[
     seconds = "-"
     try:
         # One that does not end leaves the others their last moments.
-        patience = max(deadline - time.monotonic(), 1.0)
-        body = await scene.seen.until(settled, patience, f"{case.name} is settled")
+        time_limit = max(deadline - time.monotonic(), 1.0)
+        body = await scene.seen.until(settled, time_limit, f"{case.name} is settled")
     except TimeoutError:
         end = "never settled"
     else:

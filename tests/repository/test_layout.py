@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 import zipfile
 from pathlib import Path
@@ -92,3 +94,42 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+PACKAGE = ROOT / "operator" / "nosana_operator"
+GONE = {
+    "WallBuilder", "namespace_walls", "OneRun", "RunKeeper", "reluctance", "patience", "key_use", "one_run",
+    "holdings", "standings", "queue_world",
+}  # fmt: skip
+"""Words of an earlier dialect: isolation, RunContext, RunController, not_offering, start_limits, foreign_use … now."""
+
+
+def test_each_package_has_at_most_16_files() -> None:
+    sizes = {path.parent: len(list(path.parent.glob("*.py"))) for path in PACKAGE.rglob("__init__.py")}
+    assert {
+        str(path.relative_to(PACKAGE)): size for path, size in sizes.items() if size > 16 and path != PACKAGE
+    } == {}
+
+
+def test_the_page_for_changes_names_files_that_exist() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Where do I change…", 1)[1].split("\n## ", 1)[0]
+    named = re.findall(r"`([a-z_]+/(?:[a-z_]+/)*(?:[a-z_]+\.py)?|[a-z_]+\.py)`", section)
+    assert len(named) > 30
+    assert [path for path in named if not (PACKAGE / path).exists()] == []
+
+
+def test_words_that_were_replaced_do_not_come_back() -> None:
+    """As identifiers or file names; a word of a sentence is no identifier."""
+    files = subprocess.run(
+        ["git", "ls-files", "operator", "sandbox", "tools", "benchmarks", "tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    found = {f"{path}: {word}" for path in files for word in GONE if Path(path).stem == word}
+    for path in files:
+        if path.endswith(".py") and path != "tests/repository/test_layout.py":
+            tokens = tokenize.generate_tokens(io.StringIO((ROOT / path).read_text()).readline)
+            found |= {f"{path}: {t.string}" for t in tokens if t.type == tokenize.NAME and t.string in GONE}
+    assert found == set()

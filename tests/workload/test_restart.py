@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nosana_operator.workload import build_op_objects, run_args
-from nosana_operator.workload.restart import Restart, make_restart
+from nosana_operator.workload.pod import Restart, make_restart
 from support.workload import context, op
 
 

@@ -19,7 +19,7 @@ from nosana_operator.definition import Operation
 from nosana_operator.errors import NosanaError
 from nosana_operator.json_paths import quoted
 from nosana_operator.workload import JobContext, build_op_objects
-from nosana_operator.workload.literals import literals
+from nosana_operator.workload.context import literals
 
 
 class _PlainDumper(yaml.SafeDumper):

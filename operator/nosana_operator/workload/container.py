@@ -11,10 +11,10 @@ from typing import Final
 
 from nosana_operator.api.placement import is_nvidia
 from nosana_operator.definition import Problem, RunArgs
+from nosana_operator.definition.literals import Place
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.aliases import alias_problems
 from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.literals import Place
 from nosana_operator.workload.resources import resources_problems
 from nosana_operator.workload.storage import volume_problems
 

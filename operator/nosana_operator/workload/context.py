@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from nosana_operator.api import Exposure, NosanaJobSpec
 from nosana_operator.api.placement import NodeSettings
 from nosana_operator.definition import Definition, Operation, RunArgs
-from nosana_operator.definition.literals import ResultValue
+from nosana_operator.definition.literals import Place, Reference, ResultValue, references, texts
 from nosana_operator.settings_group import HttpUrl, SettingsGroup
 
 DEFAULT_MIRRORS: Final = {"s3://nos-ai-models-qllsn32u": "https://models.nosana.io"}
@@ -128,3 +128,10 @@ class JobContext:
         """How many containers the stage of that op runs at once, this one included."""
         group = self.op(index).group
         return sum(1 for op in self.definition.ops if op.group == group and isinstance(op.args, RunArgs))
+
+
+def literals(op: Operation) -> Iterator[tuple[Place, Reference]]:
+    """Every literal in the arguments of an op; the place starts at `args`."""
+    for place, text in texts(op.args.model_dump(by_alias=True, exclude_unset=True), ("args",)):
+        for reference in references(text):
+            yield place, reference

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from nosana_operator.api import (
     ANNOTATION_ATTEMPT,
@@ -24,7 +25,6 @@ from nosana_operator.workload.isolation import LABEL_EXPOSED
 from nosana_operator.workload.metadata import Body, make_op_metadata, pod_name
 from nosana_operator.workload.pull_secret import image_pull_policy, make_pull_secrets
 from nosana_operator.workload.resources import make_fetch_parts
-from nosana_operator.workload.restart import make_restart
 from nosana_operator.workload.storage import (
     make_storage_affinity,
     make_storage_labels,
@@ -203,3 +203,22 @@ def _make_placement(
         **({"affinity": {"nodeAffinity": affinity}} if affinity else {}),
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in tolerations],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """`in_pod` is the pod's restartPolicy; `tries` is how often a failed op gets another pod at most."""
+
+    in_pod: Literal["Never", "OnFailure", "Always"] = "Never"
+    tries: int = 0
+
+
+def make_restart(args: RunArgs) -> Restart:
+    """The restart policy of an op. As for Docker and Podman, a missing number or 0 means no limit."""
+    policy = args.restart_policy
+    if policy is None or policy == "no":
+        return Restart()
+    if policy in ("always", "unless-stopped"):
+        return Restart(in_pod="Always")
+    tries = 0 if isinstance(policy, str) else int(policy.restart_tries or 0)
+    return Restart(tries=tries) if tries > 0 else Restart(in_pod="OnFailure")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from nosana_operator.api.quantity import UNIT, parse_quantity
 from nosana_operator.definition import Problem, RunArgs
+from nosana_operator.definition.literals import Place
 from nosana_operator.definition.model import (
     HuggingFaceResource,
     OllamaResource,
@@ -26,7 +27,6 @@ from nosana_operator.definition.model import (
 )
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.context import DEFAULT_MIRRORS, JobContext
-from nosana_operator.workload.literals import Place
 from nosana_operator.workload.metadata import Body, make_op_metadata, op_name
 from nosana_operator.workload.mount_points import is_absolute_folder, is_reserved, mount_path
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from nosana_operator.definition import Definition, Operation, Problem, RunArgs
+from nosana_operator.definition.literals import Place
 from nosana_operator.definition.model import REMOVE_IF_EMPTY
 from nosana_operator.json_paths import json_path, quoted
 from nosana_operator.workload.container import args_problems
-from nosana_operator.workload.context import JobContext
-from nosana_operator.workload.literals import Place, literals
+from nosana_operator.workload.context import JobContext, literals
 from nosana_operator.workload.storage import storage_problems
 
 _LATER: Final = "not served by this version yet"

@@ -40,12 +40,12 @@ class DirectSession:
         self.requests += 1
         return _Exchange(self, json, timeout.total)
 
-    async def answer(self, body: Any, patience: float | None) -> _Answer:
+    async def answer(self, body: Any, time_limit: float | None) -> _Answer:
         """The node's answer, if any."""
         fault = self.faults.pick(str(body["method"]), TRANSPORT)
         wait = fault.seconds if fault is not None and fault.kind is Kind.SILENT else self._seconds
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(time_limit):
                 await asyncio.sleep(wait)
         except TimeoutError:
             # Raised as aiohttp does.
@@ -67,10 +67,10 @@ class _Answer:
 
 
 class _Exchange:
-    def __init__(self, session: DirectSession, body: Any, patience: float | None) -> None:
+    def __init__(self, session: DirectSession, body: Any, time_limit: float | None) -> None:
         self._session = session
         self._body = body
-        self._patience = patience
+        self._patience = time_limit
 
     async def __aenter__(self) -> _Answer:
         return await self._session.answer(self._body, self._patience)

@@ -100,12 +100,12 @@ class ProcessTable:
         process = self._read().get(name)
         if process is None:
             return
-        for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        for sign, time_limit in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
             if not is_alive(process):
                 break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, sign)
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + time_limit
             while is_alive(process) and time.monotonic() < deadline:
                 time.sleep(0.02)
         with self._changing() as recorded:

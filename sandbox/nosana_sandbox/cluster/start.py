@@ -157,20 +157,24 @@ class Start:
 
     def _wait_for_nodes(self) -> None:
         kubectl, names = self._kubectl(), [f"node/{node.name}" for node in self._layout.nodes]
-        patience = f"--timeout={NODE_TIMEOUT:.0f}s"
+        time_limit = f"--timeout={NODE_TIMEOUT:.0f}s"
         try:
             for node in self._layout.nodes:
                 # One at a time: given several, kubectl gives up at the first that does not exist yet.
-                kubectl.run("wait", "--for=create", f"node/{node.name}", patience, timeout=NODE_TIMEOUT + 10)
+                kubectl.run(
+                    "wait", "--for=create", f"node/{node.name}", time_limit, timeout=NODE_TIMEOUT + 10
+                )
                 if node.gpus:
                     patch = json.dumps(config.gpu_patch(node.gpus))
                     kubectl.run(
                         "patch", "node", node.name, "--subresource=status", "--type=merge", "--patch", patch
                     )
             self._start_proxy()
-            kubectl.run("wait", "--for=condition=Ready", *names, patience, timeout=NODE_TIMEOUT + 10)
+            kubectl.run("wait", "--for=condition=Ready", *names, time_limit, timeout=NODE_TIMEOUT + 10)
             # Pods are refused until their namespace has this account.
-            kubectl.run("wait", "--for=create", "serviceaccount/default", patience, timeout=NODE_TIMEOUT + 10)
+            kubectl.run(
+                "wait", "--for=create", "serviceaccount/default", time_limit, timeout=NODE_TIMEOUT + 10
+            )
         except KubectlError as error:
             raise StartError(f"{error}; see {self._layout.logs}\n{self._what_ended()}") from error
         self._wait("CoreDNS", self._dns_is_ready, NODE_TIMEOUT)
