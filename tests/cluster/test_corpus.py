@@ -77,7 +77,12 @@ class Case:
     @property
     def end(self) -> str:
         """The reason of its condition at the end."""
-        return OTHER_ENDS.get(self.name, EXPIRED if self.serves else ENDED)
+        # Jobs of strangers always ask the registry, and nobody can make an image with another's digest.
+        pinned = any(
+            isinstance(op.args, RunArgs) and "@sha256:" in op.args.image for op in self.definition.ops
+        )
+        served = FAILED if pinned else EXPIRED if self.serves else ENDED
+        return OTHER_ENDS.get(self.name, served)
 
     @property
     def timeout(self) -> int:

@@ -53,7 +53,7 @@ async def test_each_lack_is_named_with_its_remedy_and_the_operator_goes_on(scene
     expected: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "no-such-market": (found, "MarketNotFound", (nowhere, "spec.address")),
         "a-wallet-is-no-market": (found, "MarketNotFound", ("spec.address",)),
-        "not-an-address": (found, "MarketAddressInvalid", ("spec.address", "make another")),
+        "not-an-address": (found, "MarketAddressInvalid", ("spec.address", "create another")),
         "unknown-network": (found, "NetworkUnknown", ("'moonbase'", "localnet")),
         "same-namespace": (found, "SpecInvalid", ("spec.jobNamespace", "another one")),
         "no-secret": (keys, "SecretMissing", (f"{SYSTEM}/nobody-made-it", "create it")),
