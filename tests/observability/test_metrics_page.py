@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from nosana_operator.runtime.metrics.chain_metrics import ChainCollector
-from nosana_operator.runtime.metrics.families import PREFIX, Family
+from nosana_operator.runtime.metrics.family import PREFIX, Family
 from nosana_operator.runtime.metrics.operator_metrics import OperatorMetrics
 from nosana_operator.runtime.metrics.page import families, metrics_page
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nosana_operator.runtime.metrics.families import PREFIX
+from nosana_operator.runtime.metrics.family import PREFIX
 from nosana_operator.runtime.metrics.page import families
 
 ROOT = Path(__file__).parents[2]

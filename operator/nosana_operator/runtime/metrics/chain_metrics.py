@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from nosana_operator.chain import ChainClient, Health
-from nosana_operator.runtime.metrics.families import Family
+from nosana_operator.runtime.metrics.family import Family
 from nosana_operator.runtime.metrics.object_metrics import BASE_UNITS
 
 

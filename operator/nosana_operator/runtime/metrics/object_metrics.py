@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from nosana_operator.api import JobCondition, condition_is_true, find_condition, parse_timestamp
-from nosana_operator.runtime.metrics.families import Family
+from nosana_operator.runtime.metrics.family import Family
 
 Body = Mapping[str, Any]
 

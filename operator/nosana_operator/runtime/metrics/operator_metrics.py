@@ -25,7 +25,7 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from nosana_operator.runtime.metrics.families import PREFIX, Family
+from nosana_operator.runtime.metrics.family import PREFIX, Family
 from nosana_operator.runtime.metrics.object_metrics import BASE_UNITS, Balance, Body, ObjectCollector
 from nosana_operator.runtime.queue import Result, WorkQueue
 from nosana_operator.transactions import PAID_SETTLEMENTS, TRANSACTION_KINDS

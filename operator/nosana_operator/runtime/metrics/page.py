@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nosana_operator.runtime.metrics import chain_metrics, object_metrics
-from nosana_operator.runtime.metrics.families import PREFIX, Family
+from nosana_operator.runtime.metrics.family import PREFIX, Family
 from nosana_operator.runtime.metrics.operator_metrics import WATCH_AGE, OperatorMetrics
 
 _HEAD: Final = f"""# Metrics
